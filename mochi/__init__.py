@@ -1,0 +1,1 @@
+"""Mochi 1: the model, its checkpoints and its sampler. Knows nothing of ComfyUI."""

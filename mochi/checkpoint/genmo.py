@@ -1,0 +1,28 @@
+"""The published layout: one network a file, under its own names. ComfyUI's AsymmDiT file is the same."""
+
+from __future__ import annotations
+
+from .file import Entry, WeightFile
+
+Parts = dict[str, dict[str, Entry]]
+"""Network ("dit", "decoder", "encoder") -> tensors by published name."""
+
+SIGNATURES = {
+    "dit": ("pos_frequencies", "x_embedder.proj.weight", "t5_yproj.weight"),
+    "decoder": ("blocks.0.0.weight", "blocks.0.1.stack.0.weight", "output_proj.weight"),
+    "encoder": ("layers.0.weight", "layers.1.stack.0.weight", "output_norm.weight"),
+}
+
+
+def network_of(entries: dict[str, Entry]) -> str | None:
+    """Which network has tensors of these names."""
+    for network, signature in SIGNATURES.items():
+        if all(name in entries for name in signature):
+            return network
+    return None
+
+
+def parts(file: WeightFile) -> Parts:
+    """The network in the file, or nothing when the layout is another."""
+    network = network_of(file.entries)
+    return {network: file.entries} if network else {}

@@ -1,0 +1,104 @@
+"""Sizes of a network, read off the shapes of its tensors.
+
+What shapes cannot tell is as published, unless the file's metadata says otherwise under `config`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from typing import Any
+
+from ..config import DecoderConfig, DiTConfig, EncoderConfig
+from .file import Entry
+
+Entries = dict[str, Entry]
+
+
+def _count(entries: Entries, pattern: str) -> int:
+    """How many different numbers stand in the group of a pattern that matches the start of names."""
+    return len({m[1] for name in entries if (m := re.match(pattern, name))})
+
+
+def _hints(metadata: dict[str, str], kind: type) -> dict[str, Any]:
+    stored = json.loads(metadata.get("config", "{}"))
+    return {f.name: stored[f.name] for f in fields(kind) if f.name in stored}
+
+
+def dit_config(entries: Entries, metadata: dict[str, str]) -> DiTConfig:
+    """Raises KeyError naming a tensor that is missing."""
+    hidden_x, channels, patch, _ = entries["x_embedder.proj.weight"].shape
+    hidden_y, text_width = entries["t5_yproj.weight"].shape
+    depth = _count(entries, r"blocks\.(\d+)\.")
+    sizes = {
+        "depth": depth,
+        "num_heads": entries["pos_frequencies"].shape[1],
+        "hidden_x": hidden_x,
+        "hidden_y": hidden_y,
+        "mlp_x": entries["blocks.0.mlp_x.w2.weight"].shape[1],
+        "patch_size": patch,
+        "channels": channels,
+        "text_width": text_width,
+    }
+    if depth > 1:  # the last block has no text MLP
+        sizes["mlp_y"] = entries["blocks.0.mlp_y.w2.weight"].shape[1]
+    return DiTConfig(**_hints(metadata, DiTConfig) | sizes)
+
+
+def decoder_config(entries: Entries, metadata: dict[str, str]) -> DecoderConfig:
+    """Raises KeyError naming a tensor that is missing."""
+    deep, latent_channels = entries["blocks.0.0.weight"].shape[:2]
+    stages = _count(entries, r"blocks\.(\d+)\.blocks\.")
+    widths, temporal, res_blocks = [], [], [_count(entries, r"blocks\.0\.(\d+)\.stack\.")]
+    for stage in range(1, stages + 1):
+        rows, width = entries[f"blocks.{stage}.proj.weight"].shape
+        widths.append(width)
+        following = f"blocks.{stage + 1}.proj.weight" if stage < stages else "output_proj.weight"
+        temporal.append(rows // (4 * entries[following].shape[1]))
+        res_blocks.append(_count(entries, rf"blocks\.{stage}\.blocks\.(\d+)\."))
+    widths.append(entries["output_proj.weight"].shape[1])
+    res_blocks.append(_count(entries, rf"blocks\.{stages + 1}\.(\d+)\.stack\."))
+    base = widths[-1]
+    return DecoderConfig(
+        **_hints(metadata, DecoderConfig)
+        | {
+            "base": base,
+            "multipliers": tuple(width // base for width in [*widths[::-1][:-1], deep]),
+            "res_blocks": tuple(res_blocks[::-1]),
+            "temporal": tuple(temporal[::-1]),
+            "spatial": (2,) * stages,
+            "latent_channels": latent_channels,
+        }
+    )
+
+
+def encoder_config(entries: Entries, metadata: dict[str, str]) -> EncoderConfig:
+    """Raises KeyError naming a tensor that is missing."""
+    base, in_channels = entries["layers.0.weight"].shape
+    stage_ids = sorted({int(m[1]) for name in entries if (m := re.match(r"layers\.(\d+)\.layers\.", name))})
+    last = 1 + max(int(m[1]) for name in entries if (m := re.match(r"layers\.(\d+)\.", name)))
+    first_stage, after_stages = stage_ids[0], stage_ids[-1] + 1
+    kernels = [entries[f"layers.{i}.layers.0.weight"].shape for i in stage_ids]
+    published = EncoderConfig.fourier
+    return EncoderConfig(
+        **_hints(metadata, EncoderConfig)
+        | {
+            "base": base,
+            "multipliers": (1, *(shape[0] // base for shape in kernels)),
+            "res_blocks": (
+                first_stage - 1,
+                *(_count(entries, rf"layers\.{i}\.layers\.(\d+)\.stack\.") for i in stage_ids),
+                last - after_stages,
+            ),
+            "temporal": tuple(shape[2] for shape in kernels),
+            "spatial": tuple(shape[3] for shape in kernels),
+            "latent_channels": entries["output_proj.weight"].shape[0] // 2,
+            "attention": (
+                "layers.1.attn_block.norm.weight" in entries,
+                *(f"layers.{i}.layers.1.attn_block.norm.weight" in entries for i in stage_ids),
+                f"layers.{after_stages}.attn_block.norm.weight" in entries,
+            ),
+            "fourier": published[: (in_channels // 3 - 1) // 2],
+        }
+    )

@@ -1,0 +1,131 @@
+"""AsymmDiT, written for one device. State-dict names are those of the published checkpoint.
+
+Shapes: B batch; T, H, W latent frames, rows, columns; N = T * H/2 * W/2 visual tokens; L text tokens;
+D_x, D_y visual and text width. Tensors come in the dtype to compute in; sigma in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from .attention import AsymmetricAttention
+from .layers import (
+    CaptionPool,
+    FinalLayer,
+    PatchEmbed,
+    SwiGLU,
+    TimestepEmbedder,
+    gated_residual,
+    modulated_rms_norm,
+)
+from .rotary import RotaryTable, rotary_table
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """All that the denoiser needs of the prompts; it does not depend on the step.
+
+    caption (B, D_x): the pooled prompt. tokens (B, L', D_y): the projected real tokens, padding
+    behind, trimmed to the longest prompt. lengths: how many of the tokens of each sample are real.
+    """
+
+    caption: Tensor
+    tokens: Tensor
+    lengths: tuple[int, ...]
+
+
+class AsymmetricJointBlock(nn.Module):
+    """Joint attention and an MLP for each stream, between sandwich norms. The last block only reads the text."""
+
+    def __init__(self, config: DiTConfig, last: bool, operations: Any, **factory: Any):
+        super().__init__()
+        dx, dy = config.hidden_x, config.hidden_y
+        self.mod_x = operations.Linear(dx, 4 * dx, **factory)
+        self.mod_y = operations.Linear(dx, dy if last else 4 * dy, **factory)
+        self.attn = AsymmetricAttention(config, update_y=not last, operations=operations, **factory)
+        self.mlp_x = SwiGLU(dx, config.mlp_x, operations, **factory)
+        self.mlp_y = None if last else SwiGLU(dy, config.mlp_y, operations, **factory)
+
+    def forward(
+        self, x: Tensor, y: Tensor, c: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, N, D_x), y (B, L, D_y), c (B, D_x) = silu(time + caption)."""
+        scale_x, gate_x, mlp_scale_x, mlp_gate_x = self.mod_x(c).chunk(4, dim=-1)
+        mod_y = self.mod_y(c)
+        scale_y = mod_y if self.mlp_y is None else mod_y.chunk(4, dim=-1)[0]
+
+        out_x, out_y = self.attn(
+            modulated_rms_norm(x, scale_x), modulated_rms_norm(y, scale_y), rotary, text_lengths
+        )
+        x = gated_residual(x, out_x, gate_x)
+        x = gated_residual(x, self.mlp_x(modulated_rms_norm(x, mlp_scale_x)), mlp_gate_x)
+        if self.mlp_y is not None:
+            _, gate_y, mlp_scale_y, mlp_gate_y = mod_y.chunk(4, dim=-1)
+            y = gated_residual(y, out_y, gate_y)
+            y = gated_residual(y, self.mlp_y(modulated_rms_norm(y, mlp_scale_y)), mlp_gate_y)
+        return x, y
+
+
+class AsymmDiT(nn.Module):
+    """Predicts `z_0 - eps`, data minus noise, from the noisy latents `z_sigma`."""
+
+    def __init__(
+        self,
+        config: DiTConfig,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        operations: Any = nn,
+    ):
+        super().__init__()
+        self.config = config
+        factory = {"dtype": dtype, "device": device}
+        self.x_embedder = PatchEmbed(config, operations, **factory)
+        self.t_embedder = TimestepEmbedder(config.hidden_x, operations, **factory)
+        self.t5_y_embedder = CaptionPool(config, operations, **factory)
+        self.t5_yproj = operations.Linear(config.text_width, config.hidden_y, **factory)
+        # Always float32: bfloat16 positions would be off by whole patches.
+        self.pos_frequencies = nn.Parameter(
+            torch.zeros(3, config.num_heads, config.head_dim // 2, dtype=torch.float32, device=device)
+        )
+        self.blocks = nn.ModuleList(
+            AsymmetricJointBlock(config, last=i == config.depth - 1, operations=operations, **factory)
+            for i in range(config.depth)
+        )
+        self.final_layer = FinalLayer(config, operations, **factory)
+
+    def encode_text(self, features: Tensor, mask: Tensor) -> TextContext:
+        """T5 features (B, L, text width) and mask (B, L) bool -> TextContext. Once per run."""
+        mask = mask.bool()
+        lengths = tuple(mask.sum(1).tolist())
+        # Real tokens first: padding is never attended to, so it need not be computed.
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
+        real = features.gather(1, order.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        return TextContext(self.t5_y_embedder(features, mask), self.t5_yproj(real), lengths)
+
+    def rotary(self, frames: int, height: int, width: int, device: torch.device | None = None) -> RotaryTable:
+        """Rotary table of latents with `frames` x `height` x `width`. Once per run."""
+        p = self.config.patch_size
+        frequencies = self.pos_frequencies.to(device) if device is not None else self.pos_frequencies
+        return rotary_table(frequencies, frames, height // p, width // p, self.config.rope_area)
+
+    def forward(self, z: Tensor, sigma: Tensor, text: TextContext, rotary: RotaryTable | None = None) -> Tensor:
+        """z (B, 12, T, H, W) at noise level sigma (B,) in [0, 1] -> `z_0 - eps`, the same shape."""
+        t, h, w = z.shape[2:]
+        p = self.config.patch_size
+        rotary = rotary if rotary is not None else self.rotary(t, h, w, z.device)
+        c = F.silu(self.t_embedder(sigma, z.dtype) + text.caption)
+        x, y = self.x_embedder(z), text.tokens
+        for block in self.blocks:
+            x, y = block(x, y, c, rotary, text.lengths)
+        x = self.final_layer(x, c)
+        return rearrange(
+            x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h // p, w=w // p, p=p, q=p
+        )

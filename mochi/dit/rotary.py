@@ -1,0 +1,48 @@
+"""Learned rotary positions for (frame, row, column).
+
+Every head has its own frequencies for each of the three axes. Source: `pos_frequencies` of the
+published checkpoint, and its grid of positions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RotaryTable(NamedTuple):
+    """Cosine and sine of the angle of each token, head and channel pair: (N, heads, d/2), float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotary_table(frequencies: Tensor, frames: int, rows: int, columns: int, area: float) -> RotaryTable:
+    """Angles of a grid of patches. `frequencies` is (3, heads, d/2); tokens run frame, row, column.
+
+    Rows and columns are centred and scaled so that the grid covers `area`, whatever its size;
+    frames count from 0.
+    """
+    frequencies = frequencies.float()
+    scale = (area / (rows * columns)) ** 0.5
+
+    def positions(count: int) -> Tensor:
+        return torch.arange(count, dtype=torch.float32, device=frequencies.device)
+
+    def angles(axis: int, position: Tensor) -> Tensor:
+        return position[:, None, None] * frequencies[axis]
+
+    t = angles(0, positions(frames))
+    r = angles(1, (positions(rows) + 0.5 - rows / 2) * scale)
+    c = angles(2, (positions(columns) + 0.5 - columns / 2) * scale)
+    angle = (t[:, None, None] + r[None, :, None] + c[None, None, :]).flatten(0, 2)
+    return RotaryTable(angle.cos(), angle.sin())
+
+
+def rotate(x: Tensor, table: RotaryTable) -> Tensor:
+    """Turn channel pairs (2i, 2i+1) of x (B, N, heads, d) by the table's angles, in float32."""
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((a * table.cos - b * table.sin, a * table.sin + b * table.cos), dim=-1)
+    return turned.flatten(-2).to(x.dtype)

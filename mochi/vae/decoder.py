@@ -1,0 +1,97 @@
+"""AsymmVAE decoder: latents to frames. State-dict names are the published ones.
+
+T latent frames become F = 6 (T - 1) + 1 frames at the published sizes, 8 times as high and wide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import DecoderConfig
+from .layers import ResBlock, per_position
+
+
+def depth_to_space_time(x: Tensor, time: int, space: int) -> Tensor:
+    """(B, c*t*s*s, T, H, W) -> (B, c, T*t - (t-1), H*s, W*s).
+
+    A causal video starts with a single frame, so the first `t - 1` of the expanded frames have no
+    content of their own and are dropped.
+    """
+    x = rearrange(
+        x, "b (c t p q) T H W -> b c (T t) (H p) (W q)", t=time, p=space, q=space
+    )
+    return x[:, :, time - 1 :].contiguous(memory_format=torch.channels_last_3d)
+
+
+class UpStage(nn.Module):
+    """Residual blocks, then a Linear whose channels unfold into time and space."""
+
+    def __init__(
+        self, dim: int, out: int, blocks: int, time: int, space: int, groups: int, operations: Any, **factory: Any
+    ):
+        super().__init__()
+        self.time, self.space = time, space
+        self.blocks = nn.ModuleList(ResBlock(dim, groups, operations, **factory) for _ in range(blocks))
+        self.proj = operations.Linear(dim, out * time * space * space, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, T, H, W) -> (B, out, T*time - (time-1), H*space, W*space)."""
+        for block in self.blocks:
+            x = block(x)
+        return depth_to_space_time(per_position(self.proj, x), self.time, self.space)
+
+
+class Decoder(nn.Module):
+    """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        operations: Any = nn,
+    ):
+        super().__init__()
+        self.config = config
+        factory = {"dtype": dtype, "device": device}
+        groups = config.groups
+        shallow, *_, deep = widths = config.widths
+
+        def res_blocks(dim: int, count: int) -> list[nn.Module]:
+            return [ResBlock(dim, groups, operations, **factory) for _ in range(count)]
+
+        stages: list[nn.Module] = [
+            nn.ModuleList(
+                [operations.Conv3d(config.latent_channels, deep, kernel_size=1, **factory)]
+                + res_blocks(deep, config.res_blocks[-1])
+            )
+        ]
+        for i in reversed(range(len(config.temporal))):
+            stages.append(
+                UpStage(
+                    widths[i + 1],
+                    widths[i],
+                    config.res_blocks[i + 1],
+                    config.temporal[i],
+                    config.spatial[i],
+                    groups,
+                    operations,
+                    **factory,
+                )
+            )
+        stages.append(nn.ModuleList(res_blocks(shallow, config.res_blocks[0])))
+        self.blocks = nn.ModuleList(stages)
+        self.output_proj = operations.Linear(shallow, 3, **factory)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode VAE latents (B, 12, T, h, w), in the dtype of the weights' computation."""
+        stem, *up, head = self.blocks
+        x = z.contiguous(memory_format=torch.channels_last_3d)
+        for layer in (*stem, *up, *head):
+            x = layer(x)
+        return per_position(self.output_proj, F.silu(x))

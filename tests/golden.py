@@ -1,0 +1,99 @@
+"""Compare with recorded tensors of the published implementation: `python -m tests.golden FILE...`.
+
+Each file holds small random weights, inputs and float32 outputs of every part, of any configuration.
+Prints `part relative-error` (2-norm) for each; exits with 1 when an error is over its bound.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mochi.checkpoint.comfy import under
+from mochi.checkpoint.file import WeightFile
+from mochi.checkpoint.infer import decoder_config, dit_config, encoder_config
+from mochi.config import PREVIEW
+from mochi.dit import AsymmDiT
+from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample
+from mochi.vae import Decoder, Encoder, to_vae
+
+BOUNDS = {
+    "dit": 2e-6,
+    "dit_empty_prompt": 2e-6,
+    "decoder": 5e-6,
+    "decoder_one_frame": 5e-6,
+    "encoder_mean": 5e-6,
+    "encoder_logvar": 5e-6,
+    "sampler": 1e-5,
+}
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """2-norm of the difference over the 2-norm of the reference, in float64."""
+    if ours.shape != theirs.shape:
+        raise ValueError(f"shape {tuple(ours.shape)}, expected {tuple(theirs.shape)}")
+    return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
+
+
+def filled(network: nn.Module, file: WeightFile, prefix: str) -> nn.Module:
+    """The network with the weights that stand under a prefix, all of them and no others."""
+    network.load_state_dict({name: entry.read() for name, entry in under(prefix, file.entries).items()})
+    return network.eval()
+
+
+@torch.inference_mode()
+def compare(path: Path) -> Iterator[tuple[str, float]]:
+    """Yields (part, relative error) for each part recorded in the file."""
+    file = WeightFile(path)
+    get = file.tensor
+
+    dit = filled(AsymmDiT(dit_config(under("dit.weights.", file.entries), {})), file, "dit.weights.")
+    text = dit.encode_text(get("dit.text"), get("dit.text_mask").bool())
+    nothing = dit.encode_text(get("dit.text_empty"), torch.zeros(get("dit.text_empty").shape[:2], dtype=torch.bool))
+    yield "dit", relative_error(dit(get("dit.z"), get("dit.sigma"), text), get("dit.out"))
+    yield "dit_empty_prompt", relative_error(dit(get("dit.z"), get("dit.sigma"), nothing), get("dit.out_empty_prompt"))
+
+    decoder = filled(Decoder(decoder_config(under("decoder.weights.", file.entries), {})), file, "decoder.weights.")
+    yield "decoder", relative_error(decoder(get("decoder.z")), get("decoder.out"))
+    yield "decoder_one_frame", relative_error(decoder(get("decoder.z_one_frame")), get("decoder.out_one_frame"))
+
+    encoder = filled(Encoder(encoder_config(under("encoder.weights.", file.entries), {})), file, "encoder.weights.")
+    posterior = encoder(get("encoder.video"))
+    yield "encoder_mean", relative_error(posterior.mean, get("encoder.mean"))
+    yield "encoder_logvar", relative_error(posterior.logvar, get("encoder.logvar"))
+
+    steps = int(file.metadata["steps"])
+    sigmas = linear_quadratic(steps, float(file.metadata["threshold_noise"]))
+    rotary = dit.rotary(*get("sampler.noise").shape[2:])
+    predict = guided(
+        lambda z, sigma: dit(z, sigma, text, rotary),
+        lambda z, sigma: dit(z, sigma, nothing, rotary),
+        per_step_cfg(float(file.metadata["cfg_scale"]), steps),
+    )
+    latents = sample(predict, get("sampler.noise"), sigmas)
+    yield "sampler", max(
+        relative_error(torch.tensor(sigmas, dtype=torch.float64), get("sampler.sigmas")),
+        relative_error(latents, get("sampler.latents_dit")),
+        relative_error(to_vae(latents, PREVIEW.latents), get("sampler.latents_vae")),
+    )
+
+
+def main(paths: list[str]) -> int:
+    if not paths:
+        print(__doc__, file=sys.stderr)
+        return 2
+    exact = True
+    for path in paths:
+        for part, error in compare(Path(path)):
+            within = error <= BOUNDS[part]  # false for NaN too
+            exact &= within
+            print(f"{part} {error:.3e}" + ("" if within else f"  OVER THE BOUND {BOUNDS[part]:.0e}"))
+    return 0 if exact else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
