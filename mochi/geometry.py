@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .errors import MochiError
 
 SPACE, TIME, PATCH = 8, 6, 2  # frames to latents; latents to tokens
@@ -9,13 +11,13 @@ SPACE, TIME, PATCH = 8, 6, 2  # frames to latents; latents to tokens
 
 def nearest_frames(frames: int) -> int:
     """The valid frame count, 6k + 1, nearest to `frames`."""
-    return max(0, round((frames - 1) / TIME)) * TIME + 1
+    return max(0, math.floor((frames - 1) / TIME + 0.5)) * TIME + 1
 
 
 def nearest_length(pixels: int) -> int:
     """The valid width or height, a positive multiple of 16, nearest to `pixels`."""
     step = SPACE * PATCH
-    return max(1, round(pixels / step)) * step
+    return max(1, math.floor(pixels / step + 0.5)) * step
 
 
 def check_frames(frames: int) -> None:

@@ -1,0 +1,18 @@
+# Each target is one script; without make, call it as it stands here: python3 -m scripts.demo
+PYTHON ?= python3
+ARGS ?=
+
+.PHONY: help demo test serve lint
+help:
+	@echo "make demo    install what is needed, bring up a ComfyUI with this pack, make a video"
+	@echo "make serve   the same ComfyUI, left running: open the editor in a browser"
+	@echo "make test    the tests, including those in a real ComfyUI (ARGS='-k name' to choose)"
+	@echo "make lint    ruff: rules and formatting"
+demo:
+	@$(PYTHON) -m scripts.demo $(ARGS)
+test:
+	@$(PYTHON) -m scripts.test $(ARGS)
+serve:
+	@$(PYTHON) -m scripts.serve $(ARGS)
+lint:
+	@$(PYTHON) -m scripts.lint $(ARGS)

@@ -1,0 +1,96 @@
+"""What both trainers share: a run that is measured in minutes and continues where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class Run:
+    """AdamW with warm-up and a cosine that ends with the budget, EMA weights, and a checkpoint of it all.
+
+    The budget counts training time over all sessions, so that a run can be stopped and started again.
+    """
+
+    def __init__(self, model: nn.Module, path: Path, minutes: float, lr: float, ema: float, warmup: int = 100):
+        self.model, self.path, self.budget, self.lr, self.decay, self.warmup = (
+            model,
+            path,
+            minutes * 60,
+            lr,
+            ema,
+            warmup,
+        )
+        self.parameters = dict(model.named_parameters())
+        self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-3)
+        self.step, self.elapsed = 0, 0.0
+        self._clock = time.monotonic()
+        if path.exists():
+            self._resume()
+
+    @property
+    def done(self) -> bool:
+        return self.elapsed >= self.budget
+
+    def update(self, loss: Tensor) -> None:
+        """One optimizer step, with the learning rate that the clock says."""
+        progress = min(1.0, self.elapsed / self.budget)
+        rate = self.lr * min(1.0, (self.step + 1) / self.warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                self.averaged[name].lerp_(p, 1 - decay)
+        now = time.monotonic()
+        self.elapsed, self._clock = self.elapsed + now - self._clock, now
+
+    def pause(self) -> None:
+        """Do not count the time since the last step, spent on evaluation or saving."""
+        self._clock = time.monotonic()
+
+    def save(self) -> None:
+        tensors = {f"model.{k}": p.detach() for k, p in self.parameters.items()}
+        tensors |= {f"ema.{k}": v for k, v in self.averaged.items()}
+        for name, p in self.parameters.items():
+            for key, value in self.optimizer.state.get(p, {}).items():
+                tensors[f"adam.{key}.{name}"] = value
+        temporary = self.path.with_suffix(".part")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.contiguous() for k, v in tensors.items()}
+        save_file(tensors, temporary, {"run": json.dumps({"step": self.step, "elapsed": self.elapsed})})
+        temporary.replace(self.path)
+
+    def _resume(self) -> None:
+        with safe_open(self.path, "pt") as file, torch.no_grad():
+            state = json.loads(file.metadata()["run"])
+            self.step, self.elapsed = state["step"], state["elapsed"]
+            keys = set(file.keys())
+            for name, p in self.parameters.items():
+                p.copy_(file.get_tensor(f"model.{name}"))
+                self.averaged[name].copy_(file.get_tensor(f"ema.{name}"))
+                adam = {k: f"adam.{k}.{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
+                if adam["step"] in keys:
+                    self.optimizer.state[p] = {k: file.get_tensor(key) for k, key in adam.items()}
+
+
+def in_bfloat16(model: nn.Module, *args: object) -> object:
+    """Run a float32 model in bfloat16, gradients flowing to the float32 weights.
+
+    Twice as fast as autocast on a CPU, which goes back to float32 for every padding.
+    """
+    return functional_call(model, {k: p.bfloat16() for k, p in model.named_parameters()}, args)

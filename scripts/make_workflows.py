@@ -1,0 +1,180 @@
+"""Writes workflows/: each graph below in the editor's format and in the API's, from one description.
+
+`python -m scripts.make_workflows` (in the virtual environment) starts a ComfyUI to learn the nodes' inputs, on which the
+order of widgets in the editor's files depends: run it again when a node of a graph has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from scripts.client import ComfyClient
+from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
+from scripts.server import ComfyServer
+from scripts.workflow_format import NOTE, Drawn, Graph, Group, Link, Node
+
+WORKFLOWS = PROJECT / "workflows"
+GREEN, BLUE, YELLOW = ("#232", "#353"), ("#223", "#335"), ("#432", "#653")
+
+
+def note(text: str, height: int) -> Node:
+    return Node(NOTE, {"text": text}, width=340, height=height, title="Note", colours=YELLOW)
+
+
+def download(repository: str, file: str, directory: str) -> list[dict[str, str]]:
+    """The hint by which the editor offers to download a model that is not there."""
+    url = f"https://huggingface.co/{repository}/resolve/main/{file}?download=true"
+    return [{"name": Path(file).name, "url": url, "directory": directory}]
+
+
+def loaders(t5: str, dit: str, vae: str) -> dict[str, Node]:
+    return {
+        "t5": Node("MochiLoadT5", {"file": t5, "dtype": "auto", "device": "default"}),
+        "dit": Node("MochiLoadDiT", {"file": dit, "dtype": "auto"}),
+        "vae": Node("MochiLoadVAE", {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}),
+    }
+
+
+def prompts(kind: str, widget: str, positive: str, height: int = 140) -> dict[str, Node]:
+    look = {"width": 400, "height": height}
+    return {
+        "positive": Node(kind, {"clip": Link("t5"), widget: positive}, **look, title="Prompt", colours=GREEN),
+        "negative": Node(kind, {"clip": Link("t5"), widget: ""}, **look, title="Negative prompt", colours=BLUE),
+    }
+
+
+def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: int) -> Node:
+    links = {"model": Link("dit"), "positive": Link("positive"), "negative": Link("negative")}
+    size = {"width": width, "height": height, "frames": frames, "batch_size": 1}
+    return Node("MochiSampler", {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": ""})
+
+
+def save(fps: float, prefix: str, width: int, height: int) -> Node:
+    values = {"fps": fps, "format": "mp4", "quality": 70, "filename_prefix": prefix}
+    return Node("MochiSaveVideo", {"images": Link("decode"), **values}, width, height)
+
+
+def columns(note_title: str) -> list[Group]:
+    return [
+        Group(note_title, ["note"]),
+        Group("Models", ["t5", "dit", "vae"]),
+        Group("Prompts", ["positive", "negative"]),
+        Group("Sampling", ["size", "sampler", "decode"]),
+        Group("Video", ["save"]),
+    ]
+
+
+TINY = "tiny (built in)"
+TINY_PROMPT = "a red circle moves left on a black background"
+
+TINY_NOTE = """## A video in seconds, without a download
+
+The **tiny model** comes with this pack. It draws one coloured shape that moves, and it obeys its prompt:
+
+- shapes: circle, square, triangle, star
+- colours: red, green, blue, yellow, magenta, cyan
+- directions: left, right, up, down
+- backgrounds: black, white, gray, brown
+
+Press **Run**. Then change the prompt: *a blue star drifts upwards over a white background*.
+
+For the real model open the template **mochi_text_to_video**: it is the same graph.
+"""
+
+PUBLISHED_NOTE = """## Mochi 1: 5.4 seconds at 848 x 480
+
+Files, which the editor offers to download:
+
+- `models/diffusion_models/mochi_preview_bf16.safetensors` (20 GB)
+- `models/text_encoders/t5xxl_fp16.safetensors` (9.8 GB)
+- `models/vae/mochi_vae.safetensors` (0.9 GB)
+
+The files as Genmo published them (`dit.safetensors`, `decoder.safetensors`) work too.
+
+- **steps** 64 and **cfg** 6 are Mochi's own; 30 steps are a quick look.
+- **frames** 6k + 1 at 30 a second: 37 are 1.2 s, 163 are 5.4 s.
+- Describe the scene as you would to a camera crew. The negative prompt stays empty.
+"""
+
+MIXED_NOTE = """## The same sockets as everywhere
+
+MODEL, CLIP, VAE, LATENT and CONDITIONING are ComfyUI's own: any node here can be exchanged for a built-in one.
+
+The **Mochi loaders** feed CLIP Text Encode, KSampler and VAE Decode. LoRA loaders, model patches and the custom
+samplers fit in between.
+
+KSampler with **euler** and **linear_quadratic** makes what Mochi Sampler makes with as many steps.
+"""
+
+REPACKAGED = "Comfy-Org/mochi_preview_repackaged"
+
+
+def tiny_text_to_video() -> Graph:
+    nodes = {
+        "note": note(TINY_NOTE, 440),
+        **loaders(TINY, TINY, TINY),
+        **prompts("MochiTextEncode", "prompt", TINY_PROMPT),
+        "sampler": sampler(seed=1, steps=16, cfg=4.0, width=64, height=64, frames=25),
+        "decode": Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link("sampler")}),
+        "save": save(12.0, "video/mochi_tiny", 400, 520),
+    }
+    return Graph("tiny_text_to_video", nodes, columns("Start here"))
+
+
+def mochi_text_to_video() -> Graph:
+    prompt = (
+        "A red fox trots through a snowy birch forest at sunrise. Its breath steams in the cold air and powder snow flies "
+        "up from its paws. The camera glides beside it at the height of its eyes; golden light flickers between the white "
+        "trunks. Shallow depth of field, natural colours, the look of a nature documentary."
+    )
+    files = ("t5xxl_fp16.safetensors", "mochi_preview_bf16.safetensors", "mochi_vae.safetensors")
+    nodes = {
+        "note": note(PUBLISHED_NOTE, 460),
+        **loaders(*files),
+        **prompts("MochiTextEncode", "prompt", prompt, height=200),
+        "sampler": sampler(seed=1, steps=64, cfg=6.0, width=848, height=480, frames=163),
+        "decode": Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link("sampler")}),
+        "save": save(30.0, "video/mochi", 720, 580),
+    }
+    for node, file, folder in zip(("t5", "dit", "vae"), files, ("text_encoders", "diffusion_models", "vae")):
+        nodes[node].models = download(REPACKAGED, f"split_files/{folder}/{file}", folder)
+    return Graph("mochi_text_to_video", nodes, columns("Mochi 1"))
+
+
+def mixed_with_builtin_nodes() -> Graph:
+    links = {"model": Link("dit"), "positive": Link("positive"), "negative": Link("negative")}
+    values = {"seed": 1, "steps": 16, "cfg": 4.0, "sampler_name": "euler", "scheduler": "linear_quadratic"}
+    size = {"width": 64, "height": 64, "length": 25, "batch_size": 1}
+    nodes = {
+        "note": note(MIXED_NOTE, 340),
+        **loaders(TINY, TINY, TINY),
+        **prompts("CLIPTextEncode", "text", "a blue star drifts upwards over a white background"),
+        "size": Node("EmptyMochiLatentVideo", size),
+        "sampler": Node("KSampler", {**links, **values, "latent_image": Link("size"), "denoise": 1.0}),
+        "decode": Node("VAEDecode", {"samples": Link("sampler"), "vae": Link("vae")}),
+        "save": save(12.0, "video/mochi_mixed", 400, 520),
+    }
+    return Graph("mixed_with_builtin_nodes", nodes, columns("Mix and match"))
+
+
+GRAPHS = (tiny_text_to_video, mochi_text_to_video, mixed_with_builtin_nodes)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base = prepare_base(Path(folder))
+        with ComfyServer(find_or_fetch_comfyui(), base) as server:
+            object_info = ComfyClient(server.url).object_info()
+    for graph in GRAPHS:
+        drawn = Drawn(graph(), object_info)
+        for path, content in ((WORKFLOWS, drawn.editor()), (WORKFLOWS / "api", drawn.api())):
+            path.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (path / f"{drawn.graph.name}.json").write_text(text + "\n", encoding="utf-8")
+            print(path / f"{drawn.graph.name}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""ComfyUI in this process, started the way its main.py does, with the pack loaded by its own loader.
+
+Fixtures: `pack` (the loaded nodes), `call` (run a node by its id). ComfyUI's modules can be imported at the top of a
+test file: `import comfy.sd`, `import nodes`. The pack's own modules are reached through `pack.module("mochi.config")`,
+since the host loads the pack under a name made from its path; `import mochi` gives a second copy with other classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The pack as ComfyUI loaded it."""
+
+    name: str  # of its module, made from a path
+    nodes: dict[str, type]  # its NODE_CLASS_MAPPINGS
+    base: Path  # ComfyUI's base directory: models, output, ...
+
+    def module(self, name: str) -> Any:
+        """A module of the pack by its name from the project's root, such as "mochi.config" or "nodes.sampler"."""
+        return importlib.import_module(f"{self.name}.{name}")
+
+
+def _import_host(base: Path) -> None:
+    """What main.py does before it serves: arguments, paths, logging. ComfyUI's folder first on the path, ours last."""
+    from scripts.comfyui import find_or_fetch_comfyui
+
+    sys.path[:] = [str(find_or_fetch_comfyui()), *(entry for entry in sys.path if entry not in ("", str(PROJECT)))]
+    arguments = ["main.py", *([] if os.environ.get("MOCHI_TEST_GPU") else ["--cpu"])]
+    arguments += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
+    ours, sys.argv = sys.argv, arguments
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args
+    finally:
+        sys.argv = ours
+    # Before `nodes`, as in main.py: `nodes` puts comfy/ first on the path, where comfy/utils.py would hide utils/.
+    import utils.extra_config  # noqa: F401
+
+    sys.path.append(str(PROJECT))
+
+
+def _load_pack(base: Path) -> Pack:
+    import nodes
+    import server
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    server.PromptServer(loop)  # packs and built-in nodes expect the instance to exist
+    complaints = _Complaints(level=logging.WARNING)
+    logging.getLogger().addHandler(complaints)
+    try:
+        loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=True, init_api_nodes=False))
+    finally:
+        logging.getLogger().removeHandler(complaints)
+    from scripts.comfyui import PACK_NAME
+
+    folder = base / "custom_nodes" / PACK_NAME
+    name = str(folder).replace(".", "_x_")
+    module = sys.modules.get(name)
+    if not getattr(module, "NODE_CLASS_MAPPINGS", None):
+        raise RuntimeError("ComfyUI did not load the pack:\n" + "\n".join(complaints.lines))
+    return Pack(name, dict(module.NODE_CLASS_MAPPINGS), base)
+
+
+class _Complaints(logging.Handler):
+    def __init__(self, level: int):
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test file is imported, so that they may import ComfyUI's modules at their top."""
+    sys.path.append(str(PROJECT))
+    from scripts.comfyui import prepare_base
+
+    base = prepare_base(Path(tempfile.mkdtemp(prefix="comfyui-inside-")))
+    config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+    _import_host(base)
+    config.stash[_BASE] = base
+
+
+_BASE: pytest.StashKey[Path] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def pack(pytestconfig: pytest.Config) -> Pack:
+    """The pack, loaded once by ComfyUI's own loader together with all built-in nodes."""
+    return _load_pack(pytestconfig.stash[_BASE])
+
+
+@pytest.fixture(scope="session")
+def call(pack: Pack) -> Callable[..., tuple]:
+    """`call("KSampler", model=..., ...)` runs a node, ours or built-in, and returns the tuple of its outputs.
+
+    Give every input: widgets get no defaults. `hidden={"PROMPT": ..., "EXTRA_PNGINFO": ...}` reaches `cls.hidden` of a
+    V3 node. Nothing is validated beforehand; that is the executor's, and tested through a server.
+    """
+    import nodes
+    import torch
+
+    def run(node_id: str, hidden: dict | None = None, **inputs: Any) -> tuple:
+        node = nodes.NODE_CLASS_MAPPINGS[node_id]
+        with torch.inference_mode():  # as ComfyUI's executor does
+            if hasattr(node, "define_schema"):
+                node.GET_SCHEMA()  # fills in what the executor reads from the schema
+                output = node.PREPARE_CLASS_CLONE(hidden or {}).execute(**inputs)
+            else:
+                output = getattr(node(), node.FUNCTION)(**inputs)
+            if inspect.isawaitable(output):
+                output = asyncio.get_event_loop().run_until_complete(output)
+        output = getattr(output, "result", output)
+        if isinstance(output, dict):
+            output = output.get("result", ())
+        return tuple(output or ())
+
+    return run
