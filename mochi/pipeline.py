@@ -1,0 +1,102 @@
+"""From a prompt to frames on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoint import load_decoder, load_dit
+from .config import ModelConfig
+from .dit import AsymmDiT
+from .errors import Cancelled, MochiError
+from .geometry import latent_shape
+from .model_dir import ModelDir, find_model
+from .sampling import Denoised, guided, sample
+from .settings import GenerateSettings
+from .text import PromptEncoder, load_prompt_encoder
+from .vae import Decoder, to_vae
+
+__all__ = ["GenerateSettings", "Pipeline", "load_pipeline"]
+
+
+class Pipeline:
+    """A whole Mochi in memory. `config` tells its sizes and the settings that it likes."""
+
+    def __init__(self, config: ModelConfig, text: PromptEncoder, dit: AsymmDiT, decoder: Decoder):
+        self.config = config
+        self.text, self.dit, self.decoder = text, dit, decoder
+        self.dtype, self.device = dit.final_layer.linear.weight.dtype, dit.final_layer.linear.weight.device
+
+    def generate(
+        self,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[Tensor]:
+        """The video as batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU.
+
+        Raises Cancelled between two steps once `cancelled` says so.
+        """
+        latents = self.denoise(settings, on_step, cancelled)
+        if cancelled is not None and cancelled():
+            raise Cancelled("cancelled before decoding")
+        yield self.decode(latents)
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
+        features, mask = self.text([settings.prompt, settings.negative])
+        prompt, negative = (
+            self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2)
+        )
+        noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
+        rotary = self.dit.rotary(*noise.shape[2:])
+        predict = guided(
+            lambda z, sigma: self.dit(z.to(self.dtype), sigma, prompt, rotary).float(),
+            lambda z, sigma: self.dit(z.to(self.dtype), sigma, negative, rotary).float(),
+            settings.scales(),
+        )
+        latents = sample(predict, noise.to(self.device), settings.sigmas(), on_step, cancelled)
+        if not latents.isfinite().all():
+            raise MochiError(f"sampling in {self.dtype} ran out of the range of numbers; choose bfloat16 or float32")
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """DiT latents (1, 12, T, h, w) -> frames (F, H, W, 3), float32 in [0, 1], on the CPU."""
+        video = self.decoder(to_vae(latents, self.config.latents).to(self.dtype))
+        return ((video[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).cpu()
+
+
+def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Unit Gaussian noise, drawn on the CPU as ComfyUI's samplers draw it: the same on every device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
+def load_pipeline(
+    model: str | Path | ModelDir | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Pipeline:
+    """The model of a directory (see `find_model`; None is the built-in tiny one), ready to generate.
+
+    device: by default the GPU if there is one. dtype: by default float32 on the CPU, bfloat16 elsewhere.
+    Raises CheckpointError on files that are missing or wrong.
+    """
+    files = model if isinstance(model, ModelDir) else find_model(model)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    return Pipeline(
+        files.config,
+        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device),
+        load_dit(files.dit, dtype, device),
+        load_decoder(files.decoder, dtype, device),
+    )

@@ -1,0 +1,91 @@
+"""What a person can choose for one video, checked when it is put together."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .config import RunDefaults
+from .errors import MochiError
+from .geometry import check_frames, check_size
+from .sampling import linear_quadratic, per_step_cfg
+from .video.writer import exact_fps
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """Settings of one video. Raises MochiError, naming the setting, when they cannot work together.
+
+    cfg: one guidance scale, or one for each step. threshold_noise, linear_steps: of the sigma schedule.
+    width, height in pixels, multiples of 16; frames 6k + 1; fps frames a second.
+    """
+
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    cfg: float | Sequence[float]
+    width: int
+    height: int
+    frames: int
+    fps: float
+    threshold_noise: float
+    linear_steps: int | None = None
+
+    @classmethod
+    def of(cls, defaults: RunDefaults, **chosen: Any) -> GenerateSettings:
+        """Fills what was not chosen (absent or None) from a model's defaults; a seed is drawn."""
+        unknown = chosen.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            known = ", ".join(field.name for field in fields(cls))
+            raise MochiError(f"unknown setting {', '.join(sorted(unknown))}; there are {known}")
+        given = {name: value for name, value in chosen.items() if value is not None}
+        if "prompt" not in given:
+            raise MochiError("a prompt is missing")
+        return cls(**{"negative": "", "seed": secrets.randbelow(2**32), **asdict(defaults), **given})
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), str), "a text")
+        _check("seed", self.seed, _is_int(self.seed) and 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1")
+        for name in ("steps", "width", "height", "frames"):
+            _check(name, getattr(self, name), _is_int(getattr(self, name)), "a whole number")
+        for name in ("fps", "threshold_noise"):
+            _check(name, getattr(self, name), _is_number(getattr(self, name)), "a number")
+        linear = self.linear_steps
+        _check("linear_steps", linear, linear is None or _is_int(linear), "a whole number")
+        several = isinstance(self.cfg, (list, tuple))
+        numbers = all(map(_is_number, self.cfg if several else [self.cfg]))
+        _check("cfg", self.cfg, numbers, "a number, or a list of numbers, one for each step")
+        check_size(self.width, self.height)
+        check_frames(self.frames)
+        exact_fps(self.fps)
+        self.sigmas()
+        self.scales()
+
+    def sigmas(self) -> list[float]:
+        """The noise levels, steps + 1 of them."""
+        return linear_quadratic(self.steps, self.threshold_noise, self.linear_steps)
+
+    def scales(self) -> list[float]:
+        """The guidance of each step."""
+        return per_step_cfg(self.cfg, self.steps)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check(name: str, value: object, right: bool, what: str) -> None:
+    if not right:
+        raise MochiError(f"{name} is {value!r}, but must be {what}")

@@ -1,0 +1,106 @@
+"""T5's tokenizer, padded and cut to the length that Mochi was trained with.
+
+Reads the two files in which T5 tokenizers are published with the libraries that define them, so the
+token ids do not depend on the version of transformers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
+
+
+class TokenizedPrompt(NamedTuple):
+    """ids (length,) int64, 0 where padded; mask (length,) bool, true on tokens; lost: tokens that did not fit."""
+
+    ids: Tensor
+    mask: Tensor
+    lost: int
+
+
+class PromptTokenizer:
+    """Text to token ids: 256 of them, the last real one being the end-of-sequence token.
+
+    `source` is a folder with `tokenizer.json` or `spiece.model`, or one of these files.
+    Raises CheckpointError when there is none, or when it is not a T5 tokenizer.
+    """
+
+    def __init__(self, source: str | Path, length: int = 256):
+        self.source = tokenizer_file(Path(source))
+        self.length = length
+        read = _read_fast if self.source.suffix == ".json" else _read_sentencepiece
+        try:
+            self._encode, self.pad, self.eos, self.vocab_size = read(self.source)
+        except CheckpointError:
+            raise
+        except Exception as error:  # each library has its own for a damaged file
+            raise CheckpointError(f"{self.source}: cannot be read as a tokenizer ({error})") from error
+
+    def __call__(self, text: str) -> TokenizedPrompt:
+        """An empty or blank prompt has no tokens at all: ids 0, mask all false. A long one is cut, with a warning."""
+        ids = torch.zeros(self.length, dtype=torch.int64)
+        mask = torch.zeros(self.length, dtype=torch.bool)
+        if not text.strip():
+            return TokenizedPrompt(ids, mask, 0)
+        words = self._encode(text)
+        lost = max(0, len(words) + 1 - self.length)
+        if lost:
+            log.warning(
+                "The prompt is %d tokens long, but the model reads %d: the last %d were cut off.",
+                len(words) + 1, self.length, lost,
+            )
+        kept = words[: self.length - 1] + [self.eos]
+        ids.fill_(self.pad)
+        ids[: len(kept)] = torch.tensor(kept)
+        mask[: len(kept)] = True
+        return TokenizedPrompt(ids, mask, lost)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (FAST, SENTENCEPIECE))
+
+
+def tokenizer_file(source: Path) -> Path:
+    """The tokenizer file that `source`, a file or a folder, stands for."""
+    if source.is_file():
+        return source
+    for name in (FAST, SENTENCEPIECE):
+        if (source / name).is_file():
+            return source / name
+    raise CheckpointError(f"{source}: there is no T5 tokenizer in it, neither {FAST} nor {SENTENCEPIECE}")
+
+
+Reader = tuple[Callable[[str], list[int]], int, int, int]  # text to ids without the end, pad, end, size
+
+
+def _read_fast(path: Path) -> Reader:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    pad, eos = tokenizer.token_to_id("<pad>"), tokenizer.token_to_id("</s>")
+    if pad is None or eos is None:
+        raise CheckpointError(f"{path}: not a T5 tokenizer, it has no <pad> and </s> tokens")
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, pad, eos, size
+
+
+def _read_sentencepiece(path: Path) -> Reader:
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(path))
+    if processor.pad_id() < 0 or processor.eos_id() < 0:
+        raise CheckpointError(f"{path}: not a T5 tokenizer, it has no padding and end-of-sequence tokens")
+    return lambda text: processor.encode(text), processor.pad_id(), processor.eos_id(), processor.get_piece_size()

@@ -1,0 +1,97 @@
+"""The tensors of a T5 encoder in safetensors files, found and checked without reading them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import T5Config
+
+from ..checkpoint.file import Entry, WeightFile, first_few
+from ..checkpoint.identify import seems_to_be
+from ..errors import CheckpointError
+
+Entries = dict[str, Entry]
+
+# In front of the names in a checkpoint that holds text encoder, diffusion model and VAE.
+PREFIXES = ("", "text_encoders.t5xxl.transformer.")
+BLOCK = "encoder.block.0.layer."
+QUERY, BIAS = f"{BLOCK}0.SelfAttention.q.weight", f"{BLOCK}0.SelfAttention.relative_attention_bias.weight"
+EMBEDDING, TIED = "shared.weight", "encoder.embed_tokens.weight"
+
+
+def t5_entries(paths: Sequence[Path], name: Path) -> Entries:
+    """The encoder's tensors in the files `paths`, under the names that transformers uses.
+
+    What a prompt encoder has no use for (the decoder) is left out. Raises CheckpointError, which speaks
+    of `name`, when this is no T5 or its weights are quantised.
+    """
+    files = [WeightFile(path) for path in paths]
+    stored = {key: entry for file in files for key, entry in file.entries.items()}
+    prefix = next((p for p in PREFIXES if p + QUERY in stored), None)
+    if prefix is None:
+        raise CheckpointError(
+            f"{name}: not a T5 text encoder; it seems to be {seems_to_be(files[0])} "
+            f"(its tensors: {first_few(stored)}); choose t5xxl_fp16.safetensors or a google/t5-v1_1-xxl folder"
+        )
+    found = {key.removeprefix(prefix): entry for key, entry in stored.items() if key.startswith(prefix)}
+    if TIED in found:
+        tied = found.pop(TIED)
+        found.setdefault(EMBEDDING, tied)
+    found = {key: entry for key, entry in found.items() if not key.startswith(("decoder.", "lm_head."))}
+    _check_not_quantised(name, found)
+    return found
+
+
+def _check_not_quantised(name: Path, entries: Entries) -> None:
+    """Plain fp8 can be cast; what needs scales or unpacking can not."""
+    scaled = [key for key in entries if key == "scaled_fp8" or key.endswith((".scale_weight", ".weight_scale"))]
+    packed = [key for key, e in entries.items() if e.dtype is None or not e.dtype.is_floating_point]
+    if scaled or packed:
+        raise CheckpointError(
+            f"{name}: quantised weights ({first_few(scaled or packed, 2)}), which are not supported yet; "
+            "use t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn.safetensors"
+        )
+
+
+def infer_config(entries: Entries, name: Path) -> T5Config:
+    """The configuration that follows from a T5 encoder's tensor shapes."""
+    gated = f"{BLOCK}1.DenseReluDense.wi_0.weight" in entries
+    try:
+        vocabulary, width = entries[EMBEDDING].shape
+        buckets, heads = entries[BIAS].shape
+        inner = entries[QUERY].shape[0]
+        hidden = entries[f"{BLOCK}1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{name}: a T5 encoder with tensors missing or misshapen: {error}") from error
+    return T5Config(
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=inner // heads,
+        d_ff=hidden,
+        num_layers=len({m[1] for key in entries if (m := re.match(r"encoder\.block\.(\d+)\.", key))}),
+        num_heads=heads,
+        relative_attention_num_buckets=buckets,
+        feed_forward_proj="gated-gelu" if gated else "relu",
+        attn_implementation="eager",
+    )
+
+
+def check_names(name: Path, entries: Entries, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raise CheckpointError unless the tensors are those of the model, in names and shapes."""
+    problems = []
+    if missing := wanted.keys() - entries.keys():
+        problems.append(f"{len(missing)} tensors are missing ({first_few(missing)})")
+    if surplus := entries.keys() - wanted.keys():
+        problems.append(f"{len(surplus)} tensors do not belong there ({first_few(surplus)})")
+    misshapen = [
+        f"{key} is {list(entries[key].shape)}, expected {list(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in entries and entries[key].shape != tuple(tensor.shape)
+    ]
+    if misshapen:
+        problems.append(f"{len(misshapen)} tensors have another shape ({first_few(misshapen)})")
+    if problems:
+        raise CheckpointError(f"{name}: a T5 encoder, but " + "; ".join(problems))

@@ -1,0 +1,189 @@
+"""One class for each video format. All take frames (H, W, 3) uint8, one at a time, and keep none.
+
+`path` is where to write; `finish` completes the file, `abort` only lets go of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+BT709, BT601, LIMITED_RANGE = 1, 6, 1  # the numbers that video files use
+
+
+class Encoder(Protocol):
+    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]): ...
+    def add(self, frame: np.ndarray) -> None: ...
+    def finish(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class _Container:
+    """What the formats written by FFmpeg share."""
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        codec: str,
+        fps: Fraction,
+        size: tuple[int, int],
+        pixels: str,
+        options: dict[str, str],
+        container_options: dict[str, str],
+    ):
+        self._container = av.open(str(path), mode="w", format=format, options=container_options)
+        self._stream = self._container.add_stream(codec, rate=fps, options=options)
+        self._stream.width, self._stream.height = size
+        self._stream.pix_fmt = pixels
+
+    def _encode(self, frames: Iterable[av.VideoFrame | None]) -> None:
+        for frame in frames:
+            self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        self._encode([None])
+        self._container.close()
+
+    def abort(self) -> None:
+        with contextlib.suppress(Exception):  # the trailer of a file that will be deleted
+            self._container.close()
+
+
+class _YuvVideo(_Container):
+    """8-bit 4:2:0, tagged, since players guess untagged colours from the size of the video.
+
+    The matrix is BT.601's: what reads no tags (older PyAV, and ComfyUI's Load Video with it) takes it for that.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        codec: str,
+        fps: Fraction,
+        size: tuple[int, int],
+        metadata: Mapping[str, str],
+        options: dict[str, str],
+        container_options: dict[str, str],
+    ):
+        even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+        super().__init__(path, format, codec, fps, even, "yuv420p", options, container_options)
+        self._container.metadata.update(metadata)
+        self._stream.bit_rate = 0  # the quality alone decides
+        context = self._stream.codec_context
+        context.color_primaries, context.color_trc = BT709, BT709  # those of sRGB, or next to it
+        context.colorspace, context.color_range = BT601, LIMITED_RANGE
+
+    def add(self, frame: np.ndarray) -> None:
+        odd_rows, odd_columns = frame.shape[0] % 2, frame.shape[1] % 2
+        if odd_rows or odd_columns:  # colour is stored for 2x2 pixels: repeat the last row or column
+            frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
+        rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        yuv = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG)
+        self._encode([yuv])
+
+
+class Mp4(_YuvVideo):
+    """H.264. The index and the metadata lie in front, where browsers and ComfyUI's editor look for them."""
+
+    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
+        options = {"crf": str(51 - quality / 2)}
+        flags = {"movflags": "use_metadata_tags+faststart"}
+        super().__init__(path, "mp4", "h264", fps, size, metadata, options, flags)
+
+
+class Webm(_YuvVideo):
+    """VP9."""
+
+    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
+        options = {"crf": str(round(63 - 0.6 * quality)), "row-mt": "1", "cpu-used": "3"}
+        readable = {key: escape_braces(text) for key, text in metadata.items()}
+        super().__init__(path, "webm", "libvpx-vp9", fps, size, readable, options, {})
+
+
+def escape_braces(text: str) -> str:
+    """The same JSON without braces inside its strings: ComfyUI's editor finds the end of webm metadata by counting."""
+    return re.sub(r'"(?:\\.|[^"\\])*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
+
+
+class Gif(_Container):
+    """256 colours, chosen for each frame. `quality` has no effect; metadata becomes the file's comment."""
+
+    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
+        super().__init__(path, "gif", "gif", fps, size, "pal8", {}, {})
+        self._path, self._metadata, self._time_base, self._count = path, metadata, 1 / fps, 0
+        self._palettes = graph = av.filter.Graph()
+        source = graph.add_buffer(width=size[0], height=size[1], format="rgb24", time_base=self._time_base)
+        split, use = graph.add("split"), graph.add("paletteuse", "new=1")
+        palette, sink = graph.add("palettegen", "stats_mode=single"), graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+
+    def add(self, frame: np.ndarray) -> None:
+        rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        rgb.pts, rgb.time_base = self._count, self._time_base
+        self._count += 1
+        self._palettes.push(rgb)
+        self._encode(self._ready())
+
+    def _ready(self) -> Iterable[av.VideoFrame]:
+        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                yield self._palettes.pull()
+
+    def finish(self) -> None:
+        self._palettes.push(None)
+        self._encode(self._ready())
+        super().finish()
+        if self._metadata:
+            insert_gif_comment(self._path, json.dumps(dict(self._metadata)))
+
+
+def insert_gif_comment(path: Path, text: str) -> None:
+    """Put a comment block behind the header of a GIF file."""
+    data, comment = path.read_bytes(), text.encode()
+    flags = data[10]
+    header = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)  # with the global palette
+    blocks = (comment[i : i + 255] for i in range(0, len(comment), 255))
+    extension = b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    path.write_bytes(data[:header] + extension + data[header:])
+
+
+class PngFolder:
+    """A folder of frame_00001.png and so on, lossless, metadata in each as ComfyUI's Save Image writes it."""
+
+    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
+        self._folder, self._count, self._text = path, 0, PngInfo()
+        for key, value in metadata.items():
+            self._text.add_text(key, value)
+        path.mkdir()
+
+    def add(self, frame: np.ndarray) -> None:
+        self._count += 1
+        name = f"frame_{self._count:05}.png"
+        Image.fromarray(frame).save(self._folder / name, pnginfo=self._text, compress_level=4)
+
+    def finish(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+ENCODERS: dict[str, type[Encoder]] = {"mp4": Mp4, "webm": Webm, "gif": Gif, "png": PngFolder}

@@ -1,0 +1,140 @@
+"""Writes a video as its frames come, under a temporary name until it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import torch
+
+from ..errors import MochiError
+from .encoders import ENCODERS, Encoder
+from .paths import check_writable, format_of, target_path
+
+DEFAULT_QUALITY = 70
+
+
+class VideoWriter:
+    """A video file that takes frames as they are decoded; a context manager.
+
+    path: where the video will be, complete, when the `with` block ends; for "png" a folder. While it is
+    written it has a hidden temporary name beside it; if anything raises, cancelling included, nothing stays.
+    fps: frames a second. size: (width, height) in pixels.
+    format: "mp4" (H.264), "webm" (VP9), "gif", "png"; by default the path's suffix decides.
+    quality: 0 to 100, mapped to the encoder's constant rate factor: 51 - quality / 2 for H.264 and
+    63 - 0.6 quality for VP9, so 70 looks lossless and each 12 more doubles the file. No effect on gif and png.
+    metadata: texts to embed, as JSON: ComfyUI reads "prompt" and "workflow" back when the file is dropped
+    on its canvas (not from a gif, where they are the file's comment).
+
+    Raises MochiError on settings that cannot be, and when the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float | Fraction,
+        size: tuple[int, int],
+        format: str | None = None,
+        quality: int = DEFAULT_QUALITY,
+        metadata: Mapping[str, str] | None = None,
+    ):
+        self.format = format or format_of(path)
+        if self.format not in ENCODERS:
+            raise MochiError(f"format is {format!r}, but must be one of {', '.join(ENCODERS)}")
+        if not 0 <= quality <= 100:
+            raise MochiError(f"quality is {quality}, but must be between 0 and 100")
+        check_writable(path, self.format)
+        self.path = target_path(path, self.format)
+        self.fps, self.size, self.quality = exact_fps(fps), size, quality
+        self.metadata = dict(metadata or {})
+        self.frames = 0
+        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._encoder: Encoder | None = None
+
+    def __enter__(self) -> VideoWriter:
+        try:
+            with self._clear_errors():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                encoder = ENCODERS[self.format]
+                self._encoder = encoder(self._temporary, self.fps, self.size, self.quality, self.metadata)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, frames: torch.Tensor | np.ndarray) -> None:
+        """Append frames (F, H, W, 3), any number: floats in [0, 1] (clamped) or uint8, on any device."""
+        if self._encoder is None:
+            raise RuntimeError("write() belongs inside the writer's with block")
+        width, height = self.size
+        if frames.ndim != 4 or tuple(frames.shape[1:]) != (height, width, 3):
+            raise MochiError(f"frames have the shape {tuple(frames.shape)}, but must be (F, {height}, {width}, 3)")
+        for frame in frames:
+            with self._clear_errors():
+                self._encoder.add(to_uint8(frame))
+            self.frames += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        if not self.frames:
+            raise MochiError(f"{self.path}: a video needs at least one frame")
+        with self._clear_errors():
+            self._encoder.finish()
+            if self.path.is_dir():  # an empty one: anything else was refused
+                self.path.rmdir()
+            os.replace(self._temporary, self.path)
+
+    def _discard(self) -> None:
+        """Let go of the file; remove what is still under the temporary name."""
+        if self._encoder is not None:
+            self._encoder.abort()
+            self._encoder = None
+        if self._temporary.is_dir():
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """What the system says when it cannot write, as one line for people."""
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the disk is full" if full else error.strerror or str(error)
+            raise MochiError(f"{self.path}: the video could not be written: {reason}") from error
+
+
+def exact_fps(fps: float | Fraction) -> Fraction:
+    """Frames a second as the fraction that video files store (29.97 -> 2997/100)."""
+    if not (math.isfinite(fps) and 0.01 <= fps <= 1000):
+        raise MochiError(f"fps is {fps}, but must be between 0.01 and 1000")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def to_uint8(frame: torch.Tensor | np.ndarray) -> np.ndarray:
+    """One frame (H, W, 3), floats in [0, 1] or uint8 -> uint8 on the CPU, rounded."""
+    pixels = torch.as_tensor(frame).detach().cpu()
+    if pixels.is_floating_point():
+        pixels = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    elif pixels.dtype != torch.uint8:
+        raise MochiError(f"frames are {pixels.dtype}, but must be floats in [0, 1] or uint8")
+    return np.ascontiguousarray(pixels.numpy())

@@ -1,0 +1,80 @@
+"""The pipeline: the published procedure, its events, and the files that it is loaded from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mochi.config import TINY
+from mochi.errors import Cancelled, MochiError
+from mochi.pipeline import GenerateSettings, load_pipeline
+from mochi.sampling import linear_quadratic
+from mochi.vae import to_vae
+
+
+def settings(**chosen: object) -> GenerateSettings:
+    sizes = {"width": 32, "height": 32, "frames": 7, "steps": 3}
+    return GenerateSettings.of(TINY.defaults, **{"prompt": "a red circle", **sizes, **chosen})
+
+
+def test_other_file_names(model_dir: Path, tmp_path: Path) -> None:
+    """ComfyUI's split files: any name, T5 as one file with its tokenizer beside it."""
+    (tmp_path / "mochi_preview_bf16.safetensors").symlink_to(model_dir / "dit.safetensors")
+    (tmp_path / "mochi_vae.safetensors").symlink_to(model_dir / "decoder.safetensors")
+    (tmp_path / "t5xxl_fp16.safetensors").symlink_to(model_dir / "t5" / "model.safetensors")
+    (tmp_path / "tokenizer").symlink_to(model_dir / "t5")
+    expected = next(load_pipeline(model_dir, device="cpu").generate(settings(seed=1)))
+    assert next(load_pipeline(tmp_path, device="cpu").generate(settings(seed=1))).equal(expected)
+
+
+def test_follows_the_published_procedure(model_dir: Path) -> None:
+    """Against the sampler written out: noise from the seed, Euler steps, guidance, statistics, decoder."""
+    loaded = load_pipeline(model_dir, device="cpu")
+    chosen = settings(seed=3, cfg=[3.0, 1.0, 2.0], negative="blue")
+    with torch.no_grad():
+        features, mask = loaded.text(["a red circle", "blue"])
+        z = torch.randn((1, 12, 2, 4, 4), generator=torch.manual_seed(3), dtype=torch.float32, device="cpu")
+        sigmas = linear_quadratic(3, TINY.defaults.threshold_noise)
+        for i, cfg in enumerate(chosen.cfg):
+            sigma = torch.tensor([sigmas[i]])
+            flow = [loaded.dit(z, sigma, loaded.dit.encode_text(features[k : k + 1], mask[k : k + 1])) for k in (0, 1)]
+            z = z + (sigmas[i] - sigmas[i + 1]) * (flow[1] + cfg * (flow[0] - flow[1]))
+        video = (loaded.decoder(to_vae(z, loaded.config.latents))[0] + 1) / 2
+    (frames,) = loaded.generate(chosen)
+    assert frames.shape == (7, 32, 32, 3) and frames.dtype == torch.float32
+    torch.testing.assert_close(frames, video.clamp(0, 1).permute(1, 2, 3, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_empty_prompt_and_bfloat16(model_dir: Path) -> None:
+    loaded = load_pipeline(model_dir, torch.bfloat16, "cpu")
+    (frames,) = loaded.generate(settings(prompt="", seed=0))
+    assert frames.dtype == torch.float32 and frames.isfinite().all()
+    assert {p.dtype for p in loaded.dit.parameters()} == {torch.bfloat16, torch.float32}
+
+
+def test_numbers_out_of_range_are_an_error(model_dir: Path) -> None:
+    loaded = load_pipeline(model_dir, device="cpu")
+    loaded.dit.final_layer.linear.bias.fill_(float("inf"))
+    with pytest.raises(MochiError, match="out of the range"):
+        next(loaded.generate(settings()))
+
+
+def test_steps_are_reported_and_can_be_cancelled(model_dir: Path) -> None:
+    loaded, steps = load_pipeline(model_dir, device="cpu"), []
+    with pytest.raises(Cancelled):
+        list(loaded.generate(settings(), on_step=lambda s: steps.append(s.step), cancelled=lambda: len(steps) == 2))
+    assert steps == [1, 2]
+    with pytest.raises(Cancelled):
+        list(loaded.generate(settings(), on_step=lambda s: steps.append(s.step), cancelled=lambda: len(steps) == 5))
+    assert steps == [1, 2, 1, 2, 3]
+
+
+def test_settings_are_frozen_and_checked() -> None:
+    with pytest.raises(AttributeError):
+        settings().seed = 1
+    assert 0 <= settings().seed < 2**32
+    with pytest.raises(MochiError, match="seed"):
+        settings(seed=2**64)
+    assert settings(steps=None, cfg=None).steps == TINY.defaults.steps

@@ -1,0 +1,101 @@
+"""ComfyUI's own Mochi networks, filled with the same weights, compute the same, where their fixed sizes allow."""
+
+from __future__ import annotations
+
+import comfy.ldm.genmo.vae.model as builtin_vae
+import comfy.ops
+import pytest
+import torch
+from comfy.ldm.genmo.joint_model.asymm_models_joint import AsymmDiTJoint
+
+
+def relative_error(ours, theirs):
+    assert ours.shape == theirs.shape
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 256])
+@torch.inference_mode()
+def test_dit(pack, tokens):
+    small = pack.module("tests.host.inside.small")
+    network, config = pack.module("nodes.host.network"), pack.module("mochi.config")
+    # The built-in one insists on a visual MLP as wide as the published one.
+    sizes = config.DiTConfig(depth=2, num_heads=4, hidden_x=96, hidden_y=48, mlp_x=8192, mlp_y=256, text_width=64)
+    torch.manual_seed(tokens)
+    ours = small.randomise(network.HostDiT(sizes, dtype=torch.float32))
+    theirs = AsymmDiTJoint(
+        depth=2,
+        num_heads=4,
+        hidden_size_x=96,
+        hidden_size_y=48,
+        patch_size=2,
+        in_channels=12,
+        mlp_ratio_x=12288 / 96,
+        mlp_ratio_y=4.0,
+        learn_sigma=False,
+        qk_norm=True,
+        qkv_bias=False,
+        use_t5=True,
+        t5_feat_dim=64,
+        timestep_scale=1000.0,
+        operations=comfy.ops.disable_weight_init,
+        dtype=torch.float32,
+    )
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+
+    x, sigma = torch.randn(2, 12, 3, 6, 8), torch.tensor([0.9, 0.3])
+    context, mask = torch.randn(2, 256, 64), torch.zeros(2, 256, dtype=torch.int64)
+    mask[:, :tokens] = 1
+    expected = theirs(x, sigma, context, mask, num_tokens=tokens)
+    assert relative_error(ours(x, sigma, context, mask), expected) < 2e-6
+
+
+@torch.inference_mode()
+def test_decoder(pack):
+    small, config, vae = (pack.module(name) for name in ("tests.host.inside.small", "mochi.config", "mochi.vae"))
+    sizes = {"multipliers": (1, 2, 2, 4), "res_blocks": (1, 2, 1, 1, 1)}
+    torch.manual_seed(0)
+    ours = small.randomise(vae.Decoder(config.DecoderConfig(base=32, **sizes)))
+    theirs = builtin_vae.Decoder(
+        latent_dim=12,
+        base_channels=32,
+        channel_multipliers=[1, 2, 2, 4],
+        num_res_blocks=[1, 2, 1, 1, 1],
+        temporal_expansions=[1, 2, 3],
+        spatial_expansions=[2, 2, 2],
+        has_attention=[False] * 5,
+        padding_mode="replicate",
+        output_norm=False,
+    )
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    z = torch.randn(1, 12, 3, 4, 6)
+    assert relative_error(ours(z), theirs(z.clone())) < 5e-6
+
+
+# ComfyUI's attention over time is not causal, unlike the published one's: without it, or in one frame, all is equal.
+@pytest.mark.parametrize(("frames", "attention"), [(13, False), (1, True)])
+@torch.inference_mode()
+def test_encoder(pack, frames, attention):
+    small, config, vae = (pack.module(name) for name in ("tests.host.inside.small", "mochi.config", "mochi.vae"))
+    stages = [False, *[attention] * 4]
+    sizes = {"multipliers": (1, 2, 3, 4), "res_blocks": (1, 2, 1, 1, 1), "attention": tuple(stages)}
+    torch.manual_seed(0)
+    ours = small.randomise(vae.Encoder(config.EncoderConfig(base=32, **sizes)))
+    theirs = builtin_vae.Encoder(
+        in_channels=15,
+        base_channels=32,
+        channel_multipliers=[1, 2, 3, 4],
+        num_res_blocks=[1, 2, 1, 1, 1],
+        latent_dim=12,
+        temporal_reductions=[1, 2, 3],
+        spatial_reductions=[2, 2, 2],
+        prune_bottlenecks=[False] * 5,
+        has_attentions=stages,
+        affine=True,
+        bias=True,
+        input_is_conv_1x1=True,
+        padding_mode="replicate",
+    )
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    video = torch.rand(1, 3, frames, 32, 48) * 2 - 1
+    assert relative_error(ours(video).mean, theirs(video).mode()) < 5e-6

@@ -1,0 +1,101 @@
+"""The video in the output folder, its metadata, and what the node shows."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import av
+import comfy.cli_args
+import comfy.model_management as mm
+import comfy.utils
+import pytest
+import torch
+from comfy_api.latest import InputImpl, Types
+from PIL import Image
+
+PROMPT = {"1": {"class_type": "MochiSaveVideo", "inputs": {}}}
+WORKFLOW = {"nodes": [], "links": [], "note": "ü"}
+HIDDEN = {"PROMPT": PROMPT, "EXTRA_PNGINFO": {"workflow": WORKFLOW}}
+
+
+@pytest.fixture
+def frames():
+    torch.manual_seed(0)
+    return torch.nn.functional.interpolate(torch.rand(7, 3, 6, 8), (48, 64), mode="bilinear").movedim(1, -1)
+
+
+@pytest.fixture
+def save(pack):
+    """Saves; returns what the node shows, and the paths of those files."""
+
+    def run(images, **inputs):
+        values = {"fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi", **inputs}
+        node = pack.nodes["MochiSaveVideo"]
+        with torch.inference_mode():
+            shown = node.PREPARE_CLASS_CLONE(HIDDEN).execute(images=images, **values).ui.as_dict()
+        paths = [pack.base / "output" / file["subfolder"] / file["filename"] for file in shown["images"]]
+        return shown, paths
+
+    return run
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm"])
+def test_video(save, frames, format):
+    shown, (path,) = save(frames, format=format, fps=24.0)
+    assert shown["animated"] and shown["images"][0]["type"] == "output"
+    assert path.parent.name == "video" and path.name.startswith("mochi_0") and path.suffix == f".{format}"
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (64, 48, 24)
+        tags = {name.lower(): value for name, value in file.metadata.items()}
+        assert json.loads(tags["prompt"]) == PROMPT and json.loads(tags["workflow"]) == WORKFLOW
+        decoded = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
+    assert len(decoded) == 7
+    assert abs(torch.from_numpy(decoded[3]) / 255 - frames[3]).mean() < 0.05
+
+
+def test_names_count_up_and_nothing_is_overwritten(save, frames):
+    first, second = (save(frames, filename_prefix="numbered/a")[1][0].name for _ in range(2))
+    assert (first, second) == ("a_00001_.mp4", "a_00002_.mp4")
+
+
+def test_gif_and_png(save, frames):
+    shown, (path,) = save(frames, format="gif")
+    assert shown["animated"] and Image.open(path).n_frames == 7
+    shown, paths = save(frames, format="png")
+    assert "animated" not in shown and len(paths) == 7
+    with Image.open(paths[0]) as image:
+        assert image.size == (64, 48) and json.loads(image.text["workflow"]) == WORKFLOW
+
+
+def test_a_video_keeps_its_frame_rate(save, frames):
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(12)))
+    _, (path,) = save(video)
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].average_rate == 12
+
+
+def test_metadata_can_be_turned_off(save, frames, monkeypatch):
+    monkeypatch.setattr(comfy.cli_args.args, "disable_metadata", True)
+    _, (path,) = save(frames)
+    with av.open(str(path)) as file:
+        assert not {"prompt", "workflow"} & set(file.metadata)
+
+
+def test_transparency_is_left_out(save, frames):
+    _, (path,) = save(torch.cat([frames, frames[..., :1]], dim=-1))
+    assert path.exists()
+
+
+def test_cancelled_run_leaves_no_file(pack, save, frames, monkeypatch):
+    def cancel(value, total, preview, node_id=None):
+        if value == 3:
+            mm.interrupt_current_processing()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+        with pytest.raises(mm.InterruptProcessingException):
+            save(frames, filename_prefix="cancelled/a")
+    assert not list((pack.base / "output" / "cancelled").iterdir())
+    assert save(frames, filename_prefix="cancelled/a")[1][0].exists()

@@ -1,0 +1,118 @@
+"""Our VAE in our nodes and in ComfyUI's own."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+IN_FILE = "in the file itself"
+
+
+@pytest.fixture(scope="module")
+def small(pack):
+    return pack.module("tests.host.inside.small").write(pack.base)
+
+
+@pytest.fixture(scope="module")
+def vae(call, small):
+    return call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")[0]
+
+
+@pytest.fixture(scope="module")
+def latent():
+    torch.manual_seed(2)
+    return {"samples": torch.randn(1, 12, 3, 6, 8)}
+
+
+@pytest.fixture(scope="module")
+def video():
+    torch.manual_seed(3)
+    return torch.rand(13, 48, 64, 3)
+
+
+def test_decode_equals_the_built_in_node(call, vae, latent):
+    (ours,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    (theirs,) = call("VAEDecode", vae=vae, samples=latent)
+    assert ours.shape == (13, 48, 64, 3)
+    assert torch.equal(ours, theirs)
+    assert ours.min() >= 0 and ours.max() <= 1
+
+
+def test_decode_equals_the_core(call, pack, small, vae, latent):
+    decoder = pack.module("mochi.checkpoint").load_decoder(small.models / "vae" / small.decoder)
+    with torch.inference_mode():
+        expected = ((decoder(latent["samples"]) + 1) / 2).clamp(0, 1).movedim(1, -1)[0]
+    (ours,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    assert (ours - expected).abs().max() < 1e-5
+
+
+def test_decode_of_a_batch_is_one_video_after_the_other(call, vae, latent):
+    other = torch.roll(latent["samples"], 1, dims=-1)
+    (both,) = call("MochiVAEDecode", vae=vae, samples={"samples": torch.cat([latent["samples"], other])})
+    (first,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    assert both.shape[0] == 26
+    assert (both[:13] - first).abs().max() < 1e-5
+
+
+def test_encode_equals_the_built_in_node_and_the_core(call, pack, small, vae, video):
+    (ours,) = call("MochiVAEEncode", vae=vae, pixels=video)
+    (theirs,) = call("VAEEncode", vae=vae, pixels=video)
+    assert ours["samples"].shape == (1, 12, 3, 6, 8)
+    assert torch.equal(ours["samples"], theirs["samples"])
+    encoder = pack.module("mochi.checkpoint").load_encoder(small.models / "vae" / small.encoder)
+    with torch.inference_mode():
+        expected = encoder(video.movedim(-1, 0)[None] * 2 - 1).mean
+    assert (ours["samples"] - expected).abs().max() < 1e-4
+
+
+def test_tiled_nodes(call, vae, latent, video):
+    tiles = {"tile_size": 64, "overlap": 16, "temporal_size": 64, "temporal_overlap": 8}
+    (whole,) = call("VAEDecode", vae=vae, samples=latent)
+    (tiled,) = call("VAEDecodeTiled", vae=vae, samples=latent, **tiles)
+    assert tiled.shape == whole.shape and (tiled - whole).abs().max() < 1e-4  # one tile holds it all
+    big = {"samples": torch.randn(1, 12, 2, 12, 16)}
+    (tiled,) = call("VAEDecodeTiled", vae=vae, samples=big, **tiles)
+    assert tiled.shape == (7, 96, 128, 3)
+    (encoded,) = call("VAEEncodeTiled", vae=vae, pixels=video, **tiles)
+    assert encoded["samples"].shape == (1, 12, 3, 6, 8)
+
+
+def test_two_files(call, small, vae, latent, video):
+    (two,) = call("MochiLoadVAE", file=small.decoder, encoder_file=small.encoder, dtype="auto")
+    assert torch.equal(*(call("MochiVAEDecode", vae=v, samples=latent)[0] for v in (two, vae)))
+    assert torch.equal(*(call("MochiVAEEncode", vae=v, pixels=video)[0]["samples"] for v in (two, vae)))
+
+
+@pytest.mark.parametrize("node", ["MochiVAEEncode", "VAEEncode", "VAEEncodeTiled"])
+def test_a_decoder_alone_says_what_encoding_needs(call, small, latent, video, node):
+    (vae,) = call("MochiLoadVAE", file=small.decoder, encoder_file=IN_FILE, dtype="auto")
+    assert call("MochiVAEDecode", vae=vae, samples=latent)[0].shape[0] == 13
+    tiles = {"tile_size": 64, "overlap": 16} if node == "VAEEncodeTiled" else {}
+    with pytest.raises(ValueError, match=r"only decode.*encoder\.safetensors"):
+        call(node, vae=vae, pixels=video, **tiles)
+
+
+def test_an_encoder_alone_says_what_decoding_needs(call, small, latent, video):
+    (vae,) = call("MochiLoadVAE", file=small.encoder, encoder_file=IN_FILE, dtype="auto")
+    assert call("MochiVAEEncode", vae=vae, pixels=video)[0]["samples"].shape == (1, 12, 3, 6, 8)
+    with pytest.raises(ValueError, match="no decoder"):
+        call("VAEDecode", vae=vae, samples=latent)
+
+
+def test_state_dict_is_the_layout_of_comfyui(pack, small, vae):
+    file = pack.module("mochi.checkpoint.file").WeightFile(small.models / "vae" / small.vae)
+    assert set(vae.get_sd()) == set(file.entries)
+
+
+def test_memory_estimates_follow_the_size(vae):
+    small_video, large_video = (1, 12, 3, 6, 8), (1, 12, 28, 60, 106)
+    assert 0 < vae.memory_used_decode(small_video, torch.float32) < vae.memory_used_decode(large_video, torch.float32)
+    assert vae.memory_used_encode((1, 3, 7, 64, 64), torch.float32) > 0
+
+
+def test_loading_says_nothing_alarming(call, small, caplog):
+    with caplog.at_level(logging.WARNING):
+        call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
+    assert not caplog.records

@@ -1,0 +1,138 @@
+"""The shipped workflows: the editor's file and the API's say the same, and every node in them exists."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import nodes
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
+FILES = sorted(WORKFLOWS.glob("*.json"))
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+NOTES = ("Note", "MarkdownNote")
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def inputs_of(kind):
+    """Name -> (type, options) of a node's inputs, in the order in which the editor makes them."""
+    definition = nodes.NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()
+    groups = (definition.get(group, {}) for group in ("required", "optional"))
+    pairs = [(name, entry) for group in groups for name, entry in group.items()]
+    return {
+        name: ("COMBO" if isinstance(entry[0], list) else str(entry[0]), entry[1] if len(entry) > 1 else {})
+        for name, entry in pairs
+    }
+
+
+def to_api(graph):
+    """What the editor sends to the queue for a graph that it has loaded."""
+    links = {link[0]: link for link in graph["links"]}
+    prompt = {}
+    for node in graph["nodes"]:
+        if node["type"] in NOTES or node["mode"] != 0:
+            continue
+        values, inputs = iter(node["widgets_values"]), {}
+        for name, (kind, options) in inputs_of(node["type"]).items():
+            if kind in WIDGETS:
+                inputs[name] = next(values)
+                if options.get("control_after_generate"):
+                    assert next(values) in ("fixed", "increment", "decrement", "randomize")
+        assert not list(values), f"{node['type']} has too many widget values"
+        for slot, socket in enumerate(node["inputs"]):
+            if socket["link"] is not None:
+                _, source, output, target, target_slot, _ = links[socket["link"]]
+                assert (target, target_slot) == (node["id"], slot)
+                inputs[socket["name"]] = [str(source), output]
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def file(request, pack):
+    return request.param
+
+
+def test_both_formats_say_the_same(file):
+    api = read(WORKFLOWS / "api" / file.name)
+    assert to_api(read(file)) == {
+        number: {"class_type": node["class_type"], "inputs": node["inputs"]} for number, node in api.items()
+    }
+
+
+def test_sockets_are_those_of_the_nodes(file):
+    for node in read(file)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        sockets = [(name, kind) for name, (kind, _) in inputs_of(node["type"]).items() if kind not in WIDGETS]
+        assert [(socket["name"], socket["type"]) for socket in node["inputs"]] == sockets
+        definition = nodes.NODE_CLASS_MAPPINGS[node["type"]]
+        if hasattr(definition, "GET_SCHEMA"):
+            definition.GET_SCHEMA()
+        assert [output["type"] for output in node["outputs"]] == [str(kind) for kind in definition.RETURN_TYPES or []]
+
+
+def test_links_are_whole(file):
+    graph = read(file)
+    by_id = {node["id"]: node for node in graph["nodes"]}
+    assert len(by_id) == len(graph["nodes"]) and graph["last_node_id"] == max(by_id)
+    assert graph["last_link_id"] == max(link[0] for link in graph["links"])
+    for number, source, output, target, slot, kind in graph["links"]:
+        assert number in by_id[source]["outputs"][output]["links"]
+        assert by_id[source]["outputs"][output]["type"] == kind
+        assert by_id[target]["inputs"][slot]["link"] == number
+        assert kind in by_id[target]["inputs"][slot]["type"].split(",")
+
+
+def test_layout_is_tidy(file):
+    """No node covers another, each lies in one group, and groups do not overlap."""
+    graph = read(file)
+    boxes = [(*node["pos"], *node["size"]) for node in graph["nodes"]]
+    boxes = [(x, y - 30, width, height + 30) for x, y, width, height in boxes]  # with the title bar
+    groups = [group["bounding"] for group in graph["groups"]]
+    for family in (boxes, groups):
+        for (ax, ay, aw, ah), (bx, by, bw, bh) in itertools.combinations(family, 2):
+            assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
+    for x, y, width, height in boxes:
+        inside = [gx <= x and gy <= y and x + width <= gx + gw and y + height <= gy + gh for gx, gy, gw, gh in groups]
+        assert sum(inside) == 1
+    assert any(node["type"] == "MarkdownNote" and node["widgets_values"][0].strip() for node in graph["nodes"])
+
+
+def test_download_hints_belong_to_widgets():
+    graph = read(WORKFLOWS / "mochi_text_to_video.json")
+    hints = [(node, model) for node in graph["nodes"] for model in node["properties"].get("models", [])]
+    assert {model["directory"] for _, model in hints} == {"diffusion_models", "text_encoders", "vae"}
+    for node, model in hints:
+        assert model["name"] in node["widgets_values"]
+        assert model["url"].startswith("https://huggingface.co/") and f"/{model['name']}?" in model["url"]
+
+
+@pytest.mark.parametrize("name", ["tiny_text_to_video", "mixed_with_builtin_nodes"])
+def test_sizes_fit_the_tiny_model(pack, name):
+    """The tiny workflows run the built-in model at the size that it was trained for."""
+    defaults = pack.module("mochi.config").TINY.defaults
+    values = {
+        key: value
+        for node in read(WORKFLOWS / "api" / f"{name}.json").values()
+        for key, value in node["inputs"].items()
+    }
+    assert (values["width"], values["height"]) == (defaults.width, defaults.height)
+    assert values.get("frames", values.get("length")) == defaults.frames
+    assert (values["steps"], values["cfg"]) == (defaults.steps, defaults.cfg)
+
+
+def test_published_workflow_is_as_published(pack):
+    defaults = pack.module("mochi.config").PREVIEW.defaults
+    values = {
+        key: value
+        for node in read(WORKFLOWS / "api" / "mochi_text_to_video.json").values()
+        for key, value in node["inputs"].items()
+    }
+    for name in ("width", "height", "frames", "steps", "cfg", "fps"):
+        assert values[name] == getattr(defaults, name)
