@@ -1,7 +1,7 @@
 """Writes workflows/: each graph below in the editor's format and in the API's, from one description.
 
-`python -m scripts.make_workflows` (in the virtual environment) starts a ComfyUI to learn the nodes' inputs, on which the
-order of widgets in the editor's files depends: run it again when a node of a graph has changed.
+`python -m scripts.make_workflows` (in the virtual environment) starts a ComfyUI to learn the nodes' inputs, on which
+the order of widgets in the editor's files depends: run it again when a node of a graph has changed.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ def tiny_text_to_video() -> Graph:
 
 def mochi_text_to_video() -> Graph:
     prompt = (
-        "A red fox trots through a snowy birch forest at sunrise. Its breath steams in the cold air and powder snow flies "
-        "up from its paws. The camera glides beside it at the height of its eyes; golden light flickers between the white "
-        "trunks. Shallow depth of field, natural colours, the look of a nature documentary."
+        "A red fox trots through a snowy birch forest at sunrise. Its breath steams in the cold air and powder snow "
+        "flies up from its paws. The camera glides beside it at the height of its eyes; golden light flickers between "
+        "the white trunks. Shallow depth of field, natural colours, the look of a nature documentary."
     )
     files = ("t5xxl_fp16.safetensors", "mochi_preview_bf16.safetensors", "mochi_vae.safetensors")
     nodes = {

@@ -1,4 +1,4 @@
-"""What cannot work is refused with a clear message before anything heavy starts, as the prompt is queued if possible."""
+"""What cannot work is refused with a clear message before anything heavy starts: when it is queued, if possible."""
 
 from __future__ import annotations
 
@@ -224,6 +224,13 @@ def test_latent_of_another_model(call, small, model, prompt, shape, message):
     for node in ("MochiVAEDecode", "VAEDecode"):
         with pytest.raises(ValueError, match=message):
             call(node, vae=vae, samples=latent)
+
+
+def test_sigmas_that_do_not_fall(call, model, prompt):
+    for sigmas in ([1.0, 0.5, 0.5, 0.0], [0.5, 1.0], [1.0, 0.0, -0.5]):
+        values = {"sigmas": torch.tensor(sigmas), "seed": 1, "steps": 2, "cfg": 4.0, **SIZE}
+        with pytest.raises(ValueError, match="must fall from step to step"):
+            call("MochiSampler", model=model, positive=prompt, negative=prompt, **values)
 
 
 def test_frames_that_cannot_be_encoded(call, small):

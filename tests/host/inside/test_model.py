@@ -170,6 +170,20 @@ def test_wrappers_see_the_network(model, sample, plain):
     assert len(seen) == 2 * 3
 
 
+def test_compiled(model, sample, plain):
+    """As torch.compile nodes do it: traced once, not again for each step or run."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from torch._dynamo.utils import counters
+
+    clone = model.clone()
+    set_torch_compile_wrapper(clone, backend="eager")
+    assert relative_error(sample(clone), plain) < 1e-5
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    sample(clone)
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
 def test_inpainting_mask_equals_ksampler(call, model, encode, sample):
     (latent,) = call("EmptyMochiLatentVideo", width=64, height=48, length=7, batch_size=1)
     torch.manual_seed(1)

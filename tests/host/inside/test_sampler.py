@@ -157,4 +157,10 @@ def test_built_in_schedule_is_ours(call, model):
 def test_sigmas_for_the_distilled_model(call):
     (sigmas,) = call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=1.0)
     assert len(sigmas) == 9 and sigmas[6] == pytest.approx(0.9) and sigmas[-1] == 0
-    assert len(call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=0.0)[0]) == 0
+
+
+def test_nothing_to_do_at_denoise_0(call, model, prompts):
+    (sigmas,) = call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=0.0)
+    assert len(sigmas) == 0
+    latent = {"samples": torch.randn(1, 12, 2, 6, 8)}
+    assert torch.equal(mochi_sampler(call, model, prompts, latent=latent, sigmas=sigmas), latent["samples"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import comfy.model_management as mm
 import comfy.sd
 import pytest
 import torch
@@ -63,6 +64,21 @@ def test_clip_nodes_take_it(call, clip):
     (((ours, _),),) = call("CLIPTextEncode", clip=skipped, text="a red circle")
     assert torch.equal(ours, call("CLIPTextEncode", clip=clip, text="a red circle")[0][0][0])
     assert all(name.startswith("t5xxl.transformer.") for name in clip.get_sd())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_can_stay_off_the_device(call, small, dtype):
+    """What low memory does: a layer brings its weights along when it runs."""
+    (clip,) = call("MochiLoadT5", file=small.t5, dtype=dtype, device="default")
+    (((plain, _),),) = call("CLIPTextEncode", clip=clip, text="a red circle")
+    other = clip.clone()
+    other.patcher.force_cast_weights = True
+    mm.unload_all_models()
+    (((cast, _),),) = call("CLIPTextEncode", clip=other, text="a red circle")
+    layers = [m for m in clip.cond_stage_model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]
+    assert layers and all(layer.comfy_cast_weights for layer in layers)
+    assert torch.allclose(plain, cast, atol=1e-5)
+    mm.unload_all_models()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,34 @@
+"""What ComfyUI loads: the table of nodes and the folder of their help pages.
+
+The table is written out, so that the registry and the Manager can read it without running code.
+"""
+
+from .nodes import LoadDiT, LoadT5, LoadVAE, Sampler, SaveVideo, Sigmas, TextEncode, VAEDecode, VAEEncode
+
+NODE_CLASS_MAPPINGS = {
+    "MochiLoadT5": LoadT5,
+    "MochiLoadDiT": LoadDiT,
+    "MochiLoadVAE": LoadVAE,
+    "MochiTextEncode": TextEncode,
+    "MochiSigmas": Sigmas,
+    "MochiSampler": Sampler,
+    "MochiVAEDecode": VAEDecode,
+    "MochiVAEEncode": VAEEncode,
+    "MochiSaveVideo": SaveVideo,
+}
+
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "MochiLoadT5": "Load T5 (Mochi)",
+    "MochiLoadDiT": "Load AsymmDiT (Mochi)",
+    "MochiLoadVAE": "Load AsymmVAE (Mochi)",
+    "MochiTextEncode": "Mochi Text Encode",
+    "MochiSigmas": "Mochi Sigmas",
+    "MochiSampler": "Mochi Sampler",
+    "MochiVAEDecode": "Mochi VAE Decode",
+    "MochiVAEEncode": "Mochi VAE Encode",
+    "MochiSaveVideo": "Mochi Save Video",
+}
+
+WEB_DIRECTORY = "./web"
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]

@@ -1,0 +1,11 @@
+"""The canvas: one file for each stage of a graph. A node reads widgets, calls the core, returns sockets."""
+
+from __future__ import annotations
+
+from .loaders import LoadDiT, LoadT5, LoadVAE
+from .sampler import Sampler, Sigmas
+from .text import TextEncode
+from .vae import VAEDecode, VAEEncode
+from .video import SaveVideo
+
+__all__ = ["LoadDiT", "LoadT5", "LoadVAE", "Sampler", "SaveVideo", "Sigmas", "TextEncode", "VAEDecode", "VAEEncode"]

@@ -1,0 +1,88 @@
+"""Checks of what comes in, before anything heavy starts. They raise MochiError, which says what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...mochi.errors import MochiError
+
+CHANNELS = 12
+
+
+def complaint(check: Callable[..., Any], *arguments: Any) -> bool | str:
+    """The answer of a node's `validate_inputs`: True, or the message of the MochiError that `check` raises."""
+    try:
+        check(*arguments)
+    except MochiError as error:
+        return str(error)
+    return True
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """A widget's value must be in its list; the host does not see to that."""
+    if value not in choices:
+        raise MochiError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
+
+
+def check_latent(samples: Tensor) -> None:
+    """LATENT samples must be those of a Mochi video: (B, 12, T, h, w)."""
+    if samples.ndim != 5 or samples.shape[1] != CHANNELS:
+        channels = samples.shape[1] if samples.ndim > 1 else samples.ndim
+        raise MochiError(
+            f"The latent has {channels} channels and the shape {tuple(samples.shape)}, but Mochi's are "
+            f"(batch, {CHANNELS}, frames, rows, columns): it comes from another model. "
+            "Use Empty Mochi Latent Video or Mochi VAE Encode."
+        )
+
+
+def check_patches(samples: Tensor) -> None:
+    """Rows and columns of the latents must be even, for videos whose sides are multiples of 16."""
+    rows, columns = samples.shape[-2:]
+    if rows % 2 or columns % 2:
+        raise MochiError(
+            f"The latent is of a video of {columns * 8} x {rows * 8} pixels, but width and height must be multiples "
+            f"of 16: the nearest are {max(1, round(columns / 2)) * 16} x {max(1, round(rows / 2)) * 16}."
+        )
+
+
+def check_sigmas(sigmas: Sequence[float]) -> None:
+    """A noise schedule must fall from step to step, and may reach 0 only at its end."""
+    if any(a <= b or a <= 0 for a, b in pairwise(sigmas)):
+        raise MochiError(
+            f"The sigmas must fall from step to step and reach 0 at the end at most, but are {list(sigmas)[:8]} ...: "
+            "use Mochi Sigmas, or a scheduler of ComfyUI."
+        )
+
+
+def check_text(features: Tensor | None, width: int) -> None:
+    """A conditioning's features (B, L, D) must be as wide as the model reads them."""
+    found = 0 if features is None else features.shape[-1]
+    if found != width:
+        raise MochiError(
+            f"The conditioning is {found} wide, but this model reads text features of width {width}: it comes from "
+            "another text encoder. Use the T5 that belongs to the model, with Load T5 (Mochi)."
+        )
+
+
+def check_conditioning(model: ModelPatcher, *conditionings: list) -> None:
+    """Every part of every CONDITIONING must come from the model's text encoder."""
+    width = text_width(model)
+    for features, _ in (part for conditioning in conditionings for part in conditioning):
+        check_text(features, width)
+
+
+def text_width(model: ModelPatcher) -> int:
+    """How wide the text features are that a MODEL, ours or ComfyUI's own Mochi, reads.
+
+    Raises MochiError for any other model.
+    """
+    projection = getattr(model.get_model_object("diffusion_model"), "t5_yproj", None)
+    if projection is None:
+        kind = type(model.model).__name__
+        raise MochiError(f"The model is not a Mochi ({kind}). Use Load AsymmDiT (Mochi), or Load Diffusion Model.")
+    return projection.in_features

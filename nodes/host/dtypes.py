@@ -1,0 +1,22 @@
+"""The dtype widgets of the loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .checks import check_choice
+
+DTYPES: dict[str, torch.dtype | None] = {
+    "auto": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+def weight_dtype(name: str, default: Callable[[], torch.dtype]) -> torch.dtype:
+    """The dtype that a widget names; `default` decides for "auto"."""
+    check_choice("dtype", name, DTYPES)
+    return DTYPES[name] or default()

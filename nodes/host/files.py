@@ -1,0 +1,111 @@
+"""The model files that ComfyUI knows of, as the loaders list and check them, and the built-in model's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.text_encoders
+import folder_paths
+
+from ...mochi.checkpoint.load import contains, read_config
+from ...mochi.config import TINY_WEIGHTS
+from ...mochi.errors import MochiError
+from ...mochi.text import layout
+from ...mochi.text.tokenizer import has_tokenizer
+from ...mochi.text.weights import t5_entries
+
+TINY = "tiny (built in)"
+
+DIT_FOLDERS = ("diffusion_models", "checkpoints")
+VAE_FOLDERS = ("vae", "checkpoints")
+TEXT_FOLDER = "text_encoders"
+
+
+def list_dits() -> list[str]:
+    """The entries of a loader's list: the built-in model, then the files of ComfyUI's folders."""
+    return _list(DIT_FOLDERS)
+
+
+def list_vaes() -> list[str]:
+    return _list(VAE_FOLDERS)
+
+
+def list_text_encoders() -> list[str]:
+    """Files, and each Hugging Face folder as one entry, with a slash behind, instead of its files."""
+    folders = _hugging_face_folders()
+    inside = tuple(folder + os.sep for folder in folders)
+    files = (name for name in folder_paths.get_filename_list(TEXT_FOLDER) if not name.startswith(inside))
+    return [TINY, *(folder + "/" for folder in folders), *files]
+
+
+def find_dit(name: str) -> Path:
+    """The path of an entry. Raises MochiError when there is no such file."""
+    return TINY_WEIGHTS / "dit.safetensors" if name == TINY else _find(name, DIT_FOLDERS)
+
+
+def find_vae(name: str, encoder: str | None = None) -> tuple[Path, Path | None]:
+    """The paths of a VAE's file and of the encoder's, None where that is to be in the same file."""
+    file = TINY_WEIGHTS / "decoder.safetensors" if name == TINY else _find(name, VAE_FOLDERS)
+    if TINY in (encoder, name if encoder is None else ""):
+        return file, TINY_WEIGHTS / "encoder.safetensors"
+    return file, None if encoder is None else _find(encoder, VAE_FOLDERS)
+
+
+def find_text_encoder(name: str) -> Path:
+    """The path of a file or folder."""
+    return TINY_WEIGHTS / "t5" if name == TINY else _find(name, (TEXT_FOLDER,))
+
+
+def tokenizer_for(text_encoder: Path) -> Path | None:
+    """The T5 tokenizer that ComfyUI ships, for a single file that has none beside it."""
+    own = (text_encoder.parent, text_encoder.parent / "tokenizer")
+    if text_encoder.is_dir() or any(map(has_tokenizer, own)):
+        return None
+    return Path(comfy.text_encoders.__path__[0]) / "t5_tokenizer"
+
+
+def check_dit(name: str) -> None:
+    """Raise MochiError unless the entry's file is there and an AsymmDiT. Reads no weights."""
+    read_config(find_dit(name), "dit")
+
+
+def check_vae(name: str, encoder: str | None = None) -> None:
+    """Raise MochiError unless the files are there and parts of an AsymmVAE. Reads no weights."""
+    file, encoder_file = find_vae(name, encoder)
+    read_config(file, "encoder" if contains(file) == {"encoder"} else "decoder")
+    if encoder_file is not None:
+        read_config(encoder_file, "encoder")
+
+
+def check_text_encoder(name: str) -> None:
+    """Raise MochiError unless the entry's files are there and a T5 encoder. Reads no weights."""
+    path = find_text_encoder(name)
+    t5_entries(layout.find_text_encoder(path).weights, path)
+
+
+def _list(folders: tuple[str, ...]) -> list[str]:
+    files = dict.fromkeys(name for folder in folders for name in folder_paths.get_filename_list(folder))
+    return [TINY, *files]
+
+
+def _find(name: str, folders: tuple[str, ...]) -> Path:
+    relative = os.path.relpath(os.path.join("/", name), "/")  # as the host does: `..` cannot leave a folder
+    for root in (root for folder in folders for root in folder_paths.get_folder_paths(folder)):
+        path = Path(root, relative)
+        if path.is_dir() if name.endswith("/") else path.is_file():
+            return path
+    places = " or ".join(f"models/{folder}" for folder in folders)
+    raise MochiError(f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another.")
+
+
+def _hugging_face_folders() -> list[str]:
+    """Folders below `text_encoders` that hold a model as Hugging Face lays it out, outermost only."""
+    found: dict[str, None] = {}
+    for root in folder_paths.get_folder_paths(TEXT_FOLDER):
+        for folder, below, files in os.walk(root, followlinks=True):
+            nested = os.path.join(folder, "text_encoder", "config.json")
+            if folder != root and ("config.json" in files or os.path.isfile(nested)):
+                found[os.path.relpath(folder, root)] = None
+                below.clear()
+    return sorted(found)

@@ -1,0 +1,25 @@
+"""LATENT's convention: ComfyUI's latent formats from our latent statistics."""
+
+from __future__ import annotations
+
+import comfy.latent_formats
+import torch
+
+from ...mochi.config import TINY, DiTConfig, LatentStats
+
+
+def latent_format(config: DiTConfig) -> comfy.latent_formats.LatentFormat:
+    """The latent format of a DiT of these sizes: the built-in model's own, or the published one."""
+    return MochiLatents(TINY.latents) if config == TINY.dit else comfy.latent_formats.Mochi()
+
+
+class MochiLatents(comfy.latent_formats.Mochi):
+    """Latents of a Mochi with statistics and preview colours of its own."""
+
+    def __init__(self, stats: LatentStats):
+        super().__init__()
+        self.latents_mean = torch.tensor(stats.mean).view(1, -1, 1, 1, 1)
+        self.latents_std = torch.tensor(stats.std).view(1, -1, 1, 1, 1)
+        if stats.rgb:
+            self.latent_rgb_factors = [list(row) for row in stats.rgb]
+            self.latent_rgb_factors_bias = list(stats.rgb_bias)

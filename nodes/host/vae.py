@@ -1,0 +1,131 @@
+"""The VAE socket: ComfyUI's own VAE object around AsymmVAE, which works in its decode, encode and tiled nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management as mm
+import comfy.ops
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...mochi.checkpoint import load_decoder, load_encoder
+from ...mochi.checkpoint.load import contains
+from ...mochi.errors import MochiError
+from ...mochi.vae import Decoder, Encoder
+from .checks import check_latent
+from .dtypes import weight_dtype
+
+TIME, SPACE = 6, 8
+# Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
+DECODE_VALUES, ENCODE_VALUES = 8, 9
+
+
+class AsymmVAE(nn.Module):
+    """Decoder and encoder under the names of ComfyUI's VAE files: `decoder.` and `encoder.`. Either can be missing."""
+
+    def __init__(self, decoder: Decoder | None, encoder: Encoder | None):
+        super().__init__()
+        self.decoder, self.encoder = decoder, encoder
+
+    def decode(self, z: Tensor) -> Tensor:
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
+        return self.decoder(z)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
+        return self.encoder(video).mean
+
+
+class MochiVAE(comfy.sd.VAE):
+    """A VAE made of our networks; sizes and memory estimates tell the host how to tile and what to unload."""
+
+    def __init__(self, model: AsymmVAE, dtype: torch.dtype, device: torch.device, offload_device: torch.device):
+        with _without_warning("No VAE weights detected"):
+            super().__init__(sd={})  # sets the host's defaults and stops, since there is nothing to load
+        self.first_stage_model = model.eval()
+        self.latent_channels, self.latent_dim = 12, 3
+        self.upscale_ratio = (lambda t: max(0, t * TIME - TIME + 1), SPACE, SPACE)
+        self.upscale_index_formula = (TIME, SPACE, SPACE)
+        self.downscale_ratio = (lambda f: max(0, (f + TIME - 1) // TIME), SPACE, SPACE)
+        self.downscale_index_formula = (TIME, SPACE, SPACE)
+        self.memory_used_decode = self._memory_used_decode
+        self.memory_used_encode = self._memory_used_encode
+        self.device, self.vae_dtype, self.output_device = device, dtype, mm.intermediate_device()
+        self.patcher = ModelPatcher(model, load_device=device, offload_device=offload_device)
+        self.model_size()
+
+    def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
+        """Latents (B, 12, T, h, w) -> frames (B, F, H, W, 3) in 0 to 1."""
+        self._check(samples_in)
+        return super().decode(samples_in)
+
+    def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:
+        self._check(samples)
+        return super().decode_tiled(samples, **tiling)
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """Frames (F, H, W, 3) in 0 to 1 -> latents (1, 12, T, h, w)."""
+        self._need_encoder()
+        return super().encode(pixel_samples)
+
+    def encode_tiled(self, pixel_samples: Tensor, **tiling: int | None) -> Tensor:
+        self._need_encoder()
+        return super().encode_tiled(pixel_samples, **tiling)
+
+    def _check(self, latents: Tensor) -> None:
+        check_latent(latents)
+        if self.first_stage_model.decoder is None:
+            raise MochiError("This VAE has no decoder. Choose a file with one, such as decoder.safetensors, as `file`.")
+
+    def _need_encoder(self) -> None:
+        if self.first_stage_model.encoder is None:
+            raise MochiError(
+                "This VAE can only decode: its file has no encoder. Choose an encoder file (encoder.safetensors of "
+                "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
+            )
+
+    def _memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        pixels = shape[2] * shape[3] * shape[4] * TIME * SPACE * SPACE
+        return DECODE_VALUES * self.first_stage_model.decoder.config.base * pixels * mm.dtype_size(dtype)
+
+    def _memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        pixels = max(shape[2], TIME + 1) * shape[3] * shape[4]
+        return ENCODE_VALUES * self.first_stage_model.encoder.config.base * pixels * mm.dtype_size(dtype)
+
+
+def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") -> MochiVAE:
+    """A VAE from one file (decoder, encoder or both), or from two. dtype: of the widget; "auto" is the host's choice.
+
+    Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
+    """
+    device, offload_device = mm.vae_device(), mm.vae_offload_device()
+    weights = weight_dtype(dtype, lambda: mm.vae_dtype(device, [torch.bfloat16, torch.float16, torch.float32]))
+    options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
+    parts = contains(path)
+    # A decoder is the rule; a file with neither fails there, saying what it is.
+    decoder = load_decoder(path, **options) if parts != {"encoder"} else None
+    if encoder_path is None and "encoder" in parts:
+        encoder_path = path
+    encoder = load_encoder(encoder_path, **options) if encoder_path is not None else None
+    return MochiVAE(AsymmVAE(decoder, encoder), weights, device, offload_device)
+
+
+@contextmanager
+def _without_warning(start: str) -> Iterator[None]:
+    """Keep one expected warning of the host out of its log."""
+    root = logging.getLogger()
+
+    def other(record: logging.LogRecord) -> bool:
+        return start not in record.getMessage()
+
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)

@@ -1,0 +1,137 @@
+"""Loaders: the text encoder, the denoiser and the VAE from ComfyUI's model folders, or the built-in tiny model."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host import files
+from .host.checks import complaint
+from .host.clip import DEVICES, load_clip
+from .host.dtypes import DTYPES
+from .host.model import load_model
+from .host.vae import load_vae
+
+CATEGORY = "Mochi"
+IN_FILE = "in the file itself"
+
+
+class LoadT5(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MochiLoadT5",
+            display_name="Load T5 (Mochi)",
+            category=CATEGORY,
+            description="Loads the T5 encoder that turns prompts into what Mochi reads.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=files.list_text_encoders(),
+                    default=files.TINY,
+                    tooltip="A file (t5xxl_fp16.safetensors) or a Hugging Face folder (of google/t5-v1_1-xxl) in "
+                    "models/text_encoders, or the built-in tiny model.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    tooltip="auto: bfloat16 on a GPU; on the CPU float32 where there is memory for it.",
+                ),
+                io.Combo.Input(
+                    "device",
+                    options=list(DEVICES),
+                    default="default",
+                    tooltip="cpu leaves the GPU's memory to the rest, and takes some seconds for each prompt.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="For Mochi Text Encode, or CLIP Text Encode.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return complaint(files.check_text_encoder, file)
+
+    @classmethod
+    def execute(cls, file: str, dtype: str, device: str) -> io.NodeOutput:
+        return io.NodeOutput(load_clip(files.find_text_encoder(file), dtype, device))
+
+
+class LoadDiT(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MochiLoadDiT",
+            display_name="Load AsymmDiT (Mochi)",
+            category=CATEGORY,
+            description="Loads Mochi's denoiser, the large part of the model.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=files.list_dits(),
+                    default=files.TINY,
+                    tooltip="A file in models/diffusion_models or models/checkpoints (dit.safetensors as published, "
+                    "mochi_preview_bf16.safetensors of ComfyUI), or the built-in tiny model.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    tooltip="Of the weights in memory. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was "
+                    "started with another choice.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="For Mochi Sampler, any sampler of ComfyUI, LoRA and model-patch nodes.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return complaint(files.check_dit, file)
+
+    @classmethod
+    def execute(cls, file: str, dtype: str) -> io.NodeOutput:
+        return io.NodeOutput(load_model(files.find_dit(file), dtype))
+
+
+class LoadVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        vaes = files.list_vaes()
+        return io.Schema(
+            node_id="MochiLoadVAE",
+            display_name="Load AsymmVAE (Mochi)",
+            category=CATEGORY,
+            description="Loads Mochi's VAE, which turns latents into frames and frames into latents.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=vaes,
+                    default=files.TINY,
+                    tooltip="A file in models/vae or models/checkpoints (decoder.safetensors as published, "
+                    "mochi_vae.safetensors of ComfyUI), or the built-in tiny model.",
+                ),
+                io.Combo.Input(
+                    "encoder_file",
+                    options=[IN_FILE, *vaes],
+                    default=IN_FILE,
+                    tooltip="encoder.safetensors as published, where the encoder is not in the file above. Only "
+                    "encoding needs it.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    tooltip="To compute in. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was started "
+                    "with another choice.",
+                ),
+            ],
+            outputs=[io.Vae.Output(tooltip="For Mochi VAE Decode and Encode, or ComfyUI's own, tiled ones included.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str, encoder_file: str = IN_FILE) -> bool | str:
+        return complaint(files.check_vae, file, None if encoder_file == IN_FILE else encoder_file)
+
+    @classmethod
+    def execute(cls, file: str, encoder_file: str, dtype: str) -> io.NodeOutput:
+        path, encoder_path = files.find_vae(file, None if encoder_file == IN_FILE else encoder_file)
+        return io.NodeOutput(load_vae(path, encoder_path, dtype))

@@ -1,0 +1,88 @@
+"""Makes the pictures of the workflows in the editor's template browser, from what the workflows make.
+
+`python -m scripts.make_thumbnails` (in the virtual environment) runs the tiny workflows in a ComfyUI. The published
+model is too large for that: its workflow gets a title instead.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+import av
+from PIL import Image, ImageDraw, ImageFont
+
+from scripts.client import ComfyClient
+from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
+from scripts.server import ComfyServer
+
+WORKFLOWS = PROJECT / "workflows"
+SIZE = 512
+SHOWN = {
+    "tiny_text_to_video": [
+        "a red circle moves left on a black background",
+        "a blue star drifts upwards over a white background",
+        "a yellow triangle slides right on a brown background",
+        "a green square moves down on a gray background",
+    ],
+    "mixed_with_builtin_nodes": [
+        "a blue star drifts upwards over a white background",
+        "a magenta square glides to the left on a black background",
+        "a cyan circle moves down on a brown background",
+        "a red triangle travels to the right on a gray background",
+    ],
+}
+
+
+def with_prompt(api: dict, prompt: str) -> dict:
+    """The graph with another prompt in its first text node."""
+    api = copy.deepcopy(api)
+    node = next(node for node in api.values() if node["class_type"].endswith("TextEncode"))
+    node["inputs"]["prompt" if "prompt" in node["inputs"] else "text"] = prompt
+    return api
+
+
+def middle_frame(video: Path) -> Image.Image:
+    with av.open(str(video)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    return frames[len(frames) // 2]
+
+
+def mosaic(pictures: list[Image.Image]) -> Image.Image:
+    """Four pictures, two by two."""
+    tile, out = SIZE // 2, Image.new("RGB", (SIZE, SIZE))
+    for index, picture in enumerate(pictures):
+        out.paste(picture.resize((tile, tile), Image.Resampling.BICUBIC), (index % 2 * tile, index // 2 * tile))
+    return out
+
+
+def title(lines: list[tuple[str, int]]) -> Image.Image:
+    """Lines of text, each with its height, on a dark ground."""
+    shade = Image.linear_gradient("L").resize((SIZE, SIZE))
+    out = Image.composite(Image.new("RGB", (SIZE, SIZE), "#101418"), Image.new("RGB", (SIZE, SIZE), "#2b4a6f"), shade)
+    draw, y = ImageDraw.Draw(out), SIZE // 3
+    for text, height in lines:
+        draw.text((SIZE // 2, y), text, "white", ImageFont.load_default(height), anchor="mm")
+        y += round(height * 1.4)
+    return out
+
+
+def main() -> None:
+    published = title([("Mochi 1", 84), ("text to video", 44), ("848 x 480, 163 frames", 32)])
+    published.save(WORKFLOWS / "mochi_text_to_video.jpg", quality=90)
+    with tempfile.TemporaryDirectory() as folder:
+        base = prepare_base(Path(folder))
+        with ComfyServer(find_or_fetch_comfyui(), base) as server:
+            client = ComfyClient(server.url)
+            for name, prompts in SHOWN.items():
+                api = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+                runs = [client.run(with_prompt(api, prompt)) for prompt in prompts]
+                pictures = [middle_frame(run.paths(base / "output")[0]) for run in runs]
+                mosaic(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
+                print(WORKFLOWS / f"{name}.jpg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The nodes as the editor shows them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def schemas(pack):
+    return {node_id: node.GET_SCHEMA() for node_id, node in pack.nodes.items()}
+
+
+def test_table_agrees_with_the_schemas(pack, schemas):
+    names = sys.modules[pack.name].NODE_DISPLAY_NAME_MAPPINGS
+    for node_id, schema in schemas.items():
+        assert schema.node_id == node_id
+        assert schema.display_name == names[node_id]
+        assert schema.category == "Mochi" and schema.description.endswith(".")
+
+
+def test_help_pages_name_every_input(schemas):
+    for node_id, schema in schemas.items():
+        page = (PROJECT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {schema.display_name}\n")
+        assert re.findall(r"^\| (\w+) \|", page, re.MULTILINE)[1:] == [entry.id for entry in schema.inputs]
+
+
+def test_sockets_are_standard_types(schemas):
+    kinds = {node_id: [output.io_type for output in schema.outputs or []] for node_id, schema in schemas.items()}
+    assert kinds == {
+        "MochiLoadT5": ["CLIP"],
+        "MochiLoadDiT": ["MODEL"],
+        "MochiLoadVAE": ["VAE"],
+        "MochiTextEncode": ["CONDITIONING"],
+        "MochiSigmas": ["SIGMAS"],
+        "MochiSampler": ["LATENT"],
+        "MochiVAEDecode": ["IMAGE"],
+        "MochiVAEEncode": ["LATENT"],
+        "MochiSaveVideo": [],
+    }
+
+
+def test_widgets_step_over_valid_values(pack):
+    inputs = pack.nodes["MochiSampler"].INPUT_TYPES()["required"]
+    for name in ("width", "height"):
+        options = inputs[name][1]
+        assert options["step"] == 16 and options["min"] % 16 == 0 and options["default"] % 16 == 0
+    frames = inputs["frames"][1]
+    assert frames["step"] == 6 and frames["min"] % 6 == 1 and frames["default"] % 6 == 1

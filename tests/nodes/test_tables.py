@@ -1,0 +1,74 @@
+"""What the registry, the Manager and the editor read of the pack without running it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+SOURCE = (PROJECT / "__init__.py").read_text(encoding="utf-8")
+NODES = [
+    "MochiLoadT5",
+    "MochiLoadDiT",
+    "MochiLoadVAE",
+    "MochiTextEncode",
+    "MochiSigmas",
+    "MochiSampler",
+    "MochiVAEDecode",
+    "MochiVAEEncode",
+    "MochiSaveVideo",
+]
+
+
+def test_tables_can_be_read_without_running_code():
+    """As ComfyUI-Manager's scanner does: by pattern."""
+    for table in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"):
+        (body,) = re.findall(rf"^{table} = {{([^}}]*)}}", SOURCE, re.MULTILINE)
+        assert re.findall(r'"([^"]*)"\s*:', body) == NODES
+
+
+def test_display_names_are_unique():
+    tables = {
+        node.targets[0].id: node.value
+        for node in ast.parse(SOURCE).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+    }
+    names = [value.value for value in tables["NODE_DISPLAY_NAME_MAPPINGS"].values]
+    assert len(set(names)) == len(NODES) and all("Mochi" in name for name in names)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_node_has_a_help_page(node):
+    page = (PROJECT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8")
+    assert page.startswith("# ") and "## Inputs" in page
+
+
+def test_no_help_page_is_left_over():
+    assert {page.stem for page in (PROJECT / "web" / "docs").glob("*.md")} == set(NODES)
+
+
+@pytest.mark.parametrize("workflow", sorted((PROJECT / "workflows").glob("*.json")), ids=lambda file: file.stem)
+def test_every_workflow_has_its_api_format_and_a_thumbnail(workflow):
+    assert (workflow.parent / "api" / workflow.name).is_file()
+    thumbnail = workflow.with_suffix(".jpg")  # the name that the editor's template browser asks for
+    assert thumbnail.is_file() and thumbnail.read_bytes()[:3] == b"\xff\xd8\xff"
+
+
+def test_only_the_host_room_knows_comfyui():
+    """Nodes go through nodes/host; the core knows nothing of ComfyUI."""
+    internals = re.compile(
+        r"^\s*(?:import|from)\s+(comfy|comfy_extras|folder_paths|server|execution|latent_preview)\b", re.M
+    )
+    for file in [*(PROJECT / "nodes").glob("*.py"), *(PROJECT / "mochi").rglob("*.py")]:
+        assert not internals.search(file.read_text(encoding="utf-8")), file
+
+
+def test_imports_inside_the_pack_are_relative():
+    """ComfyUI loads the pack under a name made from its path, and has a module `nodes` of its own."""
+    absolute = re.compile(r"^\s*(?:import|from)\s+(mochi|nodes)\b", re.M)
+    for folder in ("nodes", "mochi"):
+        for file in (PROJECT / folder).rglob("*.py"):
+            assert not absolute.search(file.read_text(encoding="utf-8")), file
