@@ -99,9 +99,7 @@ def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -
     settings, started = job.settings, time.monotonic()
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
         latents = pipeline.denoise(settings, on_step=lambda _: bar.update())
-    with VideoWriter(
-        job.output, settings.fps, (settings.width, settings.height), quality=options.quality
-    ) as video:
+    with VideoWriter(job.output, settings.fps, (settings.width, settings.height), quality=options.quality) as video:
         video.write(pipeline.decode(latents))
     record = {
         **settings.as_dict(),

@@ -33,7 +33,9 @@ def check_size(width: int, height: int) -> None:
     """Raise MochiError unless width and height, in pixels, are multiples of 16."""
     for name, pixels in (("width", width), ("height", height)):
         if pixels != nearest_length(pixels):
-            raise MochiError(f"{name} is {pixels}, but must be a multiple of 16: the nearest is {nearest_length(pixels)}")
+            raise MochiError(
+                f"{name} is {pixels}, but must be a multiple of 16: the nearest is {nearest_length(pixels)}"
+            )
 
 
 def latent_shape(width: int, height: int, frames: int, batch: int = 1, channels: int = 12) -> tuple[int, ...]:

@@ -54,9 +54,7 @@ class Pipeline:
     ) -> Tensor:
         """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
         features, mask = self.text([settings.prompt, settings.negative])
-        prompt, negative = (
-            self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2)
-        )
+        prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
         rotary = self.dit.rotary(*noise.shape[2:])
         predict = guided(

@@ -75,10 +75,13 @@ def compare(path: Path) -> Iterator[tuple[str, float]]:
         per_step_cfg(float(file.metadata["cfg_scale"]), steps),
     )
     latents = sample(predict, get("sampler.noise"), sigmas)
-    yield "sampler", max(
-        relative_error(torch.tensor(sigmas, dtype=torch.float64), get("sampler.sigmas")),
-        relative_error(latents, get("sampler.latents_dit")),
-        relative_error(to_vae(latents, PREVIEW.latents), get("sampler.latents_vae")),
+    yield (
+        "sampler",
+        max(
+            relative_error(torch.tensor(sigmas, dtype=torch.float64), get("sampler.sigmas")),
+            relative_error(latents, get("sampler.latents_dit")),
+            relative_error(to_vae(latents, PREVIEW.latents), get("sampler.latents_vae")),
+        ),
     )
 
 

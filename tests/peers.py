@@ -89,7 +89,12 @@ def diffusers_dit(ours: AsymmDiT) -> MochiTransformer3DModel:
 
 def _res_block(state: State, ours: str, parent: str, index: int, entries: State) -> None:
     """One residual block, with the attention that diffusers keeps beside it."""
-    for layer, theirs in {"0": "norm1.norm_layer", "2": "conv1.conv", "3": "norm2.norm_layer", "5": "conv2.conv"}.items():
+    for layer, theirs in {
+        "0": "norm1.norm_layer",
+        "2": "conv1.conv",
+        "3": "norm2.norm_layer",
+        "5": "conv2.conv",
+    }.items():
         for kind in ("weight", "bias"):
             state[f"{parent}.resnets.{index}.{theirs}.{kind}"] = entries[f"{ours}.stack.{layer}.{kind}"]
     attention = f"{ours}.attn_block"

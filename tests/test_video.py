@@ -70,7 +70,10 @@ def test_colours_are_tagged(format: str, tmp_path: Path) -> None:
 
 
 @given(
-    width=st.integers(16, 70), height=st.integers(16, 70), count=st.integers(1, 4), fps=st.floats(1, 120),
+    width=st.integers(16, 70),
+    height=st.integers(16, 70),
+    count=st.integers(1, 4),
+    fps=st.floats(1, 120),
     format=st.sampled_from(FORMATS),
 )
 def test_any_size_and_rate(

@@ -62,9 +62,7 @@ class AsymmetricJointBlock(nn.Module):
         mod_y = self.mod_y(c)
         scale_y = mod_y if self.mlp_y is None else mod_y.chunk(4, dim=-1)[0]
 
-        out_x, out_y = self.attn(
-            modulated_rms_norm(x, scale_x), modulated_rms_norm(y, scale_y), rotary, text_lengths
-        )
+        out_x, out_y = self.attn(modulated_rms_norm(x, scale_x), modulated_rms_norm(y, scale_y), rotary, text_lengths)
         x = gated_residual(x, out_x, gate_x)
         x = gated_residual(x, self.mlp_x(modulated_rms_norm(x, mlp_scale_x)), mlp_gate_x)
         if self.mlp_y is not None:
@@ -126,6 +124,4 @@ class AsymmDiT(nn.Module):
         for block in self.blocks:
             x, y = block(x, y, c, rotary, text.lengths)
         x = self.final_layer(x, c)
-        return rearrange(
-            x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h // p, w=w // p, p=p, q=p
-        )
+        return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h // p, w=w // p, p=p, q=p)

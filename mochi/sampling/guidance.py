@@ -17,7 +17,9 @@ def per_step_cfg(cfg: float | Sequence[float], steps: int) -> list[float]:
     if isinstance(cfg, (int, float)):
         return [float(cfg)] * steps
     if len(cfg) != steps:
-        raise MochiError(f"cfg lists {len(cfg)} values, but the run has {steps} steps: give one number or {steps} of them")
+        raise MochiError(
+            f"cfg lists {len(cfg)} values, but the run has {steps} steps: give one number or {steps} of them"
+        )
     return [float(value) for value in cfg]
 
 
@@ -28,11 +30,15 @@ def parse_cfg(text: str) -> float | list[float]:
     except ValueError:
         values = []
     if not values:
-        raise MochiError(f"cfg is {text!r}, but must be a number, or numbers with commas between them, one for each step")
+        raise MochiError(
+            f"cfg is {text!r}, but must be a number, or numbers with commas between them, one for each step"
+        )
     return values[0] if len(values) == 1 else values
 
 
-def guided(conditional: Predict, unconditional: Predict, cfg: Sequence[float]) -> Callable[[Tensor, Tensor, int], Tensor]:
+def guided(
+    conditional: Predict, unconditional: Predict, cfg: Sequence[float]
+) -> Callable[[Tensor, Tensor, int], Tensor]:
     """`uncond + cfg[step] * (cond - uncond)`; where cfg is 1 the unconditional pass is skipped."""
 
     def predict(z: Tensor, sigma: Tensor, step: int) -> Tensor:

@@ -58,7 +58,9 @@ class PromptTokenizer:
         if lost:
             log.warning(
                 "The prompt is %d tokens long, but the model reads %d: the last %d were cut off.",
-                len(words) + 1, self.length, lost,
+                len(words) + 1,
+                self.length,
+                lost,
             )
         kept = words[: self.length - 1] + [self.eos]
         ids.fill_(self.pad)

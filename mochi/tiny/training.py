@@ -44,7 +44,9 @@ class Run:
     def update(self, loss: Tensor) -> None:
         """One optimizer step, with the learning rate that the clock says."""
         progress = min(1.0, self.elapsed / self.budget)
-        rate = self.lr * min(1.0, (self.step + 1) / self.warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        rate = (
+            self.lr * min(1.0, (self.step + 1) / self.warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)

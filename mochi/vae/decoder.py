@@ -22,9 +22,7 @@ def depth_to_space_time(x: Tensor, time: int, space: int) -> Tensor:
     A causal video starts with a single frame, so the first `t - 1` of the expanded frames have no
     content of their own and are dropped.
     """
-    x = rearrange(
-        x, "b (c t p q) T H W -> b c (T t) (H p) (W q)", t=time, p=space, q=space
-    )
+    x = rearrange(x, "b (c t p q) T H W -> b c (T t) (H p) (W q)", t=time, p=space, q=space)
     return x[:, :, time - 1 :].contiguous(memory_format=torch.channels_last_3d)
 
 

@@ -19,9 +19,7 @@ from tests.peers import randomised
 
 DIT = DiTConfig(depth=2, num_heads=4, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=48, text_width=24, patch_size=2)
 DECODER = DecoderConfig(base=4, multipliers=(1, 2, 3, 4), res_blocks=(1, 2, 1, 3, 2), groups=2)
-ENCODER = EncoderConfig(
-    base=4, multipliers=(1, 2, 3, 4), res_blocks=(2, 1, 3, 1, 2), groups=2, attention_head_dim=4
-)
+ENCODER = EncoderConfig(base=4, multipliers=(1, 2, 3, 4), res_blocks=(2, 1, 3, 1, 2), groups=2, attention_head_dim=4)
 HINTS = {"config": json.dumps({"groups": 2, "attention_head_dim": 4, "caption_heads": 8})}
 
 

@@ -19,9 +19,7 @@ from mochi.dit import AsymmDiT
 from mochi.vae import Decoder
 
 SMALL = ["--width=32", "--height=32", "--frames=7", "--steps=3"]
-DIT = DiTConfig(
-    depth=2, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=32, mlp_y=32, text_width=32, caption_heads=8
-)
+DIT = DiTConfig(depth=2, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=32, mlp_y=32, text_width=32, caption_heads=8)
 DECODER = DecoderConfig(base=4, multipliers=(1, 1, 1, 2), res_blocks=(1, 1, 1, 1, 1), groups=2)
 
 

@@ -33,8 +33,17 @@ def test_video_and_record(run, here: Path, model_dir: Path) -> None:
     record = json.loads(Path("out/clip.json").read_text())
     run_record = record.pop("run")
     assert record == {
-        "prompt": "a red circle", "negative": "blue", "seed": 5, "steps": 3, "cfg": [4, 2, 1],
-        "width": 32, "height": 32, "frames": 7, "fps": 8, "threshold_noise": 0.025, "linear_steps": None,
+        "prompt": "a red circle",
+        "negative": "blue",
+        "seed": 5,
+        "steps": 3,
+        "cfg": [4, 2, 1],
+        "width": 32,
+        "height": 32,
+        "frames": 7,
+        "fps": 8,
+        "threshold_noise": 0.025,
+        "linear_steps": None,
         "output": "out/clip.mp4",
     }
     assert run_record["model"] == str(model_dir) and run_record["dtype"] == "float32"
@@ -111,7 +120,9 @@ def test_ctrl_c(here: Path, model_dir: Path) -> None:
     """A real process, interrupted while it samples."""
     options = [f"--model-dir={model_dir}", "--steps=100000", "--width=32", "--height=32", "--frames=1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mochi", "generate", "red", *options], stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "mochi", "generate", "red", *options],
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
     )
     seen = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_falls_from_one_to_zero(steps, threshold, share):
         return
     sigmas = linear_quadratic(steps, threshold, linear)
     assert (len(sigmas), sigmas[0], sigmas[-1]) == (steps + 1, 1.0, 0.0)
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(sigmas))
 
 
 @pytest.mark.parametrize("arguments", [(0,), (8, 0.0), (8, 1.0), (8, 0.025, 9), (8, 0.025, -1)])

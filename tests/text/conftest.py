@@ -19,7 +19,12 @@ WORDS = (
     "video of cat dog running over grass under cloudy sky camera pans across old harbour at night with warm lights"
 )
 CONFIG = {
-    "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 16,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 16,
     "feed_forward_proj": "gated-gelu",
 }
 
@@ -31,8 +36,16 @@ def spiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = folder / "text.txt"
     text.write_text("\n".join([WORDS, "abcdefghijklmnopqrstuvwxyz 0123456789 .,!?"] * 20))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "spiece"), vocab_size=120, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, num_threads=1,
+        input=str(text),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=120,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+        num_threads=1,
     )
     return folder / "spiece.model"
 

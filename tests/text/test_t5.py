@@ -27,9 +27,11 @@ def test_equals_transformers(folder: Path) -> None:
         [PROMPT, "blue"], padding="max_length", max_length=256, truncation=True, return_tensors="pt"
     )
     with torch.no_grad():
-        expected = T5EncoderModel.from_pretrained(folder).eval()(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-        ).last_hidden_state
+        expected = (
+            T5EncoderModel.from_pretrained(folder)
+            .eval()(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+            .last_hidden_state
+        )
     features, mask = load_prompt_encoder(folder)([PROMPT, "blue"])
     assert features.dtype == torch.float32 and features.shape == (2, 256, 32)
     assert mask.equal(tokens.attention_mask.bool())
@@ -84,8 +86,19 @@ def test_config_of_the_published_file() -> None:
         model = T5EncoderModel(published)
     entries = {key: Entry(None, key, tuple(p.shape), p.dtype) for key, p in model.named_parameters()}
     config = infer_config(entries, Path("t5xxl_fp16.safetensors"))
-    for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads", "relative_attention_num_buckets",
-                 "relative_attention_max_distance", "layer_norm_epsilon", "dense_act_fn", "is_gated_act"):
+    for name in (
+        "vocab_size",
+        "d_model",
+        "d_kv",
+        "d_ff",
+        "num_layers",
+        "num_heads",
+        "relative_attention_num_buckets",
+        "relative_attention_max_distance",
+        "layer_norm_epsilon",
+        "dense_act_fn",
+        "is_gated_act",
+    ):
         assert getattr(config, name) == getattr(published, name)
     assert sum(p.numel() for p in model.parameters()) == 4_762_310_656
 
