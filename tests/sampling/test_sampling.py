@@ -65,7 +65,7 @@ def test_guidance_and_the_skipped_pass():
 def test_cfg_lists():
     assert per_step_cfg(6, 3) == [6.0, 6.0, 6.0]
     assert per_step_cfg([6, 4, 1], 3) == [6.0, 4.0, 1.0]
-    with pytest.raises(MochiError, match="2 values.*3 steps"):
+    with pytest.raises(MochiError, match=r"2 values.*3 steps"):
         per_step_cfg([6, 4], 3)
     assert parse_cfg("4.5") == 4.5
     assert parse_cfg("6, 6,1") == [6.0, 6.0, 1.0]
