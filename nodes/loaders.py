@@ -129,7 +129,8 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str, encoder_file: str = IN_FILE) -> bool | str:
-        return complaint(files.check_vae, file, None if encoder_file == IN_FILE else encoder_file)
+        chosen = (file,) if encoder_file == IN_FILE else (file, encoder_file)
+        return complaint(files.check_vae, *chosen)
 
     @classmethod
     def execute(cls, file: str, encoder_file: str, dtype: str) -> io.NodeOutput:

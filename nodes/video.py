@@ -61,8 +61,6 @@ class SaveVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix, format="mp4") -> bool | str:
         """Before anything runs, so that no finished video is lost; a linked widget has no value yet."""
-        if None in (filename_prefix, format):
-            return True
         return complaint(check_prefix, filename_prefix, format)
 
     @classmethod

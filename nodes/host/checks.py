@@ -15,7 +15,12 @@ CHANNELS = 12
 
 
 def complaint(check: Callable[..., Any], *arguments: Any) -> bool | str:
-    """The answer of a node's `validate_inputs`: True, or the message of the MochiError that `check` raises."""
+    """The answer of a node's `validate_inputs`: True, or the message of the MochiError that `check` raises.
+
+    An argument that is None comes from another node, which has not run yet: then there is nothing to say.
+    """
+    if None in arguments:
+        return True
     try:
         check(*arguments)
     except MochiError as error:

@@ -81,8 +81,14 @@ def load_model(path: Path, dtype: str = "auto") -> ModelPatcher:
         return load_dit(path, dtype, device, operations, network=HostDiT)
 
     patcher = ModelPatcher(Mochi(config, network, offload_device), load_device, offload_device)
-    patcher.add_callback(CallbacksMP.ON_CLEANUP, lambda patcher: patcher.model.diffusion_model.forget_run())
+    patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher
+
+
+def _forget_run(patcher: ModelPatcher) -> None:
+    network = patcher.model.diffusion_model
+    if isinstance(network, HostDiT):  # a patch can put another one there
+        network.forget_run()
 
 
 def _default_dtype(path: Path, supported: list[torch.dtype]) -> torch.dtype:

@@ -1,8 +1,11 @@
-"""The loaders: what they list, what they load, what they refuse."""
+"""The loaders: what they list, and what they load."""
 
 from __future__ import annotations
 
 import pytest
+import torch
+
+TINY, IN_FILE = "tiny (built in)", "in the file itself"
 
 
 @pytest.fixture(scope="module")
@@ -10,17 +13,76 @@ def small(pack):
     return pack.module("tests.host.inside.small").write(pack.base)
 
 
-def test_lists(pack, small):
-    inputs = {node_id: pack.nodes[node_id].INPUT_TYPES()["required"] for node_id in pack.nodes}
-    assert inputs["MochiLoadT5"]["file"][1]["options"][:2] == ["tiny (built in)", "small_t5/"]
-    assert small.dit in inputs["MochiLoadDiT"]["file"][1]["options"]
-    assert small.vae in inputs["MochiLoadVAE"]["file"][1]["options"]
+@pytest.fixture
+def options(pack):
+    """The entries of a loader's list."""
+    return lambda node, name: pack.nodes[node].INPUT_TYPES()["required"][name][1]["options"]
 
 
-def test_load(call, small):
+def test_lists(options, small):
+    """The built-in model first; a Hugging Face folder is one entry, without its files."""
+    texts = options("MochiLoadT5", "file")
+    assert texts[0] == TINY and small.t5 in texts
+    assert not [name for name in texts if name.startswith("small_t5/") and name != small.t5]
+    for node, name in (("MochiLoadDiT", small.dit), ("MochiLoadVAE", small.vae)):
+        assert options(node, "file")[0] == TINY and name in options(node, "file")
+    assert options("MochiLoadVAE", "encoder_file")[:2] == [IN_FILE, TINY]
+
+
+def test_checkpoints_folder_and_subfolders(call, options, small):
+    (small.models / "checkpoints").mkdir(exist_ok=True)
+    (small.models / "diffusion_models" / "mochi").mkdir(exist_ok=True)
+    weights = (small.models / "diffusion_models" / small.dit).read_bytes()
+    (small.models / "checkpoints" / "from_checkpoints.safetensors").write_bytes(weights)
+    (small.models / "diffusion_models" / "mochi" / "dit.safetensors").write_bytes(weights)
+    for name in ("from_checkpoints.safetensors", "mochi/dit.safetensors"):
+        assert name in options("MochiLoadDiT", "file")
+        call("MochiLoadDiT", file=name, dtype="auto")
+
+
+def test_names_are_the_published_ones(call, small):
     (model,) = call("MochiLoadDiT", file=small.dit, dtype="auto")
-    names = {key.removeprefix("diffusion_model.") for key in model.model_state_dict()}
+    names = set(model.model.diffusion_model.state_dict())
     assert names == set(small.network.state_dict())
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")
-    print(model, clip, vae)
+    assert {"blocks.0.attn.qkv_x.weight", "pos_frequencies", "t5_y_embedder.to_kv.bias"} <= names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_dtypes(call, small, dtype):
+    name = str(dtype).removeprefix("torch.")
+    (model,) = call("MochiLoadDiT", file=small.dit, dtype=name)
+    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype=name)
+    (clip,) = call("MochiLoadT5", file=small.t5, dtype=name, device="default")
+    assert model.model_dtype() == dtype
+    assert vae.vae_dtype == dtype and {p.dtype for p in vae.first_stage_model.parameters()} == {dtype}
+    assert clip.cond_stage_model.t5xxl.transformer.shared.weight.dtype == dtype
+
+
+def test_a_linked_file_name_is_not_checked(pack):
+    """It has no value before the graph runs."""
+    assert pack.nodes["MochiLoadDiT"].validate_inputs(file=None) is True
+    assert pack.nodes["MochiLoadVAE"].validate_inputs(file=None, encoder_file=TINY) is True
+    assert pack.nodes["MochiSigmas"].validate_inputs(steps=None, threshold_noise=0.1, linear_steps=0) is True
+    assert pack.nodes["MochiSaveVideo"].validate_inputs(filename_prefix=None) is True
+    sizes = {"width": None, "height": 64, "frames": None, "cfg_schedule": None}
+    assert pack.nodes["MochiSampler"].validate_inputs(steps=None, **sizes) is True
+
+
+def test_built_in_model(call, pack):
+    """Text to frames with what comes with the pack."""
+    weights = pack.module("mochi.config").TINY_WEIGHTS
+    if not (weights / "dit.safetensors").is_file():
+        pytest.skip("the built-in weights are not there")
+    (clip,) = call("MochiLoadT5", file=TINY, dtype="auto", device="default")
+    (model,) = call("MochiLoadDiT", file=TINY, dtype="auto")
+    (vae,) = call("MochiLoadVAE", file=TINY, encoder_file=IN_FILE, dtype="auto")
+    prompts = [call("MochiTextEncode", clip=clip, prompt=text)[0] for text in ("a red circle moves left", "")]
+    names = dict(zip(("positive", "negative"), prompts))
+    values = {"seed": 1, "steps": 4, "cfg": 4.0, "width": 64, "height": 64, "frames": 25}
+    (latent,) = call("MochiSampler", model=model, **names, **values)
+    (frames,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    assert frames.shape == (25, 64, 64, 3)
+    (again,) = call("MochiVAEEncode", vae=vae, pixels=frames)
+    assert again["samples"].shape == latent["samples"].shape == (1, 12, 5, 8, 8)
+    stats = pack.module("mochi.config").TINY.latents
+    assert torch.allclose(model.get_model_object("latent_format").latents_std.flatten(), torch.tensor(stats.std))
