@@ -1,11 +1,13 @@
-"""Train the tiny T5 and AsymmDiT together: `python -m mochi.tiny.train_dit --minutes 75`.
+"""Train the tiny T5 and AsymmDiT together: `torchrun --nproc-per-node 2 -m mochi.tiny.train_dit --threads 1`.
 
-Flow matching on a pool of clips that the tiny VAE has encoded. Stops and continues from `--work`.
+Flow matching on a pool of clips that the tiny VAE has encoded. Stops and continues from `--work`. On a CPU two
+processes of one thread each do twice the work of one process with two; `python -m` is one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -88,7 +91,7 @@ def loss_of(model: PromptedDiT, batch: Batch) -> Tensor:
 
 def encode(encoder: torch.nn.Module, video: Tensor) -> Tensor:
     """Frames in [-1, 1] -> DiT latents; the pool's encoder."""
-    return to_dit(encoder(video).mean, TINY.latents)
+    return to_dit(encoder(video.bfloat16()).mean.float(), TINY.latents)
 
 
 def averaged(run: Run, tokenizer: PreTrainedTokenizerBase) -> PromptedDiT:
@@ -120,30 +123,34 @@ def train(
     run: Run, pool: LatentPool, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, checked: Callable[[], str]
 ) -> None:
     """Train until the run's budget is spent; report, save, and ask `checked` how well it goes, on the way."""
-    rng = np.random.default_rng([1, run.step])
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    rng = np.random.default_rng([1, run.step, rank])
     losses: list[float] = []
     since = run.elapsed
     while not run.done:
         loss = loss_of(run.model, batch_of(pool, tokenizer, recipe, rng))
         run.update(loss)
         losses.append(loss.item())
+        if rank:
+            continue
         if run.step % 100 == 0:
             pace = (run.elapsed - since) / len(losses)
             loss_now, minutes = np.mean(losses), run.elapsed / 60
             print(f"step {run.step} {minutes:.1f} min loss {loss_now:.4f} {pace:.3f} s/step", flush=True)
             losses.clear()
             since = run.elapsed
-        if run.step % 500 == 0:
+        if run.step % 1000 == 0:
             run.save()
             print("held-out prompts:", checked(), flush=True)
             run.pause()
-    run.save()
+    if not rank:
+        run.save()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=75)
-    parser.add_argument("--clips", type=int, default=12288, help="size of the pool of encoded clips")
+    parser.add_argument("--clips", type=int, default=8192, help="size of the pool of encoded clips")
     parser.add_argument("--work", type=Path, default=Path(".cache/tiny"), help="folder of pool and checkpoint")
     parser.add_argument("--output", type=Path, default=TINY_WEIGHTS, help="where the VAE is and the weights go")
     parser.add_argument("--threads", type=int, default=2)
@@ -151,21 +158,29 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+    first = not dist.is_initialized() or dist.get_rank() == 0
 
     encoder_file = args.output / "encoder.safetensors"
-    encoder = load_encoder(encoder_file, dtype=torch.float32, device="cpu")
+    encoder = load_encoder(encoder_file, dtype=torch.bfloat16, device="cpu")  # a rounding far below the noise
     decoder = load_decoder(args.output / "decoder.safetensors", dtype=torch.float32, device="cpu")
     made_by = fingerprint(encoder_file.read_bytes(), repr(TINY.latents).encode())
-    pool = build_pool(args.work / "pool", args.clips, partial(encode, encoder), made_by, report=_pool_report)
-
-    make_tokenizer(args.output / "t5")
+    if first:
+        build_pool(args.work / "pool", args.clips, partial(encode, encoder), made_by, report=_pool_report)
+        make_tokenizer(args.output / "t5")
+    if dist.is_initialized():
+        dist.barrier()
+    pool = build_pool(args.work / "pool", args.clips, partial(encode, encoder), made_by)
     tokenizer = AutoTokenizer.from_pretrained(str(args.output / "t5"))
-    run = Run(PromptedDiT(TINY.dit, len(tokenizer)), args.work / "dit.safetensors", args.minutes, lr=1.5e-3, ema=0.998)
+    run = Run(PromptedDiT(TINY.dit, len(tokenizer)), args.work / "dit.safetensors", args.minutes, lr=2e-3, ema=0.999)
     if args.compile:
         run.model.flow = torch.compile(run.model.flow)
         loss_of(run.model, batch_of(pool, tokenizer, Recipe(), np.random.default_rng(0))).backward()
         run.pause()
     train(run, pool, tokenizer, Recipe(), lambda: check(run, tokenizer, decoder))
+    if not first:
+        return
     export(run, tokenizer, args.output)
     print(f"done: {check(run, tokenizer, decoder, 64)}; weights in {args.output}")
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,14 +22,8 @@ class Run:
     """
 
     def __init__(self, model: nn.Module, path: Path, minutes: float, lr: float, ema: float, warmup: int = 100):
-        self.model, self.path, self.budget, self.lr, self.decay, self.warmup = (
-            model,
-            path,
-            minutes * 60,
-            lr,
-            ema,
-            warmup,
-        )
+        self.model, self.path = model, path
+        self.budget, self.lr, self.decay, self.warmup = minutes * 60, lr, ema, warmup
         self.parameters = dict(model.named_parameters())
         self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-3)
@@ -43,14 +38,15 @@ class Run:
 
     def update(self, loss: Tensor) -> None:
         """One optimizer step, with the learning rate that the clock says."""
-        progress = min(1.0, self.elapsed / self.budget)
-        rate = (
-            self.lr * min(1.0, (self.step + 1) / self.warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.elapsed += self._agree(time.monotonic() - self._clock)
+        self._clock = time.monotonic()
+
+        progress = min(1.0, self.elapsed / self.budget)
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * min(1.0, (self.step + 1) / self.warmup) * cosine
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -58,8 +54,19 @@ class Run:
         with torch.no_grad():
             for name, p in self.parameters.items():
                 self.averaged[name].lerp_(p, 1 - decay)
-        now = time.monotonic()
-        self.elapsed, self._clock = self.elapsed + now - self._clock, now
+
+    def _agree(self, seconds: float) -> float:
+        """Under torchrun, average the gradients and the seconds of this step over the processes."""
+        if not dist.is_initialized():
+            return seconds
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([seconds])])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        *averages, seconds_of_all = flat.split([*(g.numel() for g in gradients), 1])
+        for gradient, average in zip(gradients, averages, strict=True):
+            gradient.copy_(average.view_as(gradient))
+        return seconds_of_all.item()
 
     def pause(self) -> None:
         """Do not count the time since the last step, spent on evaluation or saving."""
