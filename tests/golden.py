@@ -6,6 +6,7 @@ Prints `part relative-error` (2-norm) for each; exits with 1 when an error is ov
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,13 +67,13 @@ def compare(path: Path) -> Iterator[tuple[str, float]]:
     yield "encoder_mean", relative_error(posterior.mean, get("encoder.mean"))
     yield "encoder_logvar", relative_error(posterior.logvar, get("encoder.logvar"))
 
-    steps = int(file.metadata["steps"])
-    sigmas = linear_quadratic(steps, float(file.metadata["threshold_noise"]))
+    run = {name: json.loads(value) for name, value in file.metadata.items()}
+    sigmas = linear_quadratic(run["steps"], run["threshold_noise"], run.get("linear_steps"))
     rotary = dit.rotary(*get("sampler.noise").shape[2:])
     predict = guided(
         lambda z, sigma: dit(z, sigma, text, rotary),
         lambda z, sigma: dit(z, sigma, nothing, rotary),
-        per_step_cfg(float(file.metadata["cfg_scale"]), steps),
+        per_step_cfg(run["cfg_scale"], run["steps"]),
     )
     latents = sample(predict, get("sampler.noise"), sigmas)
     yield (
