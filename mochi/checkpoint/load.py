@@ -13,6 +13,7 @@ from torch import nn
 from ..dit import AsymmDiT
 from ..errors import CheckpointError
 from ..vae import Decoder, Encoder
+from .check import check_tensors
 from .file import Entry, WeightFile, first_few
 from .identify import TITLES, parts_of, seems_to_be
 from .infer import decoder_config, dit_config, encoder_config
@@ -71,7 +72,7 @@ def _load(path: str | Path, part: str, network: type[Network], dtype: Any, devic
     dtype = dtype or max(entries.values(), key=lambda entry: torch.Size(entry.shape).numel()).dtype
     model = network(_config_of(file, part, entries), dtype=dtype, device="meta", operations=operations)
     wanted = dict(model.named_parameters())
-    _check(file, part, entries, {name: tuple(p.shape) for name, p in wanted.items()})
+    check_tensors(file.path, TITLES[part], entries, wanted)
     weights = {name: entries[name].read().to(device=device, dtype=p.dtype) for name, p in wanted.items()}
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
@@ -92,21 +93,3 @@ def _config_of(file: WeightFile, part: str, entries: dict[str, Entry]) -> Any:
         return CONFIGS[part](entries, file.metadata)
     except (KeyError, IndexError, ValueError, ZeroDivisionError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{file.path}: a {TITLES[part]} with tensors missing or misshapen: {error}") from error
-
-
-def _check(file: WeightFile, part: str, entries: dict[str, Entry], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise CheckpointError unless names and shapes are those of the network."""
-    problems = []
-    if missing := wanted.keys() - entries.keys():
-        problems.append(f"{len(missing)} tensors are missing ({first_few(missing)})")
-    if surplus := entries.keys() - wanted.keys():
-        problems.append(f"{len(surplus)} tensors do not belong there ({first_few(surplus)})")
-    misshapen = [
-        f"{name} is {list(entries[name].shape)}, expected {list(shape)}"
-        for name, shape in wanted.items()
-        if name in entries and entries[name].shape != shape
-    ]
-    if misshapen:
-        problems.append(f"{len(misshapen)} tensors have another shape ({first_few(misshapen)})")
-    if problems:
-        raise CheckpointError(f"{file.path}: a {TITLES[part]}, but " + "; ".join(problems))

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from ..checkpoint.check import check_tensors
 from ..errors import CheckpointError
 from .layout import find_text_encoder, find_tokenizer
 from .tokenizer import PromptTokenizer
-from .weights import Entries, check_names, infer_config, t5_entries
+from .weights import Entries, infer_config, t5_entries
 
 
 class PromptEncoder:
@@ -66,7 +67,7 @@ def load_prompt_encoder(
     entries = t5_entries(weight_files, path)
     config = read_config(config_file) if config_file else infer_config(entries, path)
     model = empty_model(config)
-    check_names(path, entries, dict(model.named_parameters()))
+    check_tensors(path, "T5 encoder", entries, dict(model.named_parameters()))
 
     prompt_tokenizer = PromptTokenizer(tokenizer or find_tokenizer(path, folder), length)
     if prompt_tokenizer.vocab_size > config.vocab_size:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from transformers import T5Config
 
 from ..checkpoint.file import Entry, WeightFile, first_few
@@ -77,21 +76,3 @@ def infer_config(entries: Entries, name: Path) -> T5Config:
         feed_forward_proj="gated-gelu" if gated else "relu",
         attn_implementation="eager",
     )
-
-
-def check_names(name: Path, entries: Entries, wanted: Mapping[str, torch.Tensor]) -> None:
-    """Raise CheckpointError unless the tensors are those of the model, in names and shapes."""
-    problems = []
-    if missing := wanted.keys() - entries.keys():
-        problems.append(f"{len(missing)} tensors are missing ({first_few(missing)})")
-    if surplus := entries.keys() - wanted.keys():
-        problems.append(f"{len(surplus)} tensors do not belong there ({first_few(surplus)})")
-    misshapen = [
-        f"{key} is {list(entries[key].shape)}, expected {list(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if key in entries and entries[key].shape != tuple(tensor.shape)
-    ]
-    if misshapen:
-        problems.append(f"{len(misshapen)} tensors have another shape ({first_few(misshapen)})")
-    if problems:
-        raise CheckpointError(f"{name}: a T5 encoder, but " + "; ".join(problems))
