@@ -35,7 +35,8 @@ class LoadT5(io.ComfyNode):
                     "dtype",
                     options=list(DTYPES),
                     default="auto",
-                    tooltip="auto: bfloat16 on a GPU; on the CPU float32 where there is memory for it.",
+                    tooltip="auto: bfloat16 on a GPU (float16 on one that has none); on the CPU float32 where there is "
+                    "memory for it.",
                 ),
                 io.Combo.Input(
                     "device",

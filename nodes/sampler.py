@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..mochi import geometry
-from ..mochi.config import PREVIEW
+from ..mochi.config import PREVIEW, TINY
 from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
 from ..mochi.sampling.schedule import linear_quadratic
 from .host.checks import check_conditioning, check_latent, check_patches, check_sigmas, complaint
@@ -83,12 +83,14 @@ class Sigmas(io.ComfyNode):
 class Sampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        defaults = PREVIEW.defaults
+        defaults, tiny = PREVIEW.defaults, TINY.defaults
         return io.Schema(
             node_id="MochiSampler",
             display_name="Mochi Sampler",
             category=CATEGORY,
-            description="Makes the latents of a video from noise, with Mochi's own schedule and Euler steps.",
+            description="Makes the latents of a video from noise, with Mochi's own schedule and Euler steps. The "
+            "widgets start with what the published model likes; for the tiny model choose "
+            f"{tiny.width} x {tiny.height}, {tiny.frames} frames, {tiny.steps} steps and cfg {tiny.cfg:g}.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load AsymmDiT (Mochi), or ComfyUI's own Mochi model."),
                 io.Conditioning.Input("positive", tooltip="What the video shows."),
@@ -99,14 +101,15 @@ class Sampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="The noise to start from. The same seed gives the same video, on any device.",
+                    tooltip="The noise to start from, drawn on the CPU: the same on any device.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=defaults.steps,
                     min=1,
                     max=MAX_STEPS,
-                    tooltip="More steps, more detail. The published model likes 64. Ignored when sigmas are given.",
+                    tooltip="More steps, more detail. The published model likes 64, the tiny one "
+                    f"{tiny.steps}. Ignored when sigmas are given.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -124,7 +127,8 @@ class Sampler(io.ComfyNode):
                     min=16,
                     max=MAX_SIZE,
                     step=16,
-                    tooltip="Of the video, in pixels; a multiple of 16. Ignored when a latent is given.",
+                    tooltip="Of the video, in pixels; a multiple of 16. The published model makes 848, the tiny one "
+                    f"{tiny.width}. Ignored when a latent is given.",
                 ),
                 io.Int.Input(
                     "height",
@@ -132,7 +136,8 @@ class Sampler(io.ComfyNode):
                     min=16,
                     max=MAX_SIZE,
                     step=16,
-                    tooltip="Of the video, in pixels; a multiple of 16. Ignored when a latent is given.",
+                    tooltip="Of the video, in pixels; a multiple of 16. The published model makes 480, the tiny one "
+                    f"{tiny.height}. Ignored when a latent is given.",
                 ),
                 io.Int.Input(
                     "frames",
@@ -140,7 +145,8 @@ class Sampler(io.ComfyNode):
                     min=1,
                     max=MAX_FRAMES,
                     step=6,
-                    tooltip="6k + 1, at 30 frames a second: 163 are 5.4 seconds. Ignored when a latent is given.",
+                    tooltip="6k + 1, at 30 frames a second: 163 are 5.4 seconds. The tiny model makes "
+                    f"{tiny.frames}. Ignored when a latent is given.",
                 ),
                 io.Int.Input(
                     "batch_size",

@@ -66,8 +66,11 @@ class WeightFile:
 
 
 def _why_unreadable(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:
+        return "cannot be opened"
     if start[:4] == b"GGUF":
         return "a GGUF file, which this loader does not read; choose a safetensors file"
     if start[:2] in (b"PK", b"\x80\x02") or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):

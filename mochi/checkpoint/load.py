@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,7 +69,11 @@ def _load(path: str | Path, part: str, network: type[Network], dtype: Any, devic
     file = WeightFile(path)
     entries = _entries_of(file, part)
     dtype = dtype or max(entries.values(), key=lambda entry: torch.Size(entry.shape).numel()).dtype
-    model = network(_config_of(file, part, entries), dtype=dtype, device="meta", operations=operations)
+    config = _config_of(file, part, entries)
+    try:
+        model = network(config, dtype=dtype, device="meta", operations=operations)
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{file.path}: a {TITLES[part]} of sizes that cannot be: {error}") from error
     wanted = dict(model.named_parameters())
     check_tensors(file.path, TITLES[part], entries, wanted)
     weights = {name: entries[name].read().to(device=device, dtype=p.dtype) for name, p in wanted.items()}
@@ -91,5 +94,5 @@ def _entries_of(file: WeightFile, part: str) -> dict[str, Entry]:
 def _config_of(file: WeightFile, part: str, entries: dict[str, Entry]) -> Any:
     try:
         return CONFIGS[part](entries, file.metadata)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError, json.JSONDecodeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{file.path}: a {TITLES[part]} with tensors missing or misshapen: {error}") from error

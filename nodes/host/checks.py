@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...mochi.errors import MochiError
+from ...mochi.geometry import PATCH, SPACE, nearest_length
 
 CHANNELS = 12
 
@@ -48,10 +49,11 @@ def check_latent(samples: Tensor) -> None:
 def check_patches(samples: Tensor) -> None:
     """Rows and columns of the latents must be even, for videos whose sides are multiples of 16."""
     rows, columns = samples.shape[-2:]
-    if rows % 2 or columns % 2:
+    if rows % PATCH or columns % PATCH:
+        width, height = columns * SPACE, rows * SPACE
         raise MochiError(
-            f"The latent is of a video of {columns * 8} x {rows * 8} pixels, but width and height must be multiples "
-            f"of 16: the nearest are {max(1, round(columns / 2)) * 16} x {max(1, round(rows / 2)) * 16}."
+            f"The latent is of a video of {width} x {height} pixels, but width and height must be multiples of 16: "
+            f"the nearest are {nearest_length(width)} x {nearest_length(height)}."
         )
 
 

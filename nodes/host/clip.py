@@ -88,9 +88,11 @@ def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy
 
 
 def _default_dtype(path: Path, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU; on the CPU float32, where twice the files fit into half of the free memory."""
+    """bfloat16 on a GPU that has it, else float16; on the CPU float32, where twice the files fit into half of the
+    free memory.
+    """
     if not mm.is_device_cpu(device):
-        return torch.bfloat16
+        return torch.bfloat16 if mm.should_use_bf16(device) else torch.float16
     stored = [path] if path.is_file() else path.rglob("*.safetensors")
     size = sum(file.stat().st_size for file in stored)
     return torch.float32 if 2 * size < mm.get_free_memory(device) / 2 else torch.bfloat16

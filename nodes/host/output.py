@@ -46,9 +46,9 @@ def metadata_of(hidden: io.HiddenHolder) -> dict[str, str]:
 
 
 def show(path: Path) -> ui.PreviewVideo | ui.SavedImages:
-    """What the node shows of a saved video, or of a folder of frames."""
+    """What the node shows: a video, or pictures, to which the editor counts a gif."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     subfolder = os.path.relpath(files[0].parent, folder_paths.get_output_directory())
     subfolder = "" if subfolder == "." else subfolder
     saved = [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in files]
-    return ui.SavedImages(saved) if path.is_dir() else ui.PreviewVideo(saved)
+    return ui.PreviewVideo(saved) if path.suffix in (".mp4", ".webm") else ui.SavedImages(saved)

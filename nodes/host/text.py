@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from ...mochi.config import PREVIEW
 from ...mochi.errors import MochiError
 
 log = logging.getLogger(__name__)
 
-LENGTH = 256
+LENGTH = PREVIEW.dit.text_length
 T5_END = 1
 
 

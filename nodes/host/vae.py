@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ...mochi.checkpoint import load_decoder, load_encoder
 from ...mochi.checkpoint.load import contains
 from ...mochi.errors import MochiError
+from ...mochi.geometry import SPACE, TIME
 from ...mochi.vae import Decoder, Encoder
 from .checks import check_latent
 from .dtypes import weight_dtype
 
-TIME, SPACE = 6, 8
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 DECODE_VALUES, ENCODE_VALUES = 8, 9
 

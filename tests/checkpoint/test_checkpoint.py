@@ -125,6 +125,27 @@ def test_missing_surplus_and_misshapen_tensors(tmp_path, networks):
     refused(load_dit, path, "tensors missing", "blocks.0.mlp_x.w2.weight")
 
 
+def test_sizes_and_metadata_that_cannot_be(tmp_path, networks):
+    path = tmp_path / "decoder.safetensors"
+    weights = networks["decoder"].state_dict()
+    save_file(weights, path, {"config": json.dumps({"groups": 7})})
+    refused(load_decoder, path, "sizes that cannot be", "num_groups")
+    save_file(weights, path, {"config": "null"})
+    refused(load_decoder, path, "missing or misshapen")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, networks, monkeypatch):
+    path = tmp_path / "dit.safetensors"
+    save_file(networks["dit"].state_dict(), path)
+
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("mochi.checkpoint.file.safe_open", forbidden)
+    monkeypatch.setattr(type(path), "open", forbidden)
+    refused(load_dit, path, "cannot be opened", "Permission denied")
+
+
 def test_unreadable_files(tmp_path, networks):
     whole = tmp_path / "dit.safetensors"
     save_file(networks["dit"].state_dict(), whole)
