@@ -99,8 +99,14 @@ def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -
     settings, started = job.settings, time.monotonic()
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
         latents = pipeline.denoise(settings, on_step=lambda _: bar.update())
-    with VideoWriter(job.output, settings.fps, (settings.width, settings.height), quality=options.quality) as video:
-        video.write(pipeline.decode(latents))
+    size = (settings.width, settings.height)
+    with (
+        tqdm(total=settings.frames, desc="decoding", unit="frame") as bar,
+        VideoWriter(job.output, settings.fps, size, quality=options.quality) as video,
+    ):
+        for frames in pipeline.decode(latents):
+            video.write(frames)
+            bar.update(len(frames))
     record = {
         **settings.as_dict(),
         "output": str(job.output),

@@ -40,10 +40,10 @@ class Pipeline:
 
         Raises Cancelled between two steps once `cancelled` says so.
         """
-        latents = self.denoise(settings, on_step, cancelled)
-        if cancelled is not None and cancelled():
-            raise Cancelled("cancelled before decoding")
-        yield self.decode(latents)
+        for frames in self.decode(self.denoise(settings, on_step, cancelled)):
+            if cancelled is not None and cancelled():
+                raise Cancelled("cancelled while decoding")
+            yield frames
 
     @torch.inference_mode()
     def denoise(
@@ -68,10 +68,10 @@ class Pipeline:
         return latents
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
-        """DiT latents (1, 12, T, h, w) -> frames (F, H, W, 3), float32 in [0, 1], on the CPU."""
-        video = self.decoder(to_vae(latents, self.config.latents).to(self.dtype))
-        return ((video[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).cpu()
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """DiT latents (1, 12, T, h, w) -> batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU."""
+        for part in self.decoder.stream(to_vae(latents, self.config.latents).to(self.dtype)):
+            yield ((part[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).cpu()
 
 
 def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:

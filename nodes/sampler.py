@@ -9,7 +9,7 @@ from ..mochi import geometry
 from ..mochi.config import PREVIEW, TINY
 from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
 from ..mochi.sampling.schedule import linear_quadratic
-from .host.checks import check_conditioning, check_latent, check_patches, check_sigmas, complaint
+from .host.checks import check_at_most, check_conditioning, check_latent, check_patches, check_sigmas, complaint
 from .host.sampling import empty_latent, sample
 
 CATEGORY = "Mochi"
@@ -68,7 +68,12 @@ class Sigmas(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, steps: int, threshold_noise: float, linear_steps: int) -> bool | str:
-        return complaint(schedule, steps, threshold_noise, linear_steps)
+        def check() -> None:
+            check_at_most("steps", steps, MAX_STEPS)
+            if None not in (steps, threshold_noise, linear_steps):  # linked ones have no value yet
+                schedule(steps, threshold_noise, linear_steps)
+
+        return complaint(check)
 
     @classmethod
     def execute(cls, steps: int, threshold_noise: float, linear_steps: int, denoise: float) -> io.NodeOutput:
@@ -181,6 +186,10 @@ class Sampler(io.ComfyNode):
         """What can be said of the widgets before anything runs; linked ones are None here."""
 
         def check() -> None:
+            check_at_most("steps", steps, MAX_STEPS)
+            check_at_most("width", width, MAX_SIZE)
+            check_at_most("height", height, MAX_SIZE)
+            check_at_most("frames", frames, MAX_FRAMES)
             if latent is ABSENT and None not in (width, height):
                 geometry.check_size(width, height)
             if latent is ABSENT and frames is not None:
@@ -208,6 +217,8 @@ class Sampler(io.ComfyNode):
         latent: dict | None = None,
         sigmas: torch.Tensor | None = None,
     ) -> io.NodeOutput:
+        if sigmas is not None and len(sigmas) < 2 and latent is not None:
+            return io.NodeOutput(latent)  # a schedule of denoise 0
         levels = linear_quadratic(steps) if sigmas is None else sigmas.tolist()
         scales = guidance_scales(cfg, cfg_schedule, len(levels) - 1)
         if latent is None:

@@ -71,6 +71,6 @@ class SaveVideo(io.ComfyNode):
         height, width = images.shape[1:3]
         path = next_path(filename_prefix, format, width, height)
         with VideoWriter(path, fps, (width, height), format, quality, metadata_of(cls.hidden)) as video:
-            for frame in steps(images):
+            for frame in steps(images, len(images)):
                 video.write(frame[None, ..., :3])
         return io.NodeOutput(ui=show(video.path))

@@ -30,3 +30,13 @@ def check_tensors(path: Path, title: str, entries: Mapping[str, Entry], wanted: 
         problems.append(f"{len(misshapen)} tensors have another shape ({first_few(misshapen)})")
     if problems:
         raise CheckpointError(f"{path}: a {title}, but " + "; ".join(problems))
+
+
+def check_not_quantised(path: Path, entries: Mapping[str, Entry], instead: str) -> None:
+    """Raise CheckpointError on weights with scales or packed bits; plain fp8 can be cast. `instead`: what to choose."""
+    scaled = [name for name in entries if name == "scaled_fp8" or name.endswith((".scale_weight", ".weight_scale"))]
+    packed = [name for name, e in entries.items() if e.dtype is None or not e.dtype.is_floating_point]
+    if scaled or packed:
+        raise CheckpointError(
+            f"{path}: quantised weights ({first_few(scaled or packed, 2)}), which are not supported yet; use {instead}"
+        )

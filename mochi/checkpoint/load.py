@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from torch import nn
 from ..dit import AsymmDiT
 from ..errors import CheckpointError
 from ..vae import Decoder, Encoder
-from .check import check_tensors
+from .check import check_not_quantised, check_tensors
 from .file import Entry, WeightFile, first_few
 from .identify import TITLES, parts_of, seems_to_be
 from .infer import decoder_config, dit_config, encoder_config
@@ -20,6 +21,12 @@ from .infer import decoder_config, dit_config, encoder_config
 Network = TypeVar("Network", bound=nn.Module)
 Device = torch.device | str | None
 
+NETWORKS: dict[str, type[nn.Module]] = {"dit": AsymmDiT, "decoder": Decoder, "encoder": Encoder}
+PLAIN = {
+    "dit": "mochi_preview_bf16.safetensors",
+    "decoder": "mochi_vae.safetensors",
+    "encoder": "mochi_vae.safetensors",
+}
 CONFIGS: dict[str, Callable[..., Any]] = {"dit": dit_config, "decoder": decoder_config, "encoder": encoder_config}
 
 
@@ -65,20 +72,34 @@ def contains(path: str | Path) -> set[str]:
     return set(parts_of(WeightFile(path)))
 
 
+def check_file(path: str | Path, part: str) -> None:
+    """Raise CheckpointError unless one part ("dit", "decoder", "encoder") of a file is whole. Reads no weights."""
+    _blueprint(WeightFile(path), part, NETWORKS[part])
+
+
 def _load(path: str | Path, part: str, network: type[Network], dtype: Any, device: Device, operations: Any) -> Network:
     file = WeightFile(path)
+    model, entries = _blueprint(file, part, network, dtype, operations)
+    parameters = model.named_parameters()
+    weights = {name: entries[name].read().to(device=device, dtype=p.dtype) for name, p in parameters}
+    model.load_state_dict(weights, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _blueprint(
+    file: WeightFile, part: str, network: type[Network], dtype: Any = None, operations: Any = nn
+) -> tuple[Network, dict[str, Entry]]:
+    """The network without its weights, and where in the file they are, all of them and no others."""
     entries = _entries_of(file, part)
-    dtype = dtype or max(entries.values(), key=lambda entry: torch.Size(entry.shape).numel()).dtype
     config = _config_of(file, part, entries)
+    check_not_quantised(file.path, entries, PLAIN[part])
+    dtype = dtype or max(entries.values(), key=lambda entry: math.prod(entry.shape)).dtype
     try:
         model = network(config, dtype=dtype, device="meta", operations=operations)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{file.path}: a {TITLES[part]} of sizes that cannot be: {error}") from error
-    wanted = dict(model.named_parameters())
-    check_tensors(file.path, TITLES[part], entries, wanted)
-    weights = {name: entries[name].read().to(device=device, dtype=p.dtype) for name, p in wanted.items()}
-    model.load_state_dict(weights, assign=True)
-    return model.requires_grad_(False).eval()
+    check_tensors(file.path, TITLES[part], entries, dict(model.named_parameters()))
+    return model, entries
 
 
 def _entries_of(file: WeightFile, part: str) -> dict[str, Entry]:

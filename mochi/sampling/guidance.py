@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -29,7 +30,7 @@ def parse_cfg(text: str) -> float | list[float]:
         values = [float(part) for part in text.replace(",", " ").split()]
     except ValueError:
         values = []
-    if not values:
+    if not values or not all(map(math.isfinite, values)):
         raise MochiError(
             f"cfg is {text!r}, but must be a number, or numbers with commas between them, one for each step"
         )

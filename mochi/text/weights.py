@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import T5Config
 
+from ..checkpoint.check import check_not_quantised
 from ..checkpoint.file import Entry, WeightFile, first_few
 from ..checkpoint.identify import seems_to_be
 from ..errors import CheckpointError
@@ -40,19 +41,8 @@ def t5_entries(paths: Sequence[Path], name: Path) -> Entries:
         tied = found.pop(TIED)
         found.setdefault(EMBEDDING, tied)
     found = {key: entry for key, entry in found.items() if not key.startswith(("decoder.", "lm_head."))}
-    _check_not_quantised(name, found)
+    check_not_quantised(name, found, "t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn.safetensors")
     return found
-
-
-def _check_not_quantised(name: Path, entries: Entries) -> None:
-    """Plain fp8 can be cast; what needs scales or unpacking can not."""
-    scaled = [key for key in entries if key == "scaled_fp8" or key.endswith((".scale_weight", ".weight_scale"))]
-    packed = [key for key, e in entries.items() if e.dtype is None or not e.dtype.is_floating_point]
-    if scaled or packed:
-        raise CheckpointError(
-            f"{name}: quantised weights ({first_few(scaled or packed, 2)}), which are not supported yet; "
-            "use t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn.safetensors"
-        )
 
 
 def infer_config(entries: Entries, name: Path) -> T5Config:

@@ -52,6 +52,9 @@ def new_dit(config: DiTConfig, patches: int = 16) -> AsymmDiT:
         _open_gates(block.mod_x.bias, config.hidden_x)
         _open_gates(block.mod_y.bias, config.hidden_y)
         block.attn.joint = masked_joint_attention
+    # All that tells a token where it is are the turned queries with which it reads the unturned text. Of pure noise,
+    # a constant part is what is left of a query on average: without one, the model learns motion very late.
+    nn.init.normal_(dit.x_embedder.proj.bias, std=dit.x_embedder.proj.weight[0].norm().item())
     for layer in (dit.final_layer.mod, dit.final_layer.linear):
         nn.init.zeros_(layer.weight)
     dit.pos_frequencies.data.copy_(_rotary_frequencies(config, patches))

@@ -1,10 +1,13 @@
 """AsymmVAE decoder: latents to frames. State-dict names are the published ones.
 
-T latent frames become F = 6 (T - 1) + 1 frames at the published sizes, 8 times as high and wide.
+T latent frames become F = 6 (T - 1) + 1 frames at the published sizes, 8 times as high and wide. The network
+is causal and its norms see single frames, so a video can be decoded piece by piece, in memory that does not
+depend on its length: `stream` gives the very frames that `forward` does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,17 +16,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DecoderConfig
-from .layers import ResBlock, per_position
+from .layers import ResBlock, Stream, per_position
 
 
-def depth_to_space_time(x: Tensor, time: int, space: int) -> Tensor:
-    """(B, c*t*s*s, T, H, W) -> (B, c, T*t - (t-1), H*s, W*s).
+def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) -> Tensor:
+    """(B, c*t*s*s, T, H, W) -> (B, c, T*t - (t-1), H*s, W*s), or all T*t frames where it is not the start.
 
     A causal video starts with a single frame, so the first `t - 1` of the expanded frames have no
     content of their own and are dropped.
     """
     x = rearrange(x, "b (c t p q) T H W -> b c (T t) (H p) (W q)", t=time, p=space, q=space)
-    return x[:, :, time - 1 :].contiguous(memory_format=torch.channels_last_3d)
+    return x[:, :, time - 1 if start else 0 :].contiguous(memory_format=torch.channels_last_3d)
 
 
 class UpStage(nn.Module):
@@ -37,11 +40,12 @@ class UpStage(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(dim, groups, operations, **factory) for _ in range(blocks))
         self.proj = operations.Linear(dim, out * time * space * space, **factory)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """(B, dim, T, H, W) -> (B, out, T*time - (time-1), H*space, W*space)."""
         for block in self.blocks:
-            x = block(x)
-        return depth_to_space_time(per_position(self.proj, x), self.time, self.space)
+            x = block(x, stream)
+        start = stream is None or not stream.started
+        return depth_to_space_time(per_position(self.proj, x), self.time, self.space, start)
 
 
 class Decoder(nn.Module):
@@ -86,10 +90,20 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(stages)
         self.output_proj = operations.Linear(shallow, 3, **factory)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Decode VAE latents (B, 12, T, h, w), in the dtype of the weights' computation."""
-        stem, *up, head = self.blocks
-        x = z.contiguous(memory_format=torch.channels_last_3d)
+    def forward(self, z: Tensor, stream: Stream | None = None) -> Tensor:
+        """Decode VAE latents (B, 12, T, h, w), in the dtype of the weights' computation.
+
+        stream: what is remembered of the latents before, where z continues a video.
+        """
+        (expand, *stem), *up, head = self.blocks
+        x = expand(z.contiguous(memory_format=torch.channels_last_3d))
         for layer in (*stem, *up, *head):
-            x = layer(x)
+            x = layer(x, stream)
         return per_position(self.output_proj, F.silu(x))
+
+    def stream(self, z: Tensor, chunk: int = 1) -> Iterator[Tensor]:
+        """Decode `chunk` latent frames at a time; the pieces, joined along time, are the whole video."""
+        stream = Stream()
+        for part in z.split(chunk, dim=2):
+            yield self(part, stream)
+            stream.started = True

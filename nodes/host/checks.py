@@ -35,6 +35,12 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise MochiError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
+def check_at_most(name: str, value: int | None, most: int) -> None:
+    """The upper end of a widget that a node checks itself, where the host leaves it be. None: not known yet."""
+    if value is not None and value > most:
+        raise MochiError(f"{name} is {value}, but can be {most} at most.")
+
+
 def check_latent(samples: Tensor) -> None:
     """LATENT samples must be those of a Mochi video: (B, 12, T, h, w)."""
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import comfy.text_encoders
 import folder_paths
 
-from ...mochi.checkpoint.load import contains, read_config
+from ...mochi.checkpoint.load import check_file, contains
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
 from ...mochi.text import layout
@@ -67,15 +68,17 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
 
 def check_dit(name: str) -> None:
     """Raise MochiError unless the entry's file is there and an AsymmDiT. Reads no weights."""
-    read_config(find_dit(name), "dit")
+    _check_file(find_dit(name), "dit")
 
 
 def check_vae(name: str, encoder: str | None = None) -> None:
     """Raise MochiError unless the files are there and parts of an AsymmVAE. Reads no weights."""
     file, encoder_file = find_vae(name, encoder)
-    read_config(file, "encoder" if contains(file) == {"encoder"} else "decoder")
-    if encoder_file is not None:
-        read_config(encoder_file, "encoder")
+    parts = contains(file)
+    if parts != {"encoder"}:
+        _check_file(file, "decoder")
+    if encoder_file is not None or "encoder" in parts:
+        _check_file(encoder_file or file, "encoder")
 
 
 def check_text_encoder(name: str) -> None:
@@ -87,6 +90,17 @@ def check_text_encoder(name: str) -> None:
 def _list(folders: tuple[str, ...]) -> list[str]:
     files = dict.fromkeys(name for folder in folders for name in folder_paths.get_filename_list(folder))
     return [TINY, *files]
+
+
+def _check_file(path: Path, part: str) -> None:
+    state = path.stat()
+    _check_unchanged_file(path, part, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _check_unchanged_file(path: Path, part: str, modified: int, size: int) -> None:
+    """Remembered while the file is the same: the check is made whenever a prompt is queued."""
+    check_file(path, part)
 
 
 def _find(name: str, folders: tuple[str, ...]) -> Path:

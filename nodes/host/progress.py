@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import comfy.model_management as mm
@@ -11,9 +11,9 @@ import comfy.utils
 Item = TypeVar("Item")
 
 
-def steps(items: Sequence[Item]) -> Iterator[Item]:
-    """The items one by one, with progress; raises the host's interrupt when the user cancels."""
-    bar = comfy.utils.ProgressBar(len(items))
+def steps(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The `total` items one by one, with progress; raises the host's interrupt when the user cancels."""
+    bar = comfy.utils.ProgressBar(total)
     for item in items:
         mm.throw_exception_if_processing_interrupted()
         yield item

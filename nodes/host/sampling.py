@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...mochi.errors import MochiError
 from ...mochi.geometry import latent_shape
 from ...mochi.sampling import Denoised
 from ...mochi.sampling import sample as euler
@@ -71,6 +72,10 @@ def sample(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
+    if not samples.isfinite().all():
+        raise MochiError(
+            "Sampling ran out of the range of numbers. Choose bfloat16 or float32 in Load AsymmDiT (Mochi)."
+        )
     return {**latent, "samples": samples.to(mm.intermediate_device())}
 
 

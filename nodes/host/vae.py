@@ -21,9 +21,10 @@ from ...mochi.geometry import SPACE, TIME
 from ...mochi.vae import Decoder, Encoder
 from .checks import check_latent
 from .dtypes import weight_dtype
+from .progress import steps
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
-DECODE_VALUES, ENCODE_VALUES = 8, 9
+DECODE_VALUES, ENCODE_VALUES = 12, 9
 
 
 class AsymmVAE(nn.Module):
@@ -35,7 +36,8 @@ class AsymmVAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
-        return self.decoder(z)
+        frames = steps(self.decoder.stream(z), total=z.shape[2])
+        return torch.cat(list(frames), dim=2)
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
@@ -91,8 +93,11 @@ class MochiVAE(comfy.sd.VAE):
             )
 
     def _memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
-        pixels = shape[2] * shape[3] * shape[4] * TIME * SPACE * SPACE
-        return DECODE_VALUES * self.first_stage_model.decoder.config.base * pixels * mm.dtype_size(dtype)
+        # The layers see the frames of one latent frame at a time; the video itself is there twice, to be joined.
+        frame = shape[3] * shape[4] * SPACE * SPACE
+        layers = DECODE_VALUES * self.first_stage_model.decoder.config.base * TIME * frame
+        video = 2 * 3 * shape[2] * TIME * frame
+        return (layers + video) * mm.dtype_size(dtype)
 
     def _memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
         pixels = max(shape[2], TIME + 1) * shape[3] * shape[4]

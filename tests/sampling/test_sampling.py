@@ -69,6 +69,6 @@ def test_cfg_lists():
         per_step_cfg([6, 4], 3)
     assert parse_cfg("4.5") == 4.5
     assert parse_cfg("6, 6,1") == [6.0, 6.0, 1.0]
-    for text in ("", "six", "6;5"):
+    for text in ("", "six", "6;5", "nan", "6, inf"):
         with pytest.raises(MochiError, match="number"):
             parse_cfg(text)

@@ -74,6 +74,8 @@ def test_the_graph_itself_is_fine(small):
         ("sampler", "width", 100, "width is 100, but must be a multiple of 16: the nearest is 96"),
         ("sampler", "height", 71, "height is 71, but must be a multiple of 16: the nearest is 64"),
         ("sampler", "steps", 0, "steps is 0, but a run needs at least 1"),
+        ("sampler", "steps", 10**7, "steps is 10000000, but can be 1000 at most"),
+        ("sampler", "width", 16 * 10**6, "width is 16000000, but can be 16384 at most"),
         ("sampler", "cfg_schedule", "6, 6, 4", "cfg lists 3 values, but the run has 4 steps"),
         ("sampler", "cfg_schedule", "6, six", "cfg is '6, six'"),
         ("save", "filename_prefix", "../outside", "leaves ComfyUI's output folder"),
