@@ -77,7 +77,7 @@ BAD = {
     "height is 0.*nearest is 16": ["red", "--height=0"],
     "cfg lists 2 values.*3 steps": ["red", "--cfg=4,5"],
     "cfg is 'six'": ["red", "--cfg=six"],
-    "cfg is nan": ["red", "--cfg=nan"],
+    "cfg is 'nan'": ["red", "--cfg=nan"],
     "steps is 0": ["red", "--steps=0", "--cfg=1"],
     "fps is 0": ["red", "--fps=0"],
     "threshold_noise is 2": ["red", "--threshold-noise=2"],
