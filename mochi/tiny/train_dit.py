@@ -24,6 +24,7 @@ from ..checkpoint import load_decoder, load_encoder
 from ..config import TINY, TINY_WEIGHTS
 from ..vae.latents import to_dit
 from .captions import caption, held_out_prompts, with_fillers
+from .clips import SHAPES
 from .networks import PromptedDiT, tokenize
 from .pool import LatentPool, build_pool, fingerprint
 from .sample import decode_frames, rates, sample_latents
@@ -40,6 +41,8 @@ class Recipe:
     """Share of captions left out, for guidance."""
     filled: float = 0.1
     """Share of captions with strewn-in words that mean nothing."""
+    alike: float = 0.6
+    """Share of clips drawn from circles and squares alone, which only their corners tell apart."""
     text_length: int = 20
     """Tokens of a training caption; the longest plain one has 20."""
 
@@ -58,18 +61,22 @@ class Batch:
 def noise_levels(rng: np.random.Generator, count: int) -> Tensor:
     """Sigmas in (0, 1]: where the prompt decides about place and motion (near 1) and about shape (in the middle).
 
-    Three fifths logit-normal about 0.65, a fifth uniform, a fifth in the last fifth.
+    Seven tenths logit-normal about 0.65; the rest is uniform, or in the last fifth.
     """
     middle = 1 / (1 + np.exp(-rng.normal(0.6, 0.9, count)))
     late = 1 - 0.2 * rng.random(count) ** 2
     kind = rng.random(count)
-    sigma = np.where(kind < 0.6, middle, np.where(kind < 0.8, 1 - rng.random(count), late))
+    sigma = np.where(kind < 0.7, middle, np.where(kind < 0.85, 1 - rng.random(count), late))
     return torch.from_numpy(sigma.astype(np.float32))
 
 
 def batch_of(pool: LatentPool, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, rng: np.random.Generator) -> Batch:
     """A random batch; every clip gets a new caption each time."""
     index = rng.integers(len(pool), size=recipe.batch)
+    alike = np.flatnonzero(np.isin(pool.keys[:, 0], [SHAPES.index("circle"), SHAPES.index("square")]))
+    again = rng.random(recipe.batch) < recipe.alike
+    if len(alike):
+        index[again] = rng.choice(alike, size=again.sum())
     prompts = []
     for i in index:
         text = caption(pool.scene(i), rng)
