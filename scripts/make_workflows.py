@@ -61,8 +61,8 @@ def columns(note_title: str) -> list[Group]:
         Group(note_title, ["note"]),
         Group("Models", ["t5", "dit", "vae"]),
         Group("Prompts", ["positive", "negative"]),
-        Group("Sampling", ["size", "sampler", "decode"]),
-        Group("Video", ["save"]),
+        Group("Sampling", ["size", "sampler"]),
+        Group("Video", ["decode", "save"]),
     ]
 
 
