@@ -18,7 +18,7 @@ from torch.func import functional_call
 class Run:
     """AdamW with warm-up and a cosine that ends with the budget, EMA weights, and a checkpoint of it all.
 
-    The budget counts training time over all sessions, so that a run can be stopped and started again.
+    The budget counts training time over all starts, so that a run can be stopped and started again.
     """
 
     def __init__(self, model: nn.Module, path: Path, minutes: float, lr: float, ema: float, warmup: int = 100):
