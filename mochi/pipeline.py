@@ -38,7 +38,7 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         """The video as batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU.
 
-        Raises Cancelled between two steps once `cancelled` says so.
+        Raises Cancelled between two steps or batches once `cancelled` says so.
         """
         for frames in self.decode(self.denoise(settings, on_step, cancelled)):
             if cancelled is not None and cancelled():

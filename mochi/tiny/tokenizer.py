@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from . import WEIGHTS
+from ..config import TINY_WEIGHTS
 from .captions import FILLERS, caption, training_scene
 
 # T5's own numbers: 0 pads, 1 ends, 2 stands for what the pieces cannot spell.
@@ -71,6 +71,6 @@ def make_tokenizer(folder: Path, captions: int = 10_000) -> None:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else WEIGHTS / "t5"
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else TINY_WEIGHTS / "t5"
     make_tokenizer(target)
     print(f"tokenizer written to {target}")

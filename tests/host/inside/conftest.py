@@ -137,3 +137,15 @@ def call(pack: Pack) -> Callable[..., tuple]:
         return tuple(output or ())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def small(pack: Pack) -> Any:
+    """The files of a small random model in the host's folders; see small.py."""
+    return pack.module("tests.host.inside.small").write(pack.base)
+
+
+@pytest.fixture(scope="module")
+def model(call: Callable[..., tuple], small: Any) -> Any:
+    """The MODEL of the small random AsymmDiT."""
+    return call("MochiLoadDiT", file=small.dit, dtype="auto")[0]

@@ -16,16 +16,6 @@ TINY, IN_FILE = "tiny (built in)", "in the file itself"
 
 
 @pytest.fixture(scope="module")
-def small(pack):
-    return pack.module("tests.host.inside.small").write(pack.base)
-
-
-@pytest.fixture(scope="module")
-def model(call, small):
-    return call("MochiLoadDiT", file=small.dit, dtype="auto")[0]
-
-
-@pytest.fixture(scope="module")
 def prompt(call, small):
     (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
     return call("MochiTextEncode", clip=clip, prompt="a red circle")[0]
@@ -164,6 +154,8 @@ def test_missing_and_surplus_tensors(call, pack, small):
     save_file(tensors, small.models / "diffusion_models" / "holes.safetensors", metadata=stored.metadata)
     with pytest.raises(ValueError, match=r"holes\.safetensors.*blocks\.1\.attn\.proj_x\.weight.*blocks\.0\.surplus"):
         call("MochiLoadDiT", file="holes.safetensors", dtype="auto")
+    said = complaints(graph(small, dit__file="holes.safetensors"))
+    assert "blocks.1.attn.proj_x.weight" in said["dit"], "not found before the loader runs"
 
 
 def test_unknown_choices(call, small):

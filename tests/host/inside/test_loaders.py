@@ -8,11 +8,6 @@ import torch
 TINY, IN_FILE = "tiny (built in)", "in the file itself"
 
 
-@pytest.fixture(scope="module")
-def small(pack):
-    return pack.module("tests.host.inside.small").write(pack.base)
-
-
 @pytest.fixture
 def options(pack):
     """The entries of a loader's list."""

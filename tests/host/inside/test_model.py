@@ -10,16 +10,6 @@ from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")
-def small(pack):
-    return pack.module("tests.host.inside.small").write(pack.base)
-
-
-@pytest.fixture(scope="module")
-def model(call, small):
-    return call("MochiLoadDiT", file=small.dit, dtype="auto")[0]
-
-
-@pytest.fixture(scope="module")
 def encode(call, small):
     (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
     return lambda prompt: call("MochiTextEncode", clip=clip, prompt=prompt)[0]

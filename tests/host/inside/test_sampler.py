@@ -14,16 +14,6 @@ SIZE = {"width": 64, "height": 48, "frames": 13}
 
 
 @pytest.fixture(scope="module")
-def small(pack):
-    return pack.module("tests.host.inside.small").write(pack.base)
-
-
-@pytest.fixture(scope="module")
-def model(call, small):
-    return call("MochiLoadDiT", file=small.dit, dtype="auto")[0]
-
-
-@pytest.fixture(scope="module")
 def prompts(call, small):
     """Positive and negative of different lengths, the usual case."""
     (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")

@@ -12,11 +12,6 @@ from comfy.supported_models_base import ClipTarget
 
 
 @pytest.fixture(scope="module")
-def small(pack):
-    return pack.module("tests.host.inside.small").write(pack.base)
-
-
-@pytest.fixture(scope="module")
 def clip(call, small):
     return call("MochiLoadT5", file=small.t5, dtype="auto", device="default")[0]
 

@@ -11,11 +11,6 @@ IN_FILE = "in the file itself"
 
 
 @pytest.fixture(scope="module")
-def small(pack):
-    return pack.module("tests.host.inside.small").write(pack.base)
-
-
-@pytest.fixture(scope="module")
 def vae(call, small):
     return call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")[0]
 
