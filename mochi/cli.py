@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ import torch
 from tqdm import tqdm
 
 from .config import RunDefaults
-from .errors import MochiError
+from .errors import GroupError, MochiError
 from .jobs import Job, check_outputs, read_jsonl
-from .model_dir import find_model
+from .model_dir import ModelDir, find_model
+from .parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
 from .sampling.guidance import parse_cfg
 from .settings import GenerateSettings
 from .video import DEFAULT_QUALITY, VideoWriter
@@ -56,6 +58,16 @@ def parser() -> argparse.ArgumentParser:
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
     add("--dtype", choices=DTYPES, help="of weights and computation (default: float32 on the CPU, else bfloat16)")
     add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
+    group = commands.choices["generate"].add_argument_group("one video over several GPUs").add_argument
+    group(
+        "--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU"
+    )
+    group("--guidance", type=int, default=0, choices=(0, 1, 2), help="passes of a step at a time (default: the best)")
+    group("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
+    group("--weights", choices=WEIGHTS, default="auto", help="what each GPU holds of them (default: %(default)s)")
+    group(
+        "--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)"
+    )
     add(
         "--jsonl",
         type=Path,
@@ -67,14 +79,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit code: 0, 2 for an error in the settings or files, 130 when interrupted."""
+    """Runs a command line; returns the exit code: 0, 1 when a rank failed, 2 for an error in the settings or files,
+    130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = parser().parse_args(arguments)
     try:
         generate(options)
-    except MochiError as error:
+    except (MochiError, GroupError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, MochiError) else 1
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr)
         return 130
@@ -84,14 +97,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def generate(options: argparse.Namespace) -> None:
     """Everything that can be checked is checked before weights are read."""
     device = check_device(options.device)
+    parallel = check_parallel(options)
     model = find_model(options.model_dir)
     jobs = read_jobs(options, model.config.defaults)
+    with closing(load(model, options, device, parallel)) as pipeline:
+        for number, job in enumerate(jobs, 1):
+            run(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
 
-    from .pipeline import load_pipeline  # imports transformers, which takes seconds
 
-    pipeline = load_pipeline(model, DTYPES.get(options.dtype), device)
-    for number, job in enumerate(jobs, 1):
-        run(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
+def load(
+    model: ModelDir, options: argparse.Namespace, device: torch.device | None, parallel: ParallelSettings | None
+) -> Pipeline:
+    dtype = DTYPES.get(options.dtype)
+    if parallel is None:
+        from .pipeline import load_pipeline  # imports transformers, which takes seconds
+
+        return load_pipeline(model, dtype, device)
+
+    from .parallel.pipeline import load_parallel_pipeline
+
+    return load_parallel_pipeline(model, parallel, dtype)
 
 
 def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -> None:
@@ -144,6 +169,17 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> list[Job]:
     job = Job(settings, options.output or Path(f"mochi_{settings.seed}.mp4"))
     check_outputs([job])
     return [job]
+
+
+def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
+    """How to spread the work, None: not at all. The devices must be there."""
+    if options.gpus is None:
+        return None
+    if options.device is not None:
+        raise MochiError("give either --device, for one, or --gpus")
+    degrees = (options.guidance, options.ulysses)
+    parallel = ParallelSettings(options.gpus, *degrees, weights=options.weights, timeout=options.timeout)
+    return None if parallel.in_process else parallel
 
 
 def check_device(name: str | None) -> torch.device | None:

@@ -13,3 +13,7 @@ class CheckpointError(MochiError):
 
 class Cancelled(Exception):
     """The caller asked a run to stop; raised between two steps, nothing was written."""
+
+
+class GroupError(Exception):
+    """A rank of a group failed, and the group with it; the message names the rank, its device and what it was doing."""

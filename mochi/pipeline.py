@@ -30,6 +30,9 @@ class Pipeline:
         self.text, self.dit, self.decoder = text, dit, decoder
         self.dtype, self.device = dit.final_layer.linear.weight.dtype, dit.final_layer.linear.weight.device
 
+    def close(self) -> None:
+        """Nothing to end here; a pipeline over several devices has processes."""
+
     def generate(
         self,
         settings: GenerateSettings,
@@ -54,24 +57,40 @@ class Pipeline:
     ) -> Tensor:
         """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
         features, mask = self.text([settings.prompt, settings.negative])
-        prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
+        latents = self.sample(features, mask, noise, settings, on_step, cancelled)
+        if not latents.isfinite().all():
+            raise MochiError(f"sampling in {self.dtype} ran out of the range of numbers; choose bfloat16 or float32")
+        return latents
+
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """DiT latents from noise (1, 12, T, h, w); the prompt and the negative one as T5 features (2, L, width)."""
+        prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         rotary = self.dit.rotary(*noise.shape[2:])
         predict = guided(
             lambda z, sigma: self.dit(z.to(self.dtype), sigma, prompt, rotary).float(),
             lambda z, sigma: self.dit(z.to(self.dtype), sigma, negative, rotary).float(),
             settings.scales(),
         )
-        latents = sample(predict, noise.to(self.device), settings.sigmas(), on_step, cancelled)
-        if not latents.isfinite().all():
-            raise MochiError(f"sampling in {self.dtype} ran out of the range of numbers; choose bfloat16 or float32")
-        return latents
+        return sample(predict, noise.to(self.device), settings.sigmas(), on_step, cancelled)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """DiT latents (1, 12, T, h, w) -> batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU."""
-        for part in self.decoder.stream(to_vae(latents, self.config.latents).to(self.dtype)):
+        for part in self.decode_vae(to_vae(latents, self.config.latents)):
             yield ((part[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).cpu()
+
+    def decode_vae(self, z: Tensor) -> Iterator[Tensor]:
+        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of one latent frame after the other."""
+        return self.decoder.stream(z.to(self.dtype))
 
 
 def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -91,10 +110,15 @@ def load_pipeline(
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    dtype = dtype or default_dtype(device)
     return Pipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, device=device),
         load_dit(files.dit, dtype, device),
         load_decoder(files.decoder, dtype, device),
     )
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Of weights and computation, where nobody chose one."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -38,6 +38,10 @@ class Entry:
         """The stored values, memory-mapped where the platform can."""
         return self.file.tensor(self.name)
 
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of the values, `read()[start:stop]`; the others are not touched."""
+        return self.file.rows(self.name, start, stop)
+
 
 class WeightFile:
     """A safetensors file: `entries` by name, and `metadata`.
@@ -63,6 +67,9 @@ class WeightFile:
 
     def tensor(self, name: str) -> Tensor:
         return self._file.get_tensor(name)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return self._file.get_slice(name)[start:stop]
 
 
 def _why_unreadable(path: Path) -> str:

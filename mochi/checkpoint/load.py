@@ -74,22 +74,25 @@ def contains(path: str | Path) -> set[str]:
 
 def check_file(path: str | Path, part: str) -> None:
     """Raise CheckpointError unless one part ("dit", "decoder", "encoder") of a file is whole. Reads no weights."""
-    _blueprint(WeightFile(path), part, NETWORKS[part])
+    blueprint(path, part, NETWORKS[part])
 
 
 def _load(path: str | Path, part: str, network: type[Network], dtype: Any, device: Device, operations: Any) -> Network:
-    file = WeightFile(path)
-    model, entries = _blueprint(file, part, network, dtype, operations)
+    model, entries = blueprint(path, part, network, dtype, operations)
     parameters = model.named_parameters()
     weights = {name: entries[name].read().to(device=device, dtype=p.dtype) for name, p in parameters}
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
 
 
-def _blueprint(
-    file: WeightFile, part: str, network: type[Network], dtype: Any = None, operations: Any = nn
+def blueprint(
+    path: str | Path, part: str, network: type[Network], dtype: torch.dtype | None = None, operations: Any = nn
 ) -> tuple[Network, dict[str, Entry]]:
-    """The network without its weights, and where in the file they are, all of them and no others."""
+    """The network of a part without its weights, and where in the file they are, all of them and no others.
+
+    Raises CheckpointError like `load_dit`.
+    """
+    file = WeightFile(path)
     entries = _entries_of(file, part)
     config = _config_of(file, part, entries)
     check_not_quantised(file.path, entries, PLAIN[part])

@@ -6,6 +6,7 @@ B batch, N visual tokens, L text tokens, h heads, d head width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -50,20 +51,32 @@ def joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor
     return out_x, out_y
 
 
-JointAttention = Callable[[QKV, QKV, Sequence[int]], tuple[Tensor, Tensor]]
+@dataclass(frozen=True)
+class JointAttention:
+    """Where tokens see each other: the one thing in the model that a parallel run puts its own in place of."""
+
+    attention: Callable[[QKV, QKV, Sequence[int]], tuple[Tensor, Tensor]] = joint_attention
+
+    def send(self, t: Tensor) -> Tensor:
+        """Takes visual q, k and v, each (B, N, h, d), as soon as it is ready; what it returns is what is called with.
+
+        Here that is the tensor itself. A parallel run sends it to the other ranks, while the next is computed.
+        """
+        return t
+
+    def __call__(self, x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Visual and text q, k, v -> (B, N, h, d) and (B, L, h, d), as `joint_attention`."""
+        return self.attention(x, y, text_lengths)
 
 
 class AsymmetricAttention(nn.Module):
-    """Multi-head attention in which text and visual tokens, of different width, meet.
-
-    `joint` is the one function in which tokens see each other; a parallel run replaces it.
-    """
+    """Multi-head attention in which text and visual tokens, of different width, meet in `joint`."""
 
     def __init__(self, config: DiTConfig, update_y: bool, operations: Any, **factory: Any):
         super().__init__()
         dx, dy, d = config.hidden_x, config.hidden_y, config.head_dim
         self.heads = config.num_heads
-        self.joint: JointAttention = joint_attention
+        self.joint = JointAttention()
         self.qkv_x = operations.Linear(dx, 3 * dx, bias=False, **factory)
         self.qkv_y = operations.Linear(dy, 3 * dx, bias=False, **factory)
         self.q_norm_x = RMSNorm(d, **factory)
@@ -81,7 +94,10 @@ class AsymmetricAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, N, D_x), y (B, L, D_y) -> the same shapes; no text output in the last block."""
         q, k, v = self.split(self.qkv_x(x))
-        visual = QKV(rotate(self.q_norm_x(q), rotary), rotate(self.k_norm_x(k), rotary), v)
+        v = self.joint.send(v)
+        q = self.joint.send(rotate(self.q_norm_x(q), rotary))
+        k = self.joint.send(rotate(self.k_norm_x(k), rotary))
+        visual = QKV(q, k, v)
         q, k, v = self.split(self.qkv_y(y))
         text = QKV(self.q_norm_y(q), self.k_norm_y(k), v)
         out_x, out_y = self.joint(visual, text, text_lengths)

@@ -46,7 +46,11 @@ def guided(
         cond = conditional(z, sigma)
         if cfg[step] == 1:
             return cond
-        uncond = unconditional(z, sigma)
-        return uncond + cfg[step] * (cond - uncond)
+        return guide(cond, unconditional(z, sigma), cfg[step])
 
     return predict
+
+
+def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """Away from the unconditional prediction, past the conditional one where `scale` > 1."""
+    return uncond + scale * (cond - uncond)

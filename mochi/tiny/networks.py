@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
 from ..config import DiTConfig
 from ..dit import AsymmDiT
-from ..dit.attention import QKV
+from ..dit.attention import QKV, JointAttention
 from ..dit.model import TextContext
 
 
@@ -51,7 +51,7 @@ def new_dit(config: DiTConfig, patches: int = 16) -> AsymmDiT:
         nn.init.zeros_(block.mod_y.weight)
         _open_gates(block.mod_x.bias, config.hidden_x)
         _open_gates(block.mod_y.bias, config.hidden_y)
-        block.attn.joint = masked_joint_attention
+        block.attn.joint = JointAttention(masked_joint_attention)
     # All that tells a token where it is are the turned queries with which it reads the unturned text. Of pure noise,
     # a constant part is what is left of a query on average: without one, the model learns motion very late.
     nn.init.normal_(dit.x_embedder.proj.bias, std=dit.x_embedder.proj.weight[0].norm().item())

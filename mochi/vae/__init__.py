@@ -3,5 +3,6 @@
 from .decoder import Decoder
 from .encoder import Encoder, Posterior
 from .latents import to_dit, to_vae
+from .stream import Borders, Stream
 
-__all__ = ["Decoder", "Encoder", "Posterior", "to_dit", "to_vae"]
+__all__ = ["Borders", "Decoder", "Encoder", "Posterior", "Stream", "to_dit", "to_vae"]

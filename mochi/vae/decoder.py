@@ -16,7 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DecoderConfig
-from .layers import ResBlock, Stream, per_position
+from .layers import ResBlock, per_position
+from .stream import Borders, Stream
 
 
 def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) -> Tensor:
@@ -40,12 +41,11 @@ class UpStage(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(dim, groups, operations, **factory) for _ in range(blocks))
         self.proj = operations.Linear(dim, out * time * space * space, **factory)
 
-    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """(B, dim, T, H, W) -> (B, out, T*time - (time-1), H*space, W*space)."""
         for block in self.blocks:
             x = block(x, stream)
-        start = stream is None or not stream.started
-        return depth_to_space_time(per_position(self.proj, x), self.time, self.space, start)
+        return depth_to_space_time(per_position(self.proj, x), self.time, self.space, not stream.started)
 
 
 class Decoder(nn.Module):
@@ -93,17 +93,24 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor, stream: Stream | None = None) -> Tensor:
         """Decode VAE latents (B, 12, T, h, w), in the dtype of the weights' computation.
 
-        stream: what is remembered of the latents before, where z continues a video.
+        stream: what surrounds z, where it is a piece of a video.
         """
+        stream = Stream.whole() if stream is None else stream
         (expand, *stem), *up, head = self.blocks
         x = expand(z.contiguous(memory_format=torch.channels_last_3d))
         for layer in (*stem, *up, *head):
             x = layer(x, stream)
         return per_position(self.output_proj, F.silu(x))
 
-    def stream(self, z: Tensor, chunk: int = 1) -> Iterator[Tensor]:
-        """Decode `chunk` latent frames at a time; the pieces, joined along time, are the whole video."""
-        stream = Stream()
-        for part in z.split(chunk, dim=2):
+    def stream(self, z: Tensor, chunk: int = 1, borders: Borders | None = None) -> Iterator[Tensor]:
+        """Decode `chunk` latent frames at a time; the pieces, joined along time, are the whole video.
+
+        borders: what surrounds z in space, where it is a part of a picture.
+        """
+        stream = Stream(borders)
+        *parts, last = z.split(chunk, dim=2)
+        for part in parts:
             yield self(part, stream)
             stream.started = True
+        stream.ends = True
+        yield self(last, stream)

@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
-from .layers import ResBlock, causal_conv, frame_norm, per_position
+from .layers import ResBlock, causal_conv, per_position
+from .stream import Borders, Stream
 
 
 class Posterior(NamedTuple):
@@ -64,8 +65,8 @@ class AttentionBlock(nn.Module):
         self.norm = operations.GroupNorm(config.groups, dim, **factory)
         self.attn = TemporalAttention(dim, config.attention_head_dim, operations, **factory)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.attn(frame_norm(self.norm, x))
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return x + self.attn(stream.borders.norm(self.norm, x))
 
 
 class DownStage(nn.Module):
@@ -79,12 +80,12 @@ class DownStage(nn.Module):
         shrink = operations.Conv3d(dim, out, kernel_size=kernel, stride=kernel, **factory)
         self.layers = nn.ModuleList([shrink, *blocks])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """(B, dim, T, H, W) -> (B, out, (T-1)/time + 1, H/space, W/space)."""
         shrink, *blocks = self.layers
-        x = causal_conv(shrink, x)
+        x = causal_conv(shrink, x, stream)
         for block in blocks:
-            x = block(x)
+            x = block(x, stream)
         return x
 
 
@@ -125,11 +126,15 @@ class Encoder(nn.Module):
         self.output_norm = operations.GroupNorm(config.groups, deep, **factory)
         self.output_proj = operations.Linear(deep, 2 * config.latent_channels, bias=False, **factory)
 
-    def forward(self, video: Tensor) -> Posterior:
-        """Encode frames (B, 3, F, H, W), F = 6k + 1 at the published sizes."""
+    def forward(self, video: Tensor, borders: Borders | None = None) -> Posterior:
+        """Encode frames (B, 3, F, H, W), F = 6k + 1 at the published sizes.
+
+        borders: what surrounds the frames in space, where they are a part of a picture.
+        """
+        stream = Stream.whole(borders)
         stem, *layers = self.layers
         x = per_position(stem, fourier_features(video, self.config.fourier))
         for layer in layers:
-            x = layer(x)
-        x = F.silu(frame_norm(self.output_norm, x))
+            x = layer(x, stream)
+        x = F.silu(stream.borders.norm(self.output_norm, x))
         return Posterior(*per_position(self.output_proj, x).chunk(2, dim=1))

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mochi.config import DecoderConfig
-from mochi.vae import Decoder
-from mochi.vae.layers import Stream
+from mochi.vae import Decoder, Stream
 from tests.golden import relative_error
 from tests.peers import randomised
 

@@ -1,0 +1,72 @@
+"""Collectives among the ranks of one process group, which count the bytes that this rank sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Arriving = Callable[[], Tensor]
+"""A tensor on its way: waits for it and returns it. On CUDA it is the current stream that waits."""
+
+
+@dataclass
+class Traffic:
+    """Bytes that have left this rank for others. What a rank sends to itself does not count."""
+
+    sent: int = 0
+
+
+class Peers:
+    """The ranks of one process group. All of them make the same calls in the same order."""
+
+    def __init__(self, group: dist.ProcessGroup, traffic: Traffic):
+        self.group = group
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        self._traffic = traffic
+
+    def shares(self, rows: int) -> list[int]:
+        """How many of the rows each rank has: as equal as can be, those left over with the first ranks."""
+        each, left_over = divmod(rows, self.size)
+        return [each + (rank < left_over) for rank in range(self.size)]
+
+    def all_to_all(self, t: Tensor, give: Sequence[int], take: Sequence[int]) -> Arriving:
+        """Send the first give[0] rows of t, contiguous, to rank 0, the next give[1] to rank 1 and so on.
+
+        What arrives are take[0] rows of rank 0, then take[1] of rank 1 and so on. No padding goes with them.
+        """
+        arrived = t.new_empty(sum(take), *t.shape[1:])
+        work = dist.all_to_all_single(arrived, t, list(take), list(give), group=self.group, async_op=True)
+        self._traffic.sent += t[: sum(give) - give[self.rank]].nbytes
+        return _on_its_way(work, arrived)
+
+    def all_gather(self, t: Tensor) -> Arriving:
+        """t of all ranks, which has one shape on all of them: (size, *shape)."""
+        arrived = t.new_empty(self.size, *t.shape)
+        # Joined along the first dimension, as gloo wants it.
+        work = dist.all_gather_into_tensor(arrived.flatten(0, 1), t.contiguous(), group=self.group, async_op=True)
+        self._traffic.sent += t.nbytes * (self.size - 1)
+        return _on_its_way(work, arrived)
+
+    def gather_rows(self, t: Tensor, shares: Sequence[int]) -> Tensor:
+        """Rows of all ranks, one rank after the other: (shares[rank], ...) -> (sum(shares), ...).
+
+        They travel as the largest share, padding behind.
+        """
+        if self.size == 1:
+            return t
+        padded = t.new_zeros(max(shares), *t.shape[1:])
+        padded[: len(t)] = t
+        return torch.cat([part[:rows] for part, rows in zip(self.all_gather(padded)(), shares, strict=True)])
+
+
+def _on_its_way(work: dist.Work, t: Tensor) -> Arriving:
+    def arrive() -> Tensor:
+        work.wait()
+        return t
+
+    return arrive

@@ -1,0 +1,60 @@
+"""A model whose blocks' weights are spread over all ranks (FSDP2). Kept apart, since the import takes a second."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from ..dit import AsymmDiT
+
+
+class ShardedLayout:
+    """Each rank has some rows of every parameter of a block; a block is whole while it runs, the next one arriving.
+
+    All else, one per cent of the weights, every rank has whole: text and positions are encoded outside `forward`.
+
+    Args:
+        model: on the meta device; FSDP2 is applied to it.
+        offload: whether a rank keeps its rows in host memory.
+    """
+
+    def __init__(self, model: AsymmDiT, device: torch.device, offload: bool):
+        self._device = device
+        # On a CPU the weights are in host memory as it is.
+        self._offload = offload and device.type != "cpu"
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        policy = CPUOffloadPolicy() if self._offload else OffloadPolicy()
+        whole = {p for name, p in model.named_parameters() if not name.startswith("blocks.")}
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
+        fully_shard(model, mesh=mesh, ignored_params=whole)
+        for block, following in pairwise(model.blocks):
+            block.set_modules_to_forward_prefetch([following])
+        # FSDP notes each block that has run for a backward pass, which never comes.
+        model.register_forward_hook(lambda model, args, out: model.reset_iter_state())
+
+    def rows(self, p: Tensor) -> slice:
+        """Which rows of a parameter this rank has: FSDP2 cuts like torch.chunk, so the last ranks may have fewer."""
+        count = p.shape[0]
+        if not isinstance(p, DTensor):
+            return slice(0, count)
+        each = -(-count // p.device_mesh.size())
+        start = min(p.device_mesh.get_local_rank() * each, count)
+        return slice(start, min(start + each, count))
+
+    def place(self, p: Tensor, rows: Tensor) -> Tensor:
+        """This rank's rows of a parameter -> what can stand in the parameter's place, on its device."""
+        if not isinstance(p, DTensor):
+            return rows.to(self._device)
+        local = rows.to("cpu" if self._offload else self._device)
+        return DTensor.from_local(local, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
+
+    def own(self, p: Tensor) -> Tensor:
+        """This rank's rows."""
+        return p.to_local() if isinstance(p, DTensor) else p

@@ -1,0 +1,36 @@
+"""How much memory a rank holds."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+
+def memory_used(device: torch.device) -> int:
+    """Bytes that this process holds on its device; on a CPU its resident memory, shared pages of files left out."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    try:
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    except OSError:  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return (resident - shared) * os.sysconf("SC_PAGESIZE")
+
+
+def give_back(device: torch.device) -> None:
+    """Return memory that is no longer used to the device, for other processes."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except AttributeError:  # not the GNU C library
+            return

@@ -1,0 +1,99 @@
+"""From a prompt to frames over all GPUs: the text encoder in this process, denoiser and decoder in the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..errors import Cancelled
+from ..model_dir import ModelDir, find_model
+from ..pipeline import GenerateSettings, Pipeline, default_dtype
+from ..sampling import Denoised
+from ..text import PromptEncoder, load_prompt_encoder
+from .group import Event
+from .keeper import GroupKeeper
+from .remote import RemoteDiT, RemoteVAE, finish
+from .settings import ParallelSettings
+
+
+class ParallelPipeline(Pipeline):
+    """Makes the same video as Pipeline does, with more devices. To be closed, which ends the ranks."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        text: PromptEncoder,
+        keeper: GroupKeeper,
+        dit: RemoteDiT,
+        decoder: RemoteVAE,
+        dtype: torch.dtype,
+        on_event: Callable[[Event], None] | None = None,
+    ):
+        self.config, self.text, self.dit, self.decoder, self.keeper = config, text, dit, decoder, keeper
+        self.dtype, self.device = dtype, ", ".join(keeper.devices)
+        self._on_event = on_event
+
+    def close(self) -> None:
+        """End the ranks."""
+        self.keeper.close()
+
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """As Pipeline.sample; the whole run is one request to the ranks."""
+
+        def hear(event: Event) -> None:
+            if self._on_event is not None:
+                self._on_event(event)
+            if on_step is not None and "latents" in event.payload:
+                on_step(Denoised(*(event.payload[field] for field in Denoised._fields)))
+
+        def check() -> None:
+            if cancelled is not None and cancelled():
+                raise Cancelled("cancelled while sampling")
+
+        text = self.dit.text(features, mask)
+        run = self.dit.sample(noise, settings.sigmas(), settings.scales(), [(text, 0)], [(text, 1)])
+        return finish(run, hear, check)
+
+    def decode_vae(self, z: Tensor) -> Iterator[Tensor]:
+        """As Pipeline.decode_vae; the frames come as soon as all ranks have theirs."""
+        for event in self.decoder.decode(z):
+            if event is not None and "frames" in event.payload:
+                yield event.payload["frames"]
+
+
+def load_parallel_pipeline(
+    model: str | Path | ModelDir | None,
+    settings: ParallelSettings,
+    dtype: torch.dtype | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> ParallelPipeline:
+    """As load_pipeline, over the devices of `settings`. on_event hears the ranks.
+
+    Raises CheckpointError on wrong files, MochiError on devices that are not there. The ranks start with the first use.
+    """
+    files = model if isinstance(model, ModelDir) else find_model(model)
+    keeper = GroupKeeper(settings.devices(), settings.timeout)
+    device = torch.device(keeper.devices[0])
+    dtype = dtype or default_dtype(device)
+    weights = settings.weights_for(files.dit, dtype)
+    return ParallelPipeline(
+        files.config,
+        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device),
+        keeper,
+        RemoteDiT(keeper, files.dit, dtype, dtype, weights, (settings.guidance, settings.ulysses)),
+        RemoteVAE(keeper, files.decoder, None, dtype),
+        dtype,
+        on_event,
+    )

@@ -1,0 +1,225 @@
+"""What can be asked of a rank. Each method runs on all ranks in lockstep, by name, with the same arguments.
+
+Models have names, chosen by the owner. Results that are tensors come from rank 0 alone, on the CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..checkpoint import load_decoder, load_encoder
+from ..errors import Cancelled
+from ..sampling import Denoised, guide
+from ..sampling import sample as euler
+from ..vae import Decoder, Encoder
+from .dit import ParallelDiT, Pass
+from .memory import give_back, memory_used
+from .mesh import Meshes
+from .prompts import Prompts, Rows, Texts
+from .split import choose_split
+from .vae import StripRanks, decode_strips, encode_strip
+from .weights import RankWeights
+from .worker import Context
+
+Loaded = TypeVar("Loaded")
+
+
+class RankDiT:
+    """A denoiser on this rank: its weights, the parallel network, the prompts it has read."""
+
+    def __init__(self, weights: RankWeights, meshes: Meshes):
+        self.weights = weights
+        self.network = ParallelDiT(weights.model, meshes)
+        self.prompts = Prompts(self.network.encode_text)
+
+    @property
+    def heads(self) -> int:
+        return self.weights.model.config.num_heads
+
+
+class RankVAE:
+    """The VAE on this rank; one of the two parts can be missing."""
+
+    def __init__(self, decoder: Decoder | None, encoder: Encoder | None):
+        self.decoder, self.encoder = decoder, encoder
+
+
+class Rank:
+    """The service of a group; see Group and Context."""
+
+    def __init__(self, context: Context):
+        self.context = context
+        self._meshes = Meshes(context.device.type)
+        self._strip_ranks = StripRanks()
+        self._models: dict[str, RankDiT | RankVAE] = {}
+
+    # --- models
+
+    def load_dit(
+        self, name: str, path: Path, dtype: torch.dtype | None, compute_dtype: torch.dtype | None, weights: str
+    ) -> dict[str, Any]:
+        """Load an AsymmDiT; see RankWeights. Returns this rank's bytes of weights."""
+
+        def load() -> RankDiT:
+            device, progress = self.context.device, self._report_loading
+            loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress)
+            return RankDiT(loaded, self._meshes)
+
+        self._models[name] = dit = self._load(load)
+        return {"bytes": dit.weights.bytes}
+
+    def load_vae(self, name: str, decoder: Path | None, encoder: Path | None, dtype: torch.dtype) -> dict[str, Any]:
+        """Load the decoder, the encoder or both, each from its file; every rank has all of it."""
+
+        def load() -> RankVAE:
+            device = self.context.device
+            return RankVAE(
+                None if decoder is None else load_decoder(decoder, dtype, device),
+                None if encoder is None else load_encoder(encoder, dtype, device),
+            )
+
+        self._models[name] = vae = self._load(load)
+        parts = [part for part in (vae.decoder, vae.encoder) if part is not None]
+        return {"bytes": sum(p.numel() * p.element_size() for part in parts for p in part.parameters())}
+
+    def unload(self, names: Sequence[str]) -> int:
+        """Forget models and give their memory back. Returns the bytes that this rank still holds."""
+        for name in names:
+            self._models.pop(name, None)
+        give_back(self.context.device)
+        return memory_used(self.context.device)
+
+    def patch(self, name: str, patches: Mapping[str, list[dict[str, Any]]]) -> int:
+        """Put patches (see RankWeights) on the pristine weights, in place of those before. Returns the tensors read."""
+        dit = self._models[name]
+        before = dit.weights.tensors_read
+        dit.weights.patch(patches)
+        dit.prompts.forget_all()  # patches can change what a prompt becomes
+        return dit.weights.tensors_read - before
+
+    def status(self) -> dict[str, Any]:
+        """Memory in bytes, the models that are loaded, and the bytes of activations that this rank has sent."""
+        sent = sum(model.network.bytes_sent for model in self._models.values() if isinstance(model, RankDiT))
+        return {"memory": memory_used(self.context.device), "models": sorted(self._models), "sent": sent}
+
+    # --- denoising
+
+    def sample(
+        self,
+        name: str,
+        noise: Tensor,
+        sigmas: Sequence[float],
+        cfg: Sequence[float],
+        positive: Rows,
+        negative: Rows,
+        texts: Texts,
+        forget: Sequence[int],
+        degrees: tuple[int, int],
+    ) -> Tensor | None:
+        """A whole run of the Euler loop from noise (B, 12, T, h, w). cfg: a scale for each step; degrees: guidance and
+        Ulysses, 0 for the best. Emits each step; rank 0 with its latents and its estimate of the clean ones.
+        """
+        dit = self._models[name]
+        dit.prompts.read(texts, forget)
+        prompts = dit.prompts.context(positive), dit.prompts.context(negative)
+        started = time.monotonic()
+
+        def predict(z: Tensor, sigma: Tensor, step: int) -> Tensor:
+            passes = [Pass(z, sigma, prompt) for prompt in (prompts[:1] if cfg[step] == 1 else prompts)]
+            flows = dit.network.predict(passes, self._split(dit, len(passes), degrees))
+            return flows[0] if len(flows) == 1 else guide(flows[0], flows[1], cfg[step])
+
+        def report(done: Denoised) -> None:
+            nonlocal started
+            tensors = {"latents": done.latents.cpu(), "estimate": done.estimate.cpu()} if self._first else {}
+            seconds, started = time.monotonic() - started, time.monotonic()
+            self.context.emit(
+                phase=f"step {done.step} of {done.steps}",
+                step=done.step,
+                steps=done.steps,
+                seconds=seconds,
+                memory=memory_used(self.context.device),
+                **tensors,
+            )
+
+        self.context.emit(split=str(self._split(dit, 2 if any(scale != 1 for scale in cfg) else 1, degrees)))
+        latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
+        dit.network.forget_run()
+        return latents.cpu() if self._first else None
+
+    def forward(
+        self,
+        name: str,
+        z: Tensor,
+        sigma: Tensor,
+        rows: Rows,
+        texts: Texts,
+        forget: Sequence[int],
+        degrees: tuple[int, int],
+    ) -> Tensor | None:
+        """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each sample -> `z_0 - eps`, float32.
+
+        A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes.
+        """
+        dit = self._models[name]
+        dit.prompts.read(texts, forget)
+        z, sigma = z.to(self.context.device), sigma.to(self.context.device)
+        parts = 2 if len(z) % 2 == 0 else 1
+        size = len(z) // parts
+        passes = [
+            Pass(z[i : i + size], sigma[i : i + size], dit.prompts.context(rows[i : i + size]))
+            for i in range(0, len(z), size)
+        ]
+        flows = dit.network.predict(passes, self._split(dit, parts, degrees))
+        return torch.cat(flows).cpu() if self._first else None
+
+    # --- frames
+
+    def decode(self, name: str, z: Tensor) -> None:
+        """VAE latents (B, 12, T, h, w): emits this rank's strip of the frames of each latent frame, about -1 to 1."""
+        vae = self._models[name]
+        strips = decode_strips(vae.decoder, z, self._strip_ranks)
+        for index, strip in enumerate(strips):
+            frame = f"latent frame {index + 1} of {z.shape[2]}"
+            self.context.emit(phase=frame, index=index, strip=strip.cpu(), memory=memory_used(self.context.device))
+            if self.context.cancelled():
+                raise Cancelled
+
+    def encode(self, name: str, video: Tensor) -> Tensor | None:
+        """Frames (B, 3, F, H, W) in -1 to 1 -> this rank's strip of the mean latents, if it has one."""
+        strip = encode_strip(self._models[name].encoder, video, self._strip_ranks)
+        return None if strip is None else strip.cpu()
+
+    # --- shared
+
+    @property
+    def _first(self) -> bool:
+        return self.context.rank == 0
+
+    def _split(self, dit: RankDiT, passes: int, degrees: tuple[int, int]) -> Any:
+        return choose_split(self.context.size, dit.heads, passes, *degrees)
+
+    def _report_loading(self, done: int, total: int) -> None:
+        if self.context.asked_to_cancel():
+            raise Cancelled
+        self.context.emit(phase=f"tensor {done} of {total}", tensor=done, tensors=total)
+
+    def _load(self, load: Callable[[], Loaded]) -> Loaded:
+        """Load on all ranks or on none: a rank that was asked to stop takes the others along."""
+        loaded = None
+        try:
+            loaded = load()
+        except Cancelled:
+            self.context.emit(phase="cancelled")
+        stopped = torch.tensor([loaded is None], dtype=torch.uint8)
+        dist.all_reduce(stopped, dist.ReduceOp.MAX)
+        if stopped.item():
+            raise Cancelled
+        return loaded

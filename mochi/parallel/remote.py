@@ -1,0 +1,228 @@
+"""The models that live in a group, as their owner sees them.
+
+What takes time is a generator: it yields the ranks' events as they come (None in between, see Group.stream), returns
+its result, and is cancelled by closing it. `finish` runs one to its end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..geometry import SPACE
+from .group import Event, Group
+from .keeper import GroupKeeper
+from .prompts import Rows
+from .vae import plan_strips
+
+Result = TypeVar("Result")
+Work = Generator[Event | None, None, Result]
+
+_numbers = itertools.count(1)
+
+
+def finish(
+    work: Work[Result],
+    on_event: Callable[[Event], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Result:
+    """Run to the end. on_event hears what the ranks tell; check is called all the while, and what either raises
+    cancels the ranks."""
+    with closing(work):
+        while True:
+            if check is not None:
+                check()
+            try:
+                event = next(work)
+            except StopIteration as end:
+                return end.value
+            if event is not None and on_event is not None:
+                on_event(event)
+
+
+class RemoteText:
+    """A text for the ranks: T5 features (b, L, text width) and mask (b, L). Sent once to each group that uses it."""
+
+    def __init__(self, features: Tensor, mask: Tensor):
+        self.number = next(_numbers)
+        self.features, self.mask = features.cpu(), mask.cpu()
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+TextRows = Sequence[tuple[RemoteText, int]]
+"""For each sample of a batch: a text, and the row in it."""
+
+
+class RemoteModel:
+    """A model that is loaded into whatever group `keeper` has, when it is used and not there yet.
+
+    loads: how often it was loaded. bytes: of its weights on rank 0, while it is loaded.
+    """
+
+    def __init__(self, keeper: GroupKeeper, loader: str, **arguments: Any):
+        self.name = f"model {next(_numbers)}"
+        self.keeper, self.loads, self.bytes = keeper, 0, 0
+        self._loader, self._arguments = loader, arguments
+        self._group: Group | None = None
+        weakref.finalize(self, keeper.dropped.append, self.name)
+
+    @property
+    def loaded(self) -> bool:
+        return self._group is not None and self._group is self.keeper.group
+
+    def load(self) -> Work[Group]:
+        """The group, with the model in it."""
+        group = self.keeper.use()
+        self.keeper.release_dropped()
+        if group is not self._group:
+            self._group = None
+            answers = yield from group.stream(self._loader, doing="loading", name=self.name, **self._arguments)
+            self._group, self.bytes = group, answers[0]["result"]["bytes"]
+            self.loads += 1
+            self._start_afresh()
+        return group
+
+    def unload(self) -> None:
+        """Give the ranks' memory back; the next use loads again."""
+        if self.loaded:
+            self._group.run("unload", names=[self.name])
+        self._group, self.bytes = None, 0
+
+    def _start_afresh(self) -> None:
+        """Forget what the ranks knew before they loaded."""
+
+
+class RemoteDiT(RemoteModel):
+    """An AsymmDiT over all ranks. degrees: guidance and Ulysses, 0 for the best."""
+
+    def __init__(
+        self,
+        keeper: GroupKeeper,
+        path: Path,
+        dtype: torch.dtype | None,
+        compute_dtype: torch.dtype,
+        weights: str = "replicated",
+        degrees: tuple[int, int] = (0, 0),
+    ):
+        super().__init__(keeper, "load_dit", path=path, dtype=dtype, compute_dtype=compute_dtype, weights=weights)
+        self.degrees = degrees
+        self.seconds: list[float] = []  # that each rank computed for the last sample or forward
+        self.patched: Any = None  # which patches the ranks have; None: those of the file, that is, none
+        self._known: set[int] = set()
+        self._dead: list[int] = []
+
+    def _start_afresh(self) -> None:
+        self.patched = None
+        self._known.clear()
+        self._dead.clear()
+
+    def text(self, features: Tensor, mask: Tensor) -> RemoteText:
+        """A text for `sample` and `forward`. The ranks forget it when it is no longer referred to."""
+        text = RemoteText(features, mask)
+        weakref.finalize(text, self._dead.append, text.number)
+        return text
+
+    def patch(self, key: Any, patches: Mapping[str, list[dict[str, Any]]]) -> Work[None]:
+        """Have the weights patched (see RankWeights), in place of earlier patches. key: tells patches apart, None
+        stands for none; nothing is done where the ranks have those already."""
+        group = yield from self.load()
+        if key != self.patched:
+            self._known.clear()  # a patch can change what a prompt becomes
+            self.patched = object()  # nobody's, should this be cancelled or refused halfway
+            yield from group.stream("patch", doing="patching weights", name=self.name, patches=dict(patches))
+            self.patched = key
+
+    def sample(
+        self,
+        noise: Tensor,
+        sigmas: Sequence[float],
+        cfg: Sequence[float],
+        positive: TextRows,
+        negative: TextRows,
+    ) -> Work[Tensor]:
+        """A whole run: noise (B, 12, T, h, w) at level sigmas[0], a guidance scale for each step, a prompt for each
+        sample -> DiT latents, float32, on the CPU. Rank 0's events have step, steps, latents, estimate (see Denoised).
+        """
+        group = yield from self.load()
+        answers = yield from group.stream(
+            "sample",
+            doing="sampling",
+            name=self.name,
+            noise=noise,
+            sigmas=list(sigmas),
+            cfg=list(cfg),
+            positive=_rows(positive),
+            negative=_rows(negative),
+            **self._texts([*positive, *negative]),
+            degrees=self.degrees,
+        )
+        self.seconds = [answer["seconds"] for answer in answers]
+        return answers[0]["result"]
+
+    def forward(self, z: Tensor, sigma: Tensor, rows: TextRows) -> Work[Tensor]:
+        """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each -> `z_0 - eps`, float32, on the CPU."""
+        group = yield from self.load()
+        answers = yield from group.stream(
+            "forward",
+            doing="making a forward pass",
+            name=self.name,
+            z=z,
+            sigma=sigma,
+            rows=_rows(rows),
+            **self._texts(rows),
+            degrees=self.degrees,
+        )
+        self.seconds = [answer["seconds"] for answer in answers]
+        return answers[0]["result"]
+
+    def _texts(self, rows: TextRows) -> dict[str, Any]:
+        """What the ranks must be sent of these texts, and what they can forget."""
+        new = {text.number: text for text, _ in rows if text.number not in self._known}
+        dead, self._dead[:] = list(self._dead), []
+        self._known = (self._known | new.keys()) - set(dead)
+        return {"texts": {number: (text.features, text.mask) for number, text in new.items()}, "forget": dead}
+
+
+class RemoteVAE(RemoteModel):
+    """An AsymmVAE over all ranks: each has the whole of the weights and a strip of the picture."""
+
+    def __init__(self, keeper: GroupKeeper, decoder: Path | None, encoder: Path | None, dtype: torch.dtype):
+        super().__init__(keeper, "load_vae", decoder=decoder, encoder=encoder, dtype=dtype)
+
+    def decode(self, z: Tensor) -> Work[None]:
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1, on the CPU, of one latent frame after
+        the other: in Events whose payload has `frames`.
+        """
+        group = yield from self.load()
+        plan = plan_strips(*z.shape[3:], group.size)
+        arrived: dict[int, dict[int, Tensor]] = {}  # strips by latent frame and rank
+        with closing(group.stream("decode", doing="decoding", name=self.name, z=z)) as work:
+            for event in work:
+                yield event
+                if event is None or "strip" not in event.payload:
+                    continue
+                index = event.payload["index"]
+                strips = arrived.setdefault(index, {})
+                strips[event.rank] = event.payload["strip"]
+                if len(strips) == plan.ranks:
+                    yield Event(event.rank, {"frames": plan.join(arrived.pop(index))})
+
+    def encode(self, video: Tensor) -> Work[Tensor]:
+        """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w), on the CPU."""
+        group = yield from self.load()
+        answers = yield from group.stream("encode", doing="encoding", name=self.name, video=video)
+        plan = plan_strips(video.shape[3] // SPACE, video.shape[4] // SPACE, group.size)
+        return plan.join({rank: answer["result"] for rank, answer in enumerate(answers)})
+
+
+def _rows(rows: TextRows) -> Rows:
+    return [(text.number, row) for text, row in rows]

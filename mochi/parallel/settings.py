@@ -1,0 +1,99 @@
+"""What a person chooses about a group."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from ..checkpoint.load import blueprint
+from ..config import DiTConfig
+from ..dit import AsymmDiT
+from ..errors import MochiError
+from .split import usable_ranks
+
+WEIGHTS = ("auto", "replicated", "sharded", "offloaded")
+TIMEOUT = 600.0
+ROOM_FOR_WEIGHTS = 0.6
+"""The share of a GPU's memory that weights may take before they are sharded; activations and the VAE need the rest."""
+
+
+@dataclass(frozen=True)
+class ParallelSettings:
+    """How many devices, and what each does.
+
+    gpus: how many ("4", "all") or which ("0,1,3"); on a machine without GPUs, "4" are ranks on the CPU.
+    guidance, ulysses: degrees of the split, 0 for the best one.
+    weights: each rank holds all of them ("replicated"), its share by FSDP2 ("sharded"), or that in the machine's
+    memory ("offloaded"); "auto" is replicated where that fits well.
+    timeout: seconds without a sign of life or of progress after which a rank has failed.
+
+    Raises MochiError, naming the setting, on values that cannot be.
+    """
+
+    gpus: str = "all"
+    guidance: int = 0
+    ulysses: int = 0
+    weights: str = "auto"
+    timeout: float = TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.guidance not in (0, 1, 2):
+            raise MochiError(f"guidance is {self.guidance}, but must be 0 (auto), 1 or 2")
+        if self.ulysses < 0:
+            raise MochiError(f"ulysses is {self.ulysses}, but must be 0 (auto) or a number of ranks")
+        if self.weights not in WEIGHTS:
+            raise MochiError(f"weights is {self.weights!r}, but must be one of {', '.join(WEIGHTS)}")
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise MochiError(f"timeout is {self.timeout}, but must be a number of seconds")
+
+    @property
+    def in_process(self) -> bool:
+        """Whether that is a single device, which needs no group."""
+        return self.gpus.strip() == "1" or len(self.devices()) == 1
+
+    def weights_for(self, path: str | Path, dtype: torch.dtype | None) -> str:
+        """How the ranks hold the weights of an AsymmDiT file: "replicated", "sharded" or "offloaded"."""
+        devices = self.devices()
+        if self.weights != "auto" or devices[0] == "cpu":
+            return "replicated" if self.weights == "auto" else self.weights
+        model, _ = blueprint(path, "dit", AsymmDiT, dtype)
+        size = sum(p.nbytes for p in model.parameters())
+        room = min(torch.cuda.get_device_properties(device).total_memory for device in devices)
+        return "replicated" if size <= ROOM_FOR_WEIGHTS * room else "sharded"
+
+    def devices(self) -> tuple[str, ...]:
+        """A device for each rank, such as ("cuda:0", "cuda:1"). Raises MochiError where there are too few."""
+        available = torch.cuda.device_count()
+        numbers = _numbers(self.gpus, available)
+        if not available:
+            return ("cpu",) * len(numbers)
+        if missing := [number for number in numbers if number >= available]:
+            found = "there is 1 GPU" if available == 1 else f"there are {available} GPUs"
+            raise MochiError(
+                f"gpus is {self.gpus!r}, but {found} here (numbered from 0): number {missing[0]} is missing. Choose "
+                "fewer, or look at CUDA_VISIBLE_DEVICES and ComfyUI's --cuda-device, which hide GPUs."
+            )
+        if not dist.is_nccl_available():
+            raise MochiError("This PyTorch has no NCCL, by which GPUs talk to each other. Choose 1 GPU.")
+        return tuple(f"cuda:{number}" for number in numbers)
+
+
+def _numbers(gpus: str, available: int) -> list[int]:
+    """The device numbers that `gpus` names."""
+    text = gpus.strip()
+    if text == "all":
+        # As many as Mochi's heads can be split over: on a machine with 5, 4.
+        return list(range(usable_ranks(max(1, available), DiTConfig.num_heads)))
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if "," not in text and len(numbers) == 1 and numbers[0] > 0:
+        return list(range(numbers[0]))
+    if "," in text and numbers and min(numbers) >= 0 and len(set(numbers)) == len(numbers):
+        return numbers
+    raise MochiError(f"gpus is {gpus!r}, but must be 'all', a number of GPUs (4), or a list of them (0,1,3)")

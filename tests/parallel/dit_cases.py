@@ -1,0 +1,106 @@
+"""A toy denoiser that splits over 1, 2, 3, 4 and 6 ranks, and inputs and patches for it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mochi.config import DiTConfig
+from mochi.dit import AsymmDiT
+from tests.peers import randomised
+
+NETWORK = randomised(
+    AsymmDiT(DiTConfig(depth=3, num_heads=12, hidden_x=96, hidden_y=48, mlp_x=256, mlp_y=256, text_width=64)), 0
+)
+SHARDINGS = ["replicated", "sharded", "offloaded"]
+
+
+class Input(NamedTuple):
+    """One forward pass, as Denoiser.predict takes it."""
+
+    z: Tensor
+    sigma: Tensor
+    features: Tensor
+    mask: Tensor
+
+    def __repr__(self) -> str:
+        return f"latents {tuple(self.z.shape)}, prompts of {self.prompts} tokens"
+
+    @property
+    def prompts(self) -> list[int]:
+        return self.mask.sum(1).tolist()
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> list[Input]:
+    """The passes of a step: latents of one shape, other prompts in each."""
+    batch, frames = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    lengths = st.lists(st.sampled_from([0, 1, 17, 256]), min_size=batch, max_size=batch)
+    passes = draw(st.lists(lengths, min_size=1, max_size=3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return [
+        Input(
+            z=torch.randn(batch, 12, frames, 2 * rows, 2 * columns, generator=generator),
+            sigma=torch.rand(batch, generator=generator),
+            features=torch.randn(batch, 256, NETWORK.config.text_width, generator=generator),
+            mask=torch.arange(256) < torch.tensor(prompts)[:, None],
+        )
+        for prompts in passes
+    ]
+
+
+@torch.inference_mode()
+def predicted(network: AsymmDiT, passes: list[Input]) -> list[Tensor]:
+    """What one device makes of the passes."""
+    return [network(one.z, one.sigma, network.encode_text(one.features, one.mask)) for one in passes]
+
+
+Patches = dict[str, list[dict[str, Any]]]
+
+
+@st.composite
+def patch_sets(draw: st.DrawFn) -> Patches:
+    """One or two patches on each of a few parameters."""
+    shapes = {name: tuple(p.shape) for name, p in NETWORK.named_parameters()}
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def lora(shape: tuple[int, ...]) -> dict[str, Any]:
+        rank, columns = draw(st.integers(1, 3)), torch.Size(shape[1:]).numel()
+        return {
+            "kind": "lora",
+            "up": 0.1 * torch.randn(shape[0], rank, generator=generator),
+            "down": 0.1 * torch.randn(rank, columns, generator=generator),
+            "scale": draw(st.floats(-2, 2)),
+            "strength_model": draw(st.sampled_from([1.0, 0.5])),
+        }
+
+    def whole(shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"kind": "weight", "weight": 0.1 * torch.randn(shape, generator=generator)}
+
+    names = draw(st.sets(st.sampled_from(sorted(shapes)), max_size=8))
+    kinds = st.lists(st.sampled_from([lora, lora, whole]), min_size=1, max_size=2)
+    return {name: [kind(shapes[name]) for kind in draw(kinds)] for name in sorted(names)}
+
+
+def patched_weight(w: Tensor, patches: list[dict[str, Any]]) -> Tensor:
+    """A whole weight with its patches, in float32."""
+    for patch in patches:
+        if patch["kind"] == "weight":
+            w = patch["weight"]
+        else:
+            w = patch["strength_model"] * w + patch["scale"] * (patch["up"] @ patch["down"]).reshape(w.shape)
+    return w
+
+
+def patched_network(patches: Patches) -> AsymmDiT:
+    """NETWORK with patches on its whole weights."""
+    network = copy.deepcopy(NETWORK)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            p.copy_(patched_weight(p, patches.get(name, [])))
+    return network

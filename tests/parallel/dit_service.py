@@ -1,0 +1,70 @@
+"""What the tests of the denoiser ask of a rank."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mochi.parallel.dit import ParallelDiT, Pass
+from mochi.parallel.mesh import Meshes
+from mochi.parallel.split import Split
+from mochi.parallel.weights import RankWeights
+from mochi.parallel.worker import Context
+
+
+class Denoiser:
+    """One network at a time; the meshes stay."""
+
+    def __init__(self, context: Context):
+        self.device = context.device
+        self.meshes = Meshes(context.device.type)
+
+    def load(
+        self,
+        path: Path,
+        sharding: str,
+        dtype: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
+    ) -> list[tuple[int, int]]:
+        """Returns what was told of the loading."""
+        told: list[tuple[int, int]] = []
+        self.weights = RankWeights(
+            path, dtype, compute_dtype, self.device, sharding, lambda done, total: told.append((done, total))
+        )
+        self.dit = ParallelDiT(self.weights.model, self.meshes)
+        return told
+
+    def predict(
+        self, passes: list[tuple[Tensor, Tensor, Tensor, Tensor]], split: tuple[int, int]
+    ) -> tuple[list[Tensor], int]:
+        """passes: z, sigma, features, mask. Returns their results, and the bytes sent."""
+        made = [Pass(z, sigma, self.dit.encode_text(features, mask)) for z, sigma, features, mask in passes]
+        before = self.dit.bytes_sent
+        results = self.dit.predict(made, Split(*split))
+        self.dit.forget_run()
+        return results, self.dit.bytes_sent - before
+
+    def patch(self, patches: dict[str, list[dict[str, Any]]]) -> int:
+        """Returns how many tensors were read for it."""
+        before = self.weights.tensors_read
+        self.weights.patch(patches)
+        return self.weights.tensors_read - before
+
+    def bytes(self) -> int:
+        return self.weights.bytes
+
+    def state(self) -> dict[str, Tensor]:
+        """This rank's rows of every parameter."""
+        parameters = self.weights.model.named_parameters()
+        return {name: (p.to_local() if hasattr(p, "to_local") else p).clone() for name, p in parameters}
+
+    def tensors_in_memory(self) -> int:
+        """Bytes of all tensors of this process."""
+        gc.collect()
+        tensors = [t for t in gc.get_objects() if type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        return sum(storages.values())

@@ -1,0 +1,101 @@
+"""A service of ranks that can go wrong in each of its methods; used by test_group.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+
+from mochi.errors import Cancelled, MochiError
+from mochi.parallel.rank import Rank
+
+
+class Faulty(Rank):
+    """The real service, with a fault that a test can plan, and some methods of its own."""
+
+    planned: tuple[int, str, str] | None = None
+
+    def fault(self, rank: int, method: str, kind: str) -> None:
+        """Plan what happens when `method` is called next on `rank`: "raise", "kill" or "stop"."""
+        self.planned = (rank, method, kind)
+
+    def load_dit(self, **arguments):
+        self._fault("load_dit")
+        return super().load_dit(**arguments)
+
+    def sample(self, **arguments):
+        self._fault("sample")
+        return super().sample(**arguments)
+
+    def forward(self, **arguments):
+        self._fault("forward")
+        return super().forward(**arguments)
+
+    def decode(self, **arguments):
+        self._fault("decode")
+        return super().decode(**arguments)
+
+    def _fault(self, method: str) -> None:
+        if self.planned is not None and self.planned[:2] == (self.context.rank, method):
+            fail(self.planned[2])
+
+    def modules(self) -> list[str]:
+        return sorted(sys.modules)
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    def echo(self, x):
+        return x
+
+    def add_up(self, x: torch.Tensor) -> torch.Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    def steps(self, count: int) -> int:
+        """Takes count steps of 20 ms, and says how many it took."""
+        for step in range(count):
+            if self.context.cancelled():
+                self.left_at = step
+                raise Cancelled
+            time.sleep(0.02)
+            self.context.emit(phase=f"step {step + 1} of {count}", step=step + 1)
+        return count
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def where_left(self) -> int:
+        """The step at which `steps` was cancelled."""
+        return self.left_at
+
+    def refuse(self, ranks: tuple[int, ...]) -> None:
+        if self.context.rank in ranks:
+            raise MochiError("the cfg is too blue")
+        dist.barrier()
+
+
+class FaultyStart(Rank):
+    """Fails while it is made, on rank 1, as the environment variable MOCHI_TEST_FAULT says."""
+
+    def __init__(self, context):
+        super().__init__(context)
+        if context.rank == 1:
+            fail(os.environ["MOCHI_TEST_FAULT"])
+        dist.barrier()
+
+
+def fail(kind: str) -> None:
+    if kind == "raise":
+        raise RuntimeError("a planned failure")
+    if kind == "memory":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+    os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)

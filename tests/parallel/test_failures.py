@@ -1,0 +1,154 @@
+"""Ranks that raise, are killed or hang, at every stage: a clear error soon, nothing left, the next request works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mochi.errors import GroupError, MochiError
+from mochi.parallel.group import Group
+from mochi.parallel.keeper import GroupKeeper
+from mochi.parallel.remote import finish
+from tests.parallel.helpers import FAULTY, gone, tiny_dit, tiny_vae, wait_until
+
+HANG = 6.0  # the timeout in these tests; long enough for imports on a busy machine
+SOON = 5.0
+WORDS = {
+    "raise": "failed with RuntimeError: a planned failure",
+    "kill": "was killed by SIGKILL",
+    "stop": "no sign of life",
+}
+LATENTS = torch.randn(1, 12, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def keeper(private_tmp):
+    keeper = GroupKeeper(["cpu"] * 2, timeout=HANG, service=(FAULTY, "Faulty"), threads=1)
+    yield keeper
+    keeper.close()
+    assert not [path.name for path in private_tmp.iterdir() if not path.name.startswith(("pymp-", "mochi-group-"))]
+    assert not [path.name for path in private_tmp.glob("mochi-group-*") if not path.name.endswith("-logs")]
+
+
+def sampling(keeper: GroupKeeper) -> Callable[[], torch.Tensor]:
+    dit = tiny_dit(keeper)
+    text = dit.text(torch.zeros(1, 256, 128), torch.zeros(1, 256, dtype=torch.bool))
+    return lambda: finish(dit.sample(LATENTS, [1.0, 0.5, 0.0], [4.0, 4.0], [(text, 0)], [(text, 0)]))
+
+
+def forward(keeper: GroupKeeper) -> Callable[[], torch.Tensor]:
+    dit = tiny_dit(keeper)
+    text = dit.text(torch.zeros(1, 256, 128), torch.zeros(1, 256, dtype=torch.bool))
+    return lambda: finish(dit.forward(LATENTS, torch.ones(1), [(text, 0)]))
+
+
+def decoding(keeper: GroupKeeper) -> Callable[[], None]:
+    vae = tiny_vae(keeper)
+    return lambda: finish(vae.decode(LATENTS))
+
+
+STAGES = {"load_dit": sampling, "sample": sampling, "forward": forward, "decode": decoding}
+DOING = {"load_dit": "loading", "sample": "sampling", "forward": "making a forward pass", "decode": "decoding"}
+
+
+@pytest.mark.parametrize("kind", ["raise", "kill", "stop"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_rank_fails(keeper, stage, kind):
+    group = keeper.use()
+    pids = group.pids
+    work = STAGES[stage](keeper)
+    group.run("fault", rank=1, method=stage, kind=kind)
+    started = time.monotonic()
+    with pytest.raises(GroupError) as failure:
+        work()
+    assert time.monotonic() - started < SOON + (HANG if kind == "stop" else 0)
+    message = str(failure.value)
+    assert message.startswith("Rank 1 of 2 (cpu)") and WORDS[kind] in message and DOING[stage] in message
+    assert gone(pids) and group.closed
+    if kind == "raise":
+        assert "Traceback" in message and "faulty_service.py" in message
+    if kind != "raise" or stage == "sample":  # once is enough of the slower half
+        work()
+        assert keeper.use().pids != pids
+
+
+def killed_from_outside(pids: Callable[[], list[int]], number: int, seconds: float) -> threading.Thread:
+    def run() -> None:
+        time.sleep(seconds)
+        os.kill(pids()[1], number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_killed_in_the_middle_of_a_collective(keeper):
+    group = keeper.use()
+    thread = killed_from_outside(lambda: group.pids, signal.SIGKILL, 0.3)
+    with pytest.raises(GroupError, match=r"(?s)Rank 1 .* was killed by SIGKILL, while steps, step \d+ of 1000"):
+        group.run("steps", count=1000)
+    thread.join()
+
+
+def test_killed_while_nothing_runs(keeper):
+    """Nobody need hear of that: the next request finds a new group."""
+    group = keeper.use()
+    os.kill(group.pids[0], signal.SIGKILL)
+    wait_until(lambda: not group.alive, SOON)
+    assert keeper.use().run("echo", x=1) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("raise", "a planned failure, while starting"),
+        ("kill", "SIGKILL, while starting"),
+        ("memory", "ran out of memory. Choose weights"),
+        ("stop", "no sign of life"),
+    ],
+)
+def test_a_start_fails(private_tmp, monkeypatch, kind, words):
+    monkeypatch.setenv("MOCHI_TEST_FAULT", kind)
+    with pytest.raises(GroupError, match=f"(?s)Rank 1 of 2.*{words}"):
+        Group(["cpu"] * 2, timeout=HANG, service=(FAULTY, "FaultyStart"), threads=1)
+    assert not [path for path in private_tmp.glob("mochi-group-*") if not path.name.endswith("-logs")]
+
+
+def test_a_rank_that_waits_for_ever_is_found(private_tmp):
+    """All ranks live, but the request does not move on. Their logs then show where they are."""
+    group = Group(["cpu"] * 2, timeout=3.0, service=(FAULTY, "Faulty"), threads=1)
+    with pytest.raises(GroupError, match=r"(?s)gave no sign of life.*faulty_service.py"):
+        group.run("sleep", seconds=60)
+    assert gone(group.pids)
+
+
+def test_a_refusal_of_one_rank_alone_is_a_failure(keeper, monkeypatch):
+    monkeypatch.setattr("mochi.parallel.group.LOCKSTEP", 1.0)
+    with pytest.raises((GroupError, MochiError), match="Rank 0"):
+        keeper.use().run("refuse", ranks=(1,))
+
+
+def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("mochi.parallel.group.KEPT_LOGS", 1)
+    logs = tmp_path_factory.mktemp("logs")
+    for _ in range(2):
+        group = Group(["cpu"], timeout=HANG, service=(FAULTY, "Faulty"), log_folder=logs, threads=1)
+        group.run("fault", rank=0, method="decode", kind="raise")
+        with pytest.raises(GroupError, match="a planned failure") as failure:
+            group.run("decode", name="", z=None)
+        (kept,) = logs.iterdir()
+        assert str(kept / "rank0.log") in str(failure.value)
+        assert "a planned failure" in (kept / "rank0.log").read_text()
+    assert not list(private_tmp.glob("mochi-group-*"))
+
+
+def test_no_room_for_a_private_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(MochiError, match="TMPDIR"):
+        Group(["cpu"] * 2)

@@ -1,0 +1,200 @@
+"""The group: clean starts, requests, cancelling, ending. Failures are in test_failures.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mochi.errors import MochiError
+from mochi.parallel.group import Group
+from mochi.parallel.spawn import CleanProcess
+from tests.parallel.helpers import FAULTY, gone, listening_outside_loopback, wait_until
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "backend:cudaMallocAsync"  # as ComfyUI does
+    os.environ["MASTER_PORT"] = "1"
+    try:
+        group = Group(["cpu"] * 2, timeout=60.0, service=(FAULTY, "Faulty"), threads=1)
+    finally:
+        del os.environ["PYTORCH_CUDA_ALLOC_CONF"], os.environ["MASTER_PORT"]
+    yield group
+    group.close()
+
+
+def test_ranks_work_together(group):
+    results = group.run("add_up", x=torch.arange(3.0))
+    assert len(results) == 2
+    assert all(torch.equal(result, 2 * torch.arange(3.0)) for result in results)
+
+
+def test_tensors_come_back_as_they_were(group):
+    for dtype in (torch.float32, torch.bfloat16, torch.bool, torch.int64):
+        x = (torch.randn(3, 5) * 10).to(dtype)
+        back = group.run("echo", x=[x, {"t": x[1:]}])[1]
+        assert torch.equal(back[0], x) and torch.equal(back[1]["t"], x[1:])
+
+
+def test_a_rank_starts_clean(group):
+    for modules in group.run("modules"):
+        names = {name.split(".")[0] for name in modules}
+        assert not names & {"comfy", "execution", "server", "folder_paths", "pytest", "tests"}
+        assert "mochi.parallel.rank" in modules
+
+
+def test_a_rank_has_an_environment_of_its_own(group):
+    for environment in group.run("environment"):
+        assert environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+        assert "MASTER_PORT" not in environment
+        assert environment["GLOO_SOCKET_IFNAME"] == environment["NCCL_SOCKET_IFNAME"] == "lo"
+        assert Path(environment["TMPDIR"]).name.startswith("mochi-group-")
+    assert group.run("threads") == [1, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_listens_to_other_machines(group):
+    assert [listening_outside_loopback(pid) for pid in group.pids] == [[], []]
+
+
+def test_ranks_leave_a_cancelled_request_together_and_take_the_next(group):
+    pids = group.pids
+    run = group.stream("steps", count=1000)
+    for event in run:
+        if event is not None and event.payload.get("step") == 3:
+            break
+    run.close()
+    assert group.run("echo", x="next") == ["next", "next"]
+    left = group.run("where_left")
+    assert left[0] == left[1] and 3 <= left[0] < 100
+    assert group.pids == pids and group.alive
+
+
+def test_an_abandoned_request_does_not_cancel_a_later_one(group):
+    abandoned = group.stream("steps", count=5)
+    next(abandoned)
+    later = group.stream("steps", count=4)
+    next(later)
+    abandoned.close()
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(later)
+    assert [answer["result"] for answer in end.value.value] == [4, 4]
+
+
+def test_what_all_ranks_refuse_costs_nothing(group):
+    with pytest.raises(MochiError, match="too blue"):
+        group.run("refuse", ranks=(0, 1))
+    assert group.run("echo", x=1) == [1, 1]
+
+
+def test_end_leaves_nothing(private_tmp):
+    group = Group(["cpu"] * 2, timeout=60.0, service=(FAULTY, "Faulty"), threads=1)
+    assert list(private_tmp.iterdir())
+    group.run("echo", x=torch.ones(10))
+    pids = group.pids
+    group.close()
+    assert gone(pids)
+    assert not [path for path in private_tmp.iterdir() if not path.name.startswith("pymp-")]
+    with pytest.raises(MochiError, match="ended"):
+        group.run("echo", x=1)
+
+
+SCRIPT = """
+import sys, os
+print("main runs", flush=True)
+sys.path.insert(0, {project!r})
+from mochi.parallel.group import Group
+if os.environ.get("GUARD", "1"):
+    group = Group(["cpu"] * 2, timeout=60.0, service=({faulty!r}, "Faulty"), threads=1)
+    print("pids", *group.pids, flush=True)
+    {then}
+"""
+
+
+def run_owner(tmp_path: Path, then: str) -> tuple[subprocess.Popen, list[int]]:
+    """A program that owns a group; its process, and the ranks'. The main module has no guard, as ComfyUI's has none."""
+    file = tmp_path / "main.py"
+    file.write_text(SCRIPT.format(project=str(PROJECT), faulty=FAULTY, then=then))
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    owner = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True, env=environment)
+    lines = iter(owner.stdout.readline, "")
+    started = [next(lines), next(lines)]
+    assert started[0] == "main runs\n" and started[1].startswith("pids")
+    return owner, [int(pid) for pid in started[1].split()[1:]]
+
+
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
+def test_ranks_end_with_their_owner(tmp_path, signal):
+    then = "group.run('steps', count=100000)"
+    owner, pids = run_owner(tmp_path, then)
+    owner.send_signal(getattr(__import__("signal"), signal))
+    owner.wait()
+    wait_until(lambda: gone(pids), 5.0)
+    wait_until(lambda: not list((tmp_path / "tmp").iterdir()), 5.0)
+
+
+def test_an_owner_that_ends_in_good_order_leaves_nothing(tmp_path):
+    owner, pids = run_owner(tmp_path, "group.run('echo', x=1)")
+    assert owner.wait(30) == 0
+    assert gone(pids)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_starting_cleanly_disturbs_no_other_child(tmp_path):
+    """The way a rank is started must not change how another thread's ordinary child starts at the same time."""
+    other = tmp_path / "other.py"
+    other.write_text(
+        f"""
+import sys, threading, multiprocessing
+sys.path.insert(0, {str(PROJECT)!r})
+from pathlib import Path
+
+def child(queue):
+    queue.put("child of main")
+
+if __name__ == "__main__":
+    from mochi.parallel.spawn import CleanProcess
+    context = multiprocessing.get_context("spawn")
+    empty = Path({str(tmp_path)!r}) / "empty.py"
+    empty.write_text("")
+    going = True
+
+    def start_cleanly():
+        while going:
+            process = CleanProcess(empty, {{}}, Path({str(tmp_path)!r}), "clean")
+            process.start(); process.join()
+            assert process.exitcode == 0, process.exitcode
+
+    thread = threading.Thread(target=start_cleanly); thread.start()
+    for _ in range(8):
+        queue = context.SimpleQueue()
+        process = context.Process(target=child, args=(queue,)); process.start()
+        assert queue.get() == "child of main"
+        process.join()
+        assert process.exitcode == 0
+    going = False; thread.join(); print("fine")
+"""
+    )
+    done = subprocess.run([sys.executable, str(other)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_a_clean_process_is_not_told_of_the_main_module(tmp_path):
+    seen = tmp_path / "seen.py"
+    out = tmp_path / "out.txt"
+    seen.write_text(f"import sys; open({str(out)!r}, 'w').write(repr((len(sys.argv), 'pytest' in sys.modules, start)))")
+    process = CleanProcess(seen, {"rank": 3}, tmp_path, "a name")
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert out.read_text() == repr((1, False, {"rank": 3}))
