@@ -3,7 +3,19 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import LoadDiT, LoadT5, LoadVAE, Sampler, SaveVideo, Sigmas, TextEncode, VAEDecode, VAEEncode
+from .nodes import (
+    GroupStatus,
+    LoadDiT,
+    LoadT5,
+    LoadVAE,
+    Parallel,
+    Sampler,
+    SaveVideo,
+    Sigmas,
+    TextEncode,
+    VAEDecode,
+    VAEEncode,
+)
 
 NODE_CLASS_MAPPINGS = {
     "MochiLoadT5": LoadT5,
@@ -15,6 +27,8 @@ NODE_CLASS_MAPPINGS = {
     "MochiVAEDecode": VAEDecode,
     "MochiVAEEncode": VAEEncode,
     "MochiSaveVideo": SaveVideo,
+    "MochiParallelSettings": Parallel,
+    "MochiGroupStatus": GroupStatus,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -27,6 +41,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiVAEDecode": "Mochi VAE Decode",
     "MochiVAEEncode": "Mochi VAE Encode",
     "MochiSaveVideo": "Mochi Save Video",
+    "MochiParallelSettings": "Mochi Parallel Settings",
+    "MochiGroupStatus": "Mochi Group Status",
 }
 
 WEB_DIRECTORY = "./web"

@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         closing(GroupKeeper(devices, settings.timeout, threads=threads)) as all_ranks,
     ):
         dit, decoder = options.dit or dit, options.decoder or decoder
-        weights = settings.weights_for(dit, sizes.dtype)
+        weights = settings.weights_for(dit.stat().st_size)
         return {
             "machine": {"ranks": len(devices), "devices": ", ".join(devices), "torch": torch.__version__},
             **denoiser(one, all_ranks, dit, sizes, weights, options.repeats),

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from .loaders import LoadDiT, LoadT5, LoadVAE
+from .parallel import GroupStatus, Parallel
 from .sampler import Sampler, Sigmas
 from .text import TextEncode
 from .vae import VAEDecode, VAEEncode
 from .video import SaveVideo
 
-__all__ = ["LoadDiT", "LoadT5", "LoadVAE", "Sampler", "SaveVideo", "Sigmas", "TextEncode", "VAEDecode", "VAEEncode"]
+__all__ = [
+    "GroupStatus",
+    "LoadDiT",
+    "LoadT5",
+    "LoadVAE",
+    "Parallel",
+    "Sampler",
+    "SaveVideo",
+    "Sigmas",
+    "TextEncode",
+    "VAEDecode",
+    "VAEEncode",
+]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..mochi.parallel.settings import ParallelSettings
 from .host import files
-from .host.checks import complaint
+from .host.checks import ABSENT, complaint
 from .host.clip import DEVICES, load_clip
 from .host.dtypes import DTYPES
 from .host.model import load_model
+from .host.remote_model import load_remote_model
+from .host.remote_vae import load_remote_vae
 from .host.vae import load_vae
+from .parallel import check_gpus, parallel_inputs, parallel_settings
 
 CATEGORY = "Mochi"
 IN_FILE = "in the file itself"
@@ -80,17 +84,22 @@ class LoadDiT(io.ComfyNode):
                     tooltip="Of the weights in memory. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was "
                     "started with another choice.",
                 ),
+                *parallel_inputs(),
             ],
             outputs=[io.Model.Output(tooltip="For Mochi Sampler, any sampler of ComfyUI, LoRA and model-patch nodes.")],
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
-        return complaint(files.check_dit, file)
+    def validate_inputs(cls, file: str, gpus: str = "1", parallel: object = ABSENT) -> bool | str:
+        problem = complaint(files.check_dit, file)
+        return problem if problem is not True else check_gpus(gpus, parallel)
 
     @classmethod
-    def execute(cls, file: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(load_model(files.find_dit(file), dtype))
+    def execute(cls, file: str, dtype: str, gpus: str = "1", parallel: ParallelSettings | None = None) -> io.NodeOutput:
+        path, settings = files.find_dit(file), parallel_settings(gpus, parallel)
+        if not settings.in_process:
+            return io.NodeOutput(load_remote_model(path, dtype, settings))
+        return io.NodeOutput(load_model(path, dtype))
 
 
 class LoadVAE(io.ComfyNode):
@@ -124,16 +133,25 @@ class LoadVAE(io.ComfyNode):
                     tooltip="To compute in. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was started "
                     "with another choice.",
                 ),
+                *parallel_inputs(),
             ],
             outputs=[io.Vae.Output(tooltip="For Mochi VAE Decode and Encode, or ComfyUI's own, tiled ones included.")],
         )
 
     @classmethod
-    def validate_inputs(cls, file: str, encoder_file: str = IN_FILE) -> bool | str:
+    def validate_inputs(
+        cls, file: str, encoder_file: str = IN_FILE, gpus: str = "1", parallel: object = ABSENT
+    ) -> bool | str:
         chosen = (file,) if encoder_file == IN_FILE else (file, encoder_file)
-        return complaint(files.check_vae, *chosen)
+        problem = complaint(files.check_vae, *chosen)
+        return problem if problem is not True else check_gpus(gpus, parallel)
 
     @classmethod
-    def execute(cls, file: str, encoder_file: str, dtype: str) -> io.NodeOutput:
+    def execute(
+        cls, file: str, encoder_file: str, dtype: str, gpus: str = "1", parallel: ParallelSettings | None = None
+    ) -> io.NodeOutput:
         path, encoder_path = files.find_vae(file, None if encoder_file == IN_FILE else encoder_file)
+        settings = parallel_settings(gpus, parallel)
+        if not settings.in_process:
+            return io.NodeOutput(load_remote_vae(path, encoder_path, dtype, settings))
         return io.NodeOutput(load_vae(path, encoder_path, dtype))

@@ -9,15 +9,21 @@ from ..mochi import geometry
 from ..mochi.config import PREVIEW, TINY
 from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
 from ..mochi.sampling.schedule import linear_quadratic
-from .host.checks import check_at_most, check_conditioning, check_latent, check_patches, check_sigmas, complaint
+from .host.checks import (
+    ABSENT,
+    check_at_most,
+    check_conditioning,
+    check_latent,
+    check_patches,
+    check_sigmas,
+    complaint,
+)
 from .host.sampling import empty_latent, sample
 
 CATEGORY = "Mochi"
 MAX_SIZE = 16384
 MAX_FRAMES = 6 * 2000 + 1
 MAX_STEPS = 1000
-# Tells an input that is not there from one that is linked, and so has no value yet when a prompt is checked.
-ABSENT = object()
 
 
 class Sigmas(io.ComfyNode):

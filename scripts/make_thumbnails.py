@@ -33,6 +33,16 @@ SHOWN = {
         "a cyan circle moves down on a brown background",
         "a red triangle travels to the right on a gray background",
     ],
+    "tiny_on_two_ranks": [
+        "a yellow circle slides left on a gray background",
+        "a magenta star moves down on a white background",
+        "a green triangle drifts upwards over a black background",
+        "a cyan square glides to the right on a brown background",
+    ],
+}
+TITLES = {
+    "mochi_text_to_video": [("Mochi 1", 84), ("text to video", 44), ("848 x 480, 163 frames", 32)],
+    "mochi_text_to_video_4_gpus": [("Mochi 1", 84), ("on 4 GPUs", 44), ("848 x 480, 163 frames", 32)],
 }
 
 
@@ -70,8 +80,8 @@ def title(lines: list[tuple[str, int]]) -> Image.Image:
 
 
 def main() -> None:
-    published = title([("Mochi 1", 84), ("text to video", 44), ("848 x 480, 163 frames", 32)])
-    published.save(WORKFLOWS / "mochi_text_to_video.jpg", quality=90)
+    for name, lines in TITLES.items():
+        title(lines).save(WORKFLOWS / f"{name}.jpg", quality=90)
     with tempfile.TemporaryDirectory() as folder:
         base = prepare_base(Path(folder))
         with ComfyServer(find_or_fetch_comfyui(), base) as server:

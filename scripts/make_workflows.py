@@ -29,11 +29,14 @@ def download(repository: str, file: str, directory: str) -> list[dict[str, str]]
     return [{"name": Path(file).name, "url": url, "directory": directory}]
 
 
-def loaders(t5: str, dit: str, vae: str) -> dict[str, Node]:
+def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, Node]:
+    """The three loaders. parallel: `gpus`, or a link from Mochi Parallel Settings."""
+    parallel = {"gpus": "1", **parallel}
+    vae_values = {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}
     return {
         "t5": Node("MochiLoadT5", {"file": t5, "dtype": "auto", "device": "default"}),
-        "dit": Node("MochiLoadDiT", {"file": dit, "dtype": "auto"}),
-        "vae": Node("MochiLoadVAE", {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}),
+        "dit": Node("MochiLoadDiT", {"file": dit, "dtype": "auto", **parallel}),
+        "vae": Node("MochiLoadVAE", {**vae_values, **parallel}),
     }
 
 
@@ -59,10 +62,10 @@ def save(fps: float, prefix: str, width: int, height: int) -> Node:
 def columns(note_title: str) -> list[Group]:
     return [
         Group(note_title, ["note"]),
-        Group("Models", ["t5", "dit", "vae"]),
+        Group("Models", ["parallel", "t5", "dit", "vae"]),
         Group("Prompts", ["positive", "negative"]),
         Group("Sampling", ["size", "sampler"]),
-        Group("Video", ["decode", "save"]),
+        Group("Video", ["decode", "save", "status"]),
     ]
 
 
@@ -108,6 +111,29 @@ samplers fit in between.
 KSampler with **euler** and **linear_quadratic** makes what Mochi Sampler makes with as many steps.
 """
 
+TWO_RANKS_NOTE = """## One video, two processes
+
+**gpus** is 2 in both loaders: two processes make the video together, each half of the work. On a machine without GPUs
+they run on the CPU, so that this can be tried anywhere.
+
+- The first prompt starts them, which takes some seconds; then they stay.
+- The sampler says what they do; **Mochi Group Status** shows them.
+- Cancel, LoRA, other samplers, "Unload models": all as with one.
+
+The latents are those of **tiny_text_to_video**, to the rounding.
+"""
+
+FOUR_GPUS_NOTE = """## Mochi 1 on 4 GPUs
+
+One video, made by 4 GPUs of this machine together. The files are those of **mochi_text_to_video**.
+
+- **Mochi Parallel Settings** is linked to both loaders, in place of their *gpus*. Write *all*, another number, or which
+  GPUs: *0,1,3*.
+- *guidance* and *ulysses* are best left on *auto*: two GPUs for the prompt, two for the negative prompt.
+- Cards with less than 32 GB: *weights* sharded, or offloaded.
+- The first prompt starts a process for each GPU and loads the weights; the next ones find them there.
+"""
+
 REPACKAGED = "Comfy-Org/mochi_preview_repackaged"
 
 
@@ -143,6 +169,29 @@ def mochi_text_to_video() -> Graph:
     return Graph("mochi_text_to_video", nodes, columns("Mochi 1"))
 
 
+def tiny_on_two_ranks() -> Graph:
+    graph = tiny_text_to_video()
+    graph.name, graph.groups = "tiny_on_two_ranks", columns("Two ranks")
+    graph.nodes |= loaders(TINY, TINY, TINY, gpus="2")
+    graph.nodes |= {"note": note(TWO_RANKS_NOTE, 400), "status": status()}
+    return graph
+
+
+def mochi_text_to_video_4_gpus() -> Graph:
+    graph, settings = mochi_text_to_video(), {"guidance": "auto", "ulysses": 0, "weights": "auto", "timeout": 600.0}
+    graph.name, graph.groups = "mochi_text_to_video_4_gpus", columns("Mochi 1 on 4 GPUs")
+    for name in ("dit", "vae"):
+        graph.nodes[name].inputs["parallel"] = Link("parallel")
+    graph.nodes["parallel"] = Node("MochiParallelSettings", {"gpus": "4", **settings})
+    graph.nodes |= {"note": note(FOUR_GPUS_NOTE, 420), "status": status()}
+    return graph
+
+
+def status() -> Node:
+    """Tells of the ranks when the video is there."""
+    return Node("MochiGroupStatus", {"after": Link("decode")}, width=400, height=180)
+
+
 def mixed_with_builtin_nodes() -> Graph:
     links = {"model": Link("dit"), "positive": Link("positive"), "negative": Link("negative")}
     values = {"seed": 1, "steps": 16, "cfg": 4.0, "sampler_name": "euler", "scheduler": "linear_quadratic"}
@@ -159,7 +208,13 @@ def mixed_with_builtin_nodes() -> Graph:
     return Graph("mixed_with_builtin_nodes", nodes, columns("Mix and match"))
 
 
-GRAPHS = (tiny_text_to_video, mochi_text_to_video, mixed_with_builtin_nodes)
+GRAPHS = (
+    tiny_text_to_video,
+    mochi_text_to_video,
+    mixed_with_builtin_nodes,
+    tiny_on_two_ranks,
+    mochi_text_to_video_4_gpus,
+)
 
 
 def main() -> None:

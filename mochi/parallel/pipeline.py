@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checkpoint.load import blueprint
 from ..config import ModelConfig
+from ..dit import AsymmDiT
 from ..errors import Cancelled
 from ..model_dir import ModelDir, find_model
 from ..pipeline import GenerateSettings, Pipeline, default_dtype
@@ -18,6 +20,7 @@ from .group import Event
 from .keeper import GroupKeeper
 from .remote import RemoteDiT, RemoteVAE, finish
 from .settings import ParallelSettings
+from .split import choose_split
 
 
 class ParallelPipeline(Pipeline):
@@ -81,18 +84,22 @@ def load_parallel_pipeline(
 ) -> ParallelPipeline:
     """As load_pipeline, over the devices of `settings`. on_event hears the ranks.
 
-    Raises CheckpointError on wrong files, MochiError on devices that are not there. The ranks start with the first use.
+    Raises CheckpointError on wrong files, MochiError on devices that are not there and splits that cannot be. The ranks
+    start with the first use.
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
     keeper = GroupKeeper(settings.devices(), settings.timeout)
+    degrees = (settings.guidance, settings.ulysses)
+    choose_split(len(keeper.devices), files.config.dit.num_heads, 2, *degrees)  # now rather than at the first step
     device = torch.device(keeper.devices[0])
     dtype = dtype or default_dtype(device)
-    weights = settings.weights_for(files.dit, dtype)
+    plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype)
+    weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
     return ParallelPipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, device=device),
         keeper,
-        RemoteDiT(keeper, files.dit, dtype, dtype, weights, (settings.guidance, settings.ulysses)),
+        RemoteDiT(keeper, files.dit, dtype, dtype, weights, degrees),
         RemoteVAE(keeper, files.decoder, None, dtype),
         dtype,
         on_event,

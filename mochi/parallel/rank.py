@@ -158,7 +158,7 @@ class Rank:
         self,
         name: str,
         z: Tensor,
-        sigma: Tensor,
+        sigma: Sequence[float],
         rows: Rows,
         texts: Texts,
         forget: Sequence[int],
@@ -170,11 +170,11 @@ class Rank:
         """
         dit = self._models[name]
         dit.prompts.read(texts, forget)
-        z, sigma = z.to(self.context.device), sigma.to(self.context.device)
+        z, levels = z.to(self.context.device), torch.tensor(sigma, device=self.context.device)
         parts = 2 if len(z) % 2 == 0 else 1
         size = len(z) // parts
         passes = [
-            Pass(z[i : i + size], sigma[i : i + size], dit.prompts.context(rows[i : i + size]))
+            Pass(z[i : i + size], levels[i : i + size], dit.prompts.context(rows[i : i + size]))
             for i in range(0, len(z), size)
         ]
         flows = dit.network.predict(passes, self._split(dit, parts, degrees))
@@ -186,9 +186,11 @@ class Rank:
         """VAE latents (B, 12, T, h, w): emits this rank's strip of the frames of each latent frame, about -1 to 1."""
         vae = self._models[name]
         strips = decode_strips(vae.decoder, z, self._strip_ranks)
-        for index, strip in enumerate(strips):
-            frame = f"latent frame {index + 1} of {z.shape[2]}"
-            self.context.emit(phase=frame, index=index, strip=strip.cpu(), memory=memory_used(self.context.device))
+        for index in range(z.shape[2]):
+            strip = next(strips, None)  # a rank without a strip comes along, to hear of a cancel with the others
+            if strip is not None:
+                frame = f"latent frame {index + 1} of {z.shape[2]}"
+                self.context.emit(phase=frame, index=index, strip=strip.cpu(), memory=memory_used(self.context.device))
             if self.context.cancelled():
                 raise Cancelled
 

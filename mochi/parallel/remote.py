@@ -176,7 +176,7 @@ class RemoteDiT(RemoteModel):
             doing="making a forward pass",
             name=self.name,
             z=z,
-            sigma=sigma,
+            sigma=sigma.tolist(),  # a tensor would cost a millisecond more
             rows=_rows(rows),
             **self._texts(rows),
             degrees=self.degrees,

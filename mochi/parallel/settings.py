@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from ..checkpoint.load import blueprint
 from ..config import DiTConfig
-from ..dit import AsymmDiT
 from ..errors import MochiError
 from .split import usable_ranks
 
@@ -30,6 +27,7 @@ class ParallelSettings:
     weights: each rank holds all of them ("replicated"), its share by FSDP2 ("sharded"), or that in the machine's
     memory ("offloaded"); "auto" is replicated where that fits well.
     timeout: seconds without a sign of life or of progress after which a rank has failed.
+    cpu: ranks on the CPU though there are GPUs.
 
     Raises MochiError, naming the setting, on values that cannot be.
     """
@@ -39,6 +37,7 @@ class ParallelSettings:
     ulysses: int = 0
     weights: str = "auto"
     timeout: float = TIMEOUT
+    cpu: bool = False
 
     def __post_init__(self) -> None:
         if self.guidance not in (0, 1, 2):
@@ -52,22 +51,20 @@ class ParallelSettings:
 
     @property
     def in_process(self) -> bool:
-        """Whether that is a single device, which needs no group."""
-        return self.gpus.strip() == "1" or len(self.devices()) == 1
+        """Whether that is the one device that this process uses anyway: no group is needed."""
+        return "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
 
-    def weights_for(self, path: str | Path, dtype: torch.dtype | None) -> str:
-        """How the ranks hold the weights of an AsymmDiT file: "replicated", "sharded" or "offloaded"."""
-        devices = self.devices()
-        if self.weights != "auto" or devices[0] == "cpu":
-            return "replicated" if self.weights == "auto" else self.weights
-        model, _ = blueprint(path, "dit", AsymmDiT, dtype)
-        size = sum(p.nbytes for p in model.parameters())
-        room = min(torch.cuda.get_device_properties(device).total_memory for device in devices)
+    def weights_for(self, size: int) -> str:
+        """How the ranks hold weights of `size` bytes: "replicated", "sharded" or "offloaded"."""
+        if self.weights != "auto":
+            return self.weights
+        gpus = [device for device in self.devices() if device != "cpu"]
+        room = min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf)
         return "replicated" if size <= ROOM_FOR_WEIGHTS * room else "sharded"
 
     def devices(self) -> tuple[str, ...]:
         """A device for each rank, such as ("cuda:0", "cuda:1"). Raises MochiError where there are too few."""
-        available = torch.cuda.device_count()
+        available = 0 if self.cpu else torch.cuda.device_count()
         numbers = _numbers(self.gpus, available)
         if not available:
             return ("cpu",) * len(numbers)

@@ -13,6 +13,8 @@ from ...mochi.errors import MochiError
 from ...mochi.geometry import PATCH, SPACE, nearest_length
 
 CHANNELS = 12
+# Tells an input that is not there from one that is linked, and so has no value yet when a prompt is checked.
+ABSENT = object()
 
 
 def complaint(check: Callable[..., Any], *arguments: Any) -> bool | str:

@@ -1,9 +1,10 @@
-"""The dtype widgets of the loaders."""
+"""The dtype widgets of the loaders, and the kind of device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import comfy.model_management as mm
 import torch
 
 from .checks import check_choice
@@ -20,3 +21,8 @@ def weight_dtype(name: str, default: Callable[[], torch.dtype]) -> torch.dtype:
     """The dtype that a widget names; `default` decides for "auto"."""
     check_choice("dtype", name, DTYPES)
     return DTYPES[name] or default()
+
+
+def runs_on_cpu() -> bool:
+    """Whether the host was told to leave GPUs alone, or has none."""
+    return mm.cpu_mode()

@@ -15,6 +15,7 @@ import comfy.supported_models_base
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
+from torch import Tensor
 
 from ...mochi.checkpoint import load_dit
 from ...mochi.checkpoint.file import WeightFile
@@ -24,7 +25,7 @@ from ...mochi.errors import MochiError
 from .checks import check_text
 from .dtypes import weight_dtype
 from .latents import latent_format
-from .network import HostDiT, TextCond
+from .network import HostDiT
 
 
 class _Config(comfy.supported_models_base.BASE):
@@ -44,22 +45,29 @@ class Mochi(comfy.model_base.GenmoMochi):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Called once a run for each conditioning; the work on the prompt that no step changes is done here."""
-        features, mask = kwargs.get("cross_attn"), kwargs.get("attention_mask")
-        check_text(features, self.diffusion_model.config.text_width)
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
-        if mask.shape != features.shape[:2]:
-            raise MochiError(
-                f"A conditioning has {features.shape[1]} tokens and a mask for {mask.shape[-1]}: it was put together "
-                "from several. Mochi reads one prompt of 256 tokens; use Conditioning Combine or one longer prompt."
-            )
+        features, mask = self.prompt(**kwargs)
         conds = super().extra_conds(**{**kwargs, "attention_mask": mask})
         # Weights that a hook changes from step to step, or that are trained, change the text with them.
         if kwargs.get("hooks") is None and not torch.is_grad_enabled():
             device = kwargs["device"]
             features = features.to(device, self.manual_cast_dtype or self.get_dtype())
-            conds["text"] = TextCond(self.diffusion_model.encode_text(features, mask.to(device).bool()))
+            conds["text"] = self.diffusion_model.text_cond(features, mask.to(device))
         return conds
+
+    def prompt(
+        self, cross_attn: Tensor | None = None, attention_mask: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        """T5 features (b, L, text width) and mask (b, L) of a conditioning. Raises MochiError where they do not fit."""
+        check_text(cross_attn, self.diffusion_model.config.text_width)
+        if attention_mask is None:
+            return cross_attn, torch.ones(cross_attn.shape[:2], dtype=torch.int64, device=cross_attn.device)
+        if attention_mask.shape != cross_attn.shape[:2]:
+            raise MochiError(
+                f"A conditioning has {cross_attn.shape[1]} tokens and a mask for {attention_mask.shape[-1]}: it was "
+                "put together from several. Mochi reads one prompt of 256 tokens; use Conditioning Combine or one "
+                "longer prompt."
+            )
+        return cross_attn, attention_mask
 
 
 def load_model(path: Path, dtype: str = "auto") -> ModelPatcher:
@@ -67,22 +75,26 @@ def load_model(path: Path, dtype: str = "auto") -> ModelPatcher:
 
     Raises CheckpointError for anything that is not a whole AsymmDiT.
     """
-    sizes = read_config(path, "dit")
-    load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    supported = _Config.supported_inference_dtypes
-    weights = weight_dtype(dtype, lambda: _default_dtype(path, supported))
-
-    config = _Config({"image_model": "mochi_preview"})
-    config.latent_format = latent_format(sizes)
-    config.memory_usage_factor = memory_factor(sizes)
-    config.set_inference_dtype(weights, mm.unet_manual_cast(weights, load_device, supported))
 
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
         return load_dit(path, dtype, device, operations, network=HostDiT)
 
-    patcher = ModelPatcher(Mochi(config, network, offload_device), load_device, offload_device)
+    model = Mochi(model_config(path, dtype), network, mm.unet_offload_device())
+    patcher = ModelPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
     patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher
+
+
+def model_config(path: Path, dtype: str) -> _Config:
+    """What ComfyUI wants to know of the model in a file: latent format, dtypes, memory."""
+    sizes = read_config(path, "dit")
+    supported = _Config.supported_inference_dtypes
+    weights = weight_dtype(dtype, lambda: _default_dtype(path, supported))
+    config = _Config({"image_model": "mochi_preview"})
+    config.latent_format = latent_format(sizes)
+    config.memory_usage_factor = memory_factor(sizes)
+    config.set_inference_dtype(weights, mm.unet_manual_cast(weights, mm.get_torch_device(), supported))
+    return config
 
 
 def _forget_run(patcher: ModelPatcher) -> None:

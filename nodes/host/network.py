@@ -46,8 +46,8 @@ class HostDiT(AsymmDiT):
     ) -> Tensor:
         """x (B, 12, T, H, W) at sigma = timestep (B,) -> `noise - x0`, the same shape.
 
-        text: the prompts, ready for all steps; without it they are made from context (B, L, text width) and
-        attention_mask (B, L).
+        text: the prompts, as `text_cond` made them for all steps; without it they are made from context
+        (B, L, text width) and attention_mask (B, L).
         """
         options = transformer_options or {}
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
@@ -64,19 +64,25 @@ class HostDiT(AsymmDiT):
         options: dict[str, Any],
     ) -> Tensor:
         if text is None:
-            text = self.encode_text(context, attention_mask.bool())
+            text = self.text_cond(context, attention_mask).cond
         height, width = x.shape[-2:]
         # An area of a conditioning can have odd sides.
         p = self.config.patch_size
         x = comfy.ldm.common_dit.pad_to_patch_size(x, (1, p, p))
+        return -self._flow(x, sigma, text, options)[..., :height, :width]
+
+    def text_cond(self, features: Tensor, mask: Tensor) -> TextCond:
+        """What is made of a prompt, T5 features (b, L, text width) and mask (b, L), once for all steps of a run."""
+        return TextCond(self.encode_text(features, mask.bool()))
+
+    def _flow(self, x: Tensor, sigma: Tensor, text: TextContext, options: dict[str, Any]) -> Tensor:
+        """`z_0 - eps` for x (B, 12, T, H, W) with even sides, and the prompts that `text_cond` made."""
         rotary = self._rotary_of(x)
         replacements = options.get("patches_replace", {}).get("dit")
-        if replacements:
-            with self.blocks.replaced(replacements, options):
-                flow = super().forward(x, sigma, text, rotary)
-        else:
-            flow = super().forward(x, sigma, text, rotary)
-        return -flow[..., :height, :width]
+        if not replacements:
+            return super().forward(x, sigma, text, rotary)
+        with self.blocks.replaced(replacements, options):
+            return super().forward(x, sigma, text, rotary)
 
     @torch.compiler.disable  # a table that comes and goes would make it compile again
     def _rotary_of(self, x: Tensor) -> RotaryTable:

@@ -1,4 +1,4 @@
-"""The progress bar of the node that runs now, and its cancel button."""
+"""The progress bar and the text of the node that runs now, and its cancel button."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import comfy.model_management as mm
 import comfy.utils
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
 
 Item = TypeVar("Item")
 
@@ -18,3 +20,10 @@ def steps(items: Iterable[Item], total: int) -> Iterator[Item]:
         mm.throw_exception_if_processing_interrupted()
         yield item
         bar.update(1)
+
+
+def show_text(text: str) -> None:
+    """Show a line of text in the node that runs, if one does."""
+    node = get_executing_context()
+    if node is not None:
+        PromptServer.instance.send_progress_text(text, node.node_id)

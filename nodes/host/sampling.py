@@ -19,6 +19,7 @@ from ...mochi.errors import MochiError
 from ...mochi.geometry import latent_shape
 from ...mochi.sampling import Denoised
 from ...mochi.sampling import sample as euler
+from .whole_run import can_run_whole, run_whole
 
 Latent = dict[str, Any]
 PREVIEW_SIZE = 512
@@ -93,6 +94,8 @@ def _euler_of(guider: ScheduledGuider) -> Callable[..., Tensor]:
                 callback({"i": done.step - 1, "x": done.latents, "denoised": done.estimate})
 
         with tqdm(total=len(sigmas) - 1, disable=disable) as console:
+            if can_run_whole(guider, **extra_args):
+                return run_whole(guider, noise, sigmas.tolist(), report)
             return euler(predict, noise, sigmas.tolist(), report)
 
     return run

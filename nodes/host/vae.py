@@ -45,21 +45,23 @@ class AsymmVAE(nn.Module):
 
 
 class MochiVAE(comfy.sd.VAE):
-    """A VAE made of our networks; sizes and memory estimates tell the host how to tile and what to unload."""
+    """A VAE made of our networks; sizes and memory estimates tell the host how to tile and what to unload.
 
-    def __init__(self, model: AsymmVAE, dtype: torch.dtype, device: torch.device, offload_device: torch.device):
+    patcher: of an AsymmVAE. ranks: how many devices share the work.
+    """
+
+    def __init__(self, patcher: ModelPatcher, dtype: torch.dtype, ranks: int = 1):
         with _without_warning("No VAE weights detected"):
             super().__init__(sd={})  # sets the host's defaults and stops, since there is nothing to load
-        self.first_stage_model = model.eval()
+        self.first_stage_model = patcher.model.eval()
         self.latent_channels, self.latent_dim = 12, 3
         self.upscale_ratio = (lambda t: max(0, t * TIME - TIME + 1), SPACE, SPACE)
         self.upscale_index_formula = (TIME, SPACE, SPACE)
         self.downscale_ratio = (lambda f: max(0, (f + TIME - 1) // TIME), SPACE, SPACE)
         self.downscale_index_formula = (TIME, SPACE, SPACE)
-        self.memory_used_decode = self._memory_used_decode
-        self.memory_used_encode = self._memory_used_encode
-        self.device, self.vae_dtype, self.output_device = device, dtype, mm.intermediate_device()
-        self.patcher = ModelPatcher(model, load_device=device, offload_device=offload_device)
+        del self.memory_used_decode, self.memory_used_encode  # ours are methods
+        self.device, self.vae_dtype, self.output_device = patcher.load_device, dtype, mm.intermediate_device()
+        self.patcher, self._ranks = patcher, ranks
         self.model_size()
 
     def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
@@ -92,16 +94,17 @@ class MochiVAE(comfy.sd.VAE):
                 "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
             )
 
-    def _memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+    def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
         # The layers see the frames of one latent frame at a time; the video itself is there twice, to be joined.
         frame = shape[3] * shape[4] * SPACE * SPACE
         layers = DECODE_VALUES * self.first_stage_model.decoder.config.base * TIME * frame
         video = 2 * 3 * shape[2] * TIME * frame
-        return (layers + video) * mm.dtype_size(dtype)
+        return (layers + video) * mm.dtype_size(dtype) / self._ranks
 
-    def _memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+    def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
         pixels = max(shape[2], TIME + 1) * shape[3] * shape[4]
-        return ENCODE_VALUES * self.first_stage_model.encoder.config.base * pixels * mm.dtype_size(dtype)
+        values = ENCODE_VALUES * self.first_stage_model.encoder.config.base * pixels
+        return values * mm.dtype_size(dtype) / self._ranks
 
 
 def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") -> MochiVAE:
@@ -110,15 +113,26 @@ def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") 
     Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
     """
     device, offload_device = mm.vae_device(), mm.vae_offload_device()
-    weights = weight_dtype(dtype, lambda: mm.vae_dtype(device, [torch.bfloat16, torch.float16, torch.float32]))
+    weights = vae_dtype(dtype)
     options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
+    decoder_path, encoder_path = vae_parts(path, encoder_path)
+    decoder = None if decoder_path is None else load_decoder(decoder_path, **options)
+    encoder = None if encoder_path is None else load_encoder(encoder_path, **options)
+    return MochiVAE(ModelPatcher(AsymmVAE(decoder, encoder), device, offload_device), weights)
+
+
+def vae_dtype(name: str) -> torch.dtype:
+    """The dtype of the widget; the host's choice for "auto"."""
+    return weight_dtype(name, lambda: mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32]))
+
+
+def vae_parts(path: Path, encoder_path: Path | None) -> tuple[Path | None, Path | None]:
+    """The files of the decoder and of the encoder, None where there is none, from one file or two."""
     parts = contains(path)
-    # A decoder is the rule; a file with neither fails there, saying what it is.
-    decoder = load_decoder(path, **options) if parts != {"encoder"} else None
     if encoder_path is None and "encoder" in parts:
         encoder_path = path
-    encoder = load_encoder(encoder_path, **options) if encoder_path is not None else None
-    return MochiVAE(AsymmVAE(decoder, encoder), weights, device, offload_device)
+    # A decoder is the rule; a file with neither fails there, saying what it is.
+    return (path if parts != {"encoder"} else None), encoder_path
 
 
 @contextmanager

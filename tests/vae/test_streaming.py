@@ -38,3 +38,16 @@ def test_memory_between_chunks_does_not_grow():
         stream.started = True
         sizes.append(sum(tail.untyped_storage().nbytes() for tail in stream.tails.values()))
     assert len(set(sizes)) == 1
+
+
+@torch.inference_mode()
+def test_nothing_is_kept_for_a_chunk_that_does_not_come():
+    z, whole, pieces = torch.randn(1, 12, 3, 2, 2), Stream.whole(), Stream()
+    DECODER(z, whole)
+    assert not whole.tails
+    DECODER(z[:, :, :1], pieces)
+    pieces.started = True
+    assert pieces.tails
+    pieces.ends = True
+    DECODER(z[:, :, 1:], pieces)
+    assert not pieces.tails

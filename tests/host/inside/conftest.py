@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,3 +149,75 @@ def small(pack: Pack) -> Any:
 def model(call: Callable[..., tuple], small: Any) -> Any:
     """The MODEL of the small random AsymmDiT."""
     return call("MochiLoadDiT", file=small.dit, dtype="auto")[0]
+
+
+@pytest.fixture(scope="session")
+def groups(pack: Pack) -> Iterator[Any]:
+    """The owner of the ranks in this process."""
+    groups = pack.module("nodes.host.group").groups
+    yield groups
+    if groups.running is not None:
+        groups.running.close()
+
+
+@pytest.fixture(scope="module")
+def remote(call: Callable[..., tuple], small: Any, groups: Any) -> Any:
+    """The same MODEL over two ranks."""
+    import torch
+
+    if torch.cuda.device_count() == 1:
+        pytest.skip("two ranks need no GPU, or two")
+    return call("MochiLoadDiT", file=small.dit, dtype="auto", gpus="2")[0]
+
+
+@pytest.fixture(scope="module")
+def encode(call: Callable[..., tuple], small: Any) -> Callable[[str], list]:
+    """CONDITIONING of a prompt."""
+    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
+    return lambda prompt: call("MochiTextEncode", clip=clip, prompt=prompt)[0]
+
+
+@pytest.fixture(scope="module")
+def k_sampler(call: Callable[..., tuple], encode: Callable[[str], list]) -> Callable[..., Any]:
+    """Latents of ComfyUI's KSampler. On a remote model each step is a request."""
+
+    def run(model, positive="a red circle", negative="", batch=1, latent=None):
+        positive, negative = (encode(p) if isinstance(p, str) else p for p in (positive, negative))
+        if latent is None:
+            (latent,) = call("EmptyMochiLatentVideo", width=64, height=48, length=7, batch_size=batch)
+        values = {"seed": 3, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "linear_quadratic"}
+        values |= {"positive": positive, "negative": negative, "latent_image": latent, "denoise": 1.0}
+        return call("KSampler", model=model, **values)[0]["samples"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def mochi_sampler(call: Callable[..., tuple], encode: Callable[[str], list]) -> Callable[..., Any]:
+    """Latents of our sampler. On a remote model a run is a request."""
+
+    def run(model, positive="a red circle", negative="", batch=1, **inputs):
+        positive, negative = (encode(p) if isinstance(p, str) else p for p in (positive, negative))
+        values = {
+            "seed": 3,
+            "steps": 3,
+            "cfg": 3.0,
+            "width": 64,
+            "height": 48,
+            "frames": 7,
+            "batch_size": batch,
+            **inputs,
+        }
+        return call("MochiSampler", model=model, positive=positive, negative=negative, **values)[0]["samples"]
+
+    return run
+
+
+@pytest.fixture
+def requests(groups: Any, remote: Any, k_sampler: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the requests that the ranks get."""
+    k_sampler(remote)  # so that the group runs
+    group, made = groups.running.use(), []
+    stream = group.stream
+    monkeypatch.setattr(group, "stream", lambda method, /, **values: made.append(method) or stream(method, **values))
+    return made

@@ -43,6 +43,8 @@ def test_sockets_are_standard_types(schemas):
         "MochiVAEDecode": ["IMAGE"],
         "MochiVAEEncode": ["LATENT"],
         "MochiSaveVideo": [],
+        "MochiParallelSettings": ["MOCHI_PARALLEL"],
+        "MochiGroupStatus": ["STRING"],
     }
 
 

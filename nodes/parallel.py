@@ -1,0 +1,155 @@
+"""How one generation is spread over GPUs, and what the processes that do it are up to."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..mochi.parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
+from .host.checks import ABSENT, check_choice, complaint
+from .host.dtypes import runs_on_cpu
+from .host.group import groups
+from .host.progress import show_text
+
+CATEGORY = "Mochi"
+MAX_GPUS = 16
+AUTO = "auto"
+
+MochiParallel = io.Custom("MOCHI_PARALLEL")
+
+
+class Parallel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MochiParallelSettings",
+            display_name="Mochi Parallel Settings",
+            category=CATEGORY,
+            description="Which GPUs make one video together, and how the work is split. For the `parallel` input of "
+            "the loaders; link it to all of them, and they share one group of processes.",
+            inputs=[
+                io.String.Input(
+                    "gpus",
+                    default="all",
+                    tooltip="all, how many (4), or which, counted from 0 (0,1,3). Without any GPU a number is that of "
+                    "processes on the CPU.",
+                ),
+                io.Combo.Input(
+                    "guidance",
+                    options=[AUTO, "1", "2"],
+                    default=AUTO,
+                    tooltip="2: one half of the GPUs computes with the prompt, the other one with the negative prompt, "
+                    "which sends the least. auto: 2 where the number of GPUs is even and cfg is not 1.",
+                ),
+                io.Int.Input(
+                    "ulysses",
+                    default=0,
+                    min=0,
+                    max=MAX_GPUS,
+                    tooltip="How many GPUs share one forward pass; must divide the model's 24 heads, and times "
+                    "guidance be the number of GPUs. 0: what is left.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=list(WEIGHTS),
+                    default=AUTO,
+                    tooltip="replicated: every GPU holds all weights (20 GB), the fastest. sharded: each holds its "
+                    "part (FSDP2). offloaded: its part in the machine's memory, for small cards. auto: replicated "
+                    "where there is room.",
+                ),
+                io.Float.Input(
+                    "timeout",
+                    default=TIMEOUT,
+                    min=1.0,
+                    max=86400.0,
+                    step=10.0,
+                    tooltip="Seconds without progress after which a process counts as hanging, and the prompt ends "
+                    "with an error.",
+                ),
+            ],
+            outputs=[
+                MochiParallel.Output(display_name="parallel", tooltip="For the loaders of AsymmDiT and AsymmVAE.")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> bool | str:
+        return complaint(_check, gpus, guidance, ulysses, weights, timeout)
+
+    @classmethod
+    def execute(cls, gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> io.NodeOutput:
+        return io.NodeOutput(_settings(gpus, guidance, ulysses, weights, timeout))
+
+
+class GroupStatus(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MochiGroupStatus",
+            display_name="Mochi Group Status",
+            category=CATEGORY,
+            description="Shows the processes that share a generation now: devices, process ids, memory, loaded models "
+            "and how their work is split.",
+            inputs=[
+                io.AnyType.Input(
+                    "after",
+                    optional=True,
+                    tooltip="Anything, such as the LATENT of a sampler: the status is read once it is there.",
+                )
+            ],
+            outputs=[io.String.Output(display_name="status", tooltip="The text that the node shows.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> float:
+        return time.monotonic()  # never the same, so that the present is told
+
+    @classmethod
+    def execute(cls, after: Any = None) -> io.NodeOutput:
+        text = groups.status()
+        show_text(text)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def parallel_inputs() -> list[io.Input]:
+    """Of a loader: how many GPUs share the work of its model."""
+    return [
+        io.Combo.Input(
+            "gpus",
+            optional=True,
+            options=[*map(str, range(1, MAX_GPUS + 1)), "all"],
+            default="1",
+            tooltip="How many GPUs share the work. 1: the model runs in ComfyUI's own process. More: a process for "
+            "each GPU, which stays for the next prompt. Without any GPU they are processes on the CPU, to try it.",
+        ),
+        MochiParallel.Input(
+            "parallel",
+            optional=True,
+            tooltip="From Mochi Parallel Settings: which GPUs, and how the work is split; instead of `gpus`.",
+        ),
+    ]
+
+
+def parallel_settings(gpus: str, parallel: ParallelSettings | None) -> ParallelSettings:
+    """What a loader's inputs say."""
+    return ParallelSettings(gpus=gpus, cpu=runs_on_cpu()) if parallel is None else parallel
+
+
+def check_gpus(gpus: str, parallel: object) -> bool | str:
+    """For a loader's validate_inputs: whether there are so many GPUs. Not looked at where `parallel` is linked."""
+    if gpus is None or parallel is not ABSENT:
+        return True
+    return complaint(lambda: parallel_settings(gpus, None).devices())
+
+
+def _settings(gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> ParallelSettings:
+    check_choice("guidance", guidance, (AUTO, "1", "2"))
+    degree = 0 if guidance == AUTO else int(guidance)
+    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu())
+
+
+def _check(*widgets: Any) -> None:
+    _settings(*widgets).devices()

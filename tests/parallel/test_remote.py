@@ -1,0 +1,204 @@
+"""Models that live in a group: whole runs, prompts, frames, loading and unloading, many requests in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mochi.checkpoint import load_decoder, load_encoder
+from mochi.config import TINY_WEIGHTS
+from mochi.errors import Cancelled, MochiError
+from mochi.parallel.keeper import GroupKeeper
+from mochi.parallel.remote import RemoteDiT, RemoteVAE, finish
+from mochi.sampling import guided, linear_quadratic, sample
+from tests.golden import relative_error
+from tests.parallel.dit_cases import NETWORK
+from tests.parallel.dit_groups import weight_file
+from tests.parallel.helpers import tiny_dit, tiny_vae
+
+checkpoint = weight_file()
+WIDTH = NETWORK.config.text_width
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def keeper(request) -> Iterator[GroupKeeper]:
+    keeper = GroupKeeper(["cpu"] * request.param, timeout=120.0, threads=1)
+    yield keeper
+    keeper.close()
+
+
+@pytest.fixture(scope="module", params=["replicated", "sharded"])
+def dit(request, keeper, checkpoint) -> RemoteDiT:
+    return RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, request.param)
+
+
+def prompts(lengths: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.randn(len(lengths), 256, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return features, torch.arange(256) < torch.tensor(lengths)[:, None]
+
+
+@torch.inference_mode()
+def on_one_device(noise, sigmas, cfg, positive, negative) -> torch.Tensor:
+    cond, uncond = NETWORK.encode_text(*positive), NETWORK.encode_text(*negative)
+    predict = guided(lambda z, s: NETWORK(z, s, cond), lambda z, s: NETWORK(z, s, uncond), cfg)
+    return sample(predict, noise, sigmas)
+
+
+@given(
+    size=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+    lengths=st.lists(st.sampled_from([0, 1, 17, 256]), min_size=2, max_size=2),
+    batch=st.integers(1, 2),
+    cfg=st.lists(st.sampled_from([1.0, 1.5, 4.0]), min_size=3, max_size=3),
+)
+@settings(max_examples=6)
+def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg):
+    noise = torch.randn(batch, 12, size[0], 2 * size[1], 2 * size[2], generator=torch.Generator().manual_seed(1))
+    sigmas = linear_quadratic(3)
+    positive, negative = prompts([lengths[0]] * batch, 2), prompts([lengths[1]] * batch, 3)
+    texts = dit.text(*positive), dit.text(*negative)
+    rows = [[(text, row) for row in range(batch)] for text in texts]
+    told = []
+    run = finish(dit.sample(noise, sigmas, cfg, *rows), lambda event: told.append(event))
+    expected = on_one_device(noise, sigmas, cfg, positive, negative)
+    assert relative_error(run, expected) <= 1e-6
+    steps = [event.payload for event in told if "latents" in event.payload]
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert torch.equal(steps[-1]["latents"], run)
+    assert {event.rank for event in told if "memory" in event.payload} == set(range(dit.keeper.use().size))
+
+
+def test_prompts_of_a_batch_can_come_from_several_texts(dit):
+    z, sigma = torch.randn(3, 12, 2, 4, 6), torch.tensor([0.9, 0.5, 0.2])
+    first, second = prompts([17, 0], 4), prompts([256], 5)
+    texts = dit.text(*first), dit.text(*second)
+    rows = [(texts[1], 0), (texts[0], 1), (texts[0], 0)]
+    result = finish(dit.forward(z, sigma, rows))
+    with torch.inference_mode():
+        for i, (features, mask) in enumerate([(second, 0), (first, 1), (first, 0)]):
+            row = slice(mask, mask + 1)
+            alone = NETWORK(z[i : i + 1], sigma[i : i + 1], NETWORK.encode_text(features[0][row], features[1][row]))
+            assert relative_error(result[i : i + 1], alone) <= 1e-6
+
+
+def test_patches_change_the_run_without_loading_again(dit):
+    noise, text = torch.randn(1, 12, 1, 4, 4), dit.text(*prompts([5], 6))
+
+    def run() -> torch.Tensor:
+        return finish(dit.forward(noise, torch.ones(1), [(text, 0)]))
+
+    plain = run()
+    loads = dit.loads
+    up, down = torch.randn(NETWORK.config.hidden_x, 2), torch.randn(2, NETWORK.config.text_width)
+    for scale in (0.5, 1.0):
+        patch = {"kind": "lora", "up": up, "down": down, "scale": scale, "strength_model": 1.0}
+        # What a prompt becomes is patched too, so it must be read again.
+        finish(dit.patch(("key", scale), {"t5_y_embedder.to_out.weight": [patch]}))
+        assert relative_error(run(), plain) > 1e-3
+    finish(dit.patch(None, {}))
+    assert torch.equal(run(), plain)
+    assert dit.loads == loads
+
+
+@pytest.mark.parametrize("size", [(4, 6), (1, 1)], ids=["a strip for each rank", "fewer strips than ranks"])
+def test_frames_are_those_of_one_device(keeper, size):
+    vae = tiny_vae(keeper)
+    z = torch.randn(1, 12, 3, *size)
+    parts = []
+    finish(vae.decode(z), lambda event: parts.append(event.payload["frames"]) if "frames" in event.payload else None)
+    decoder = load_decoder(TINY_WEIGHTS / "decoder.safetensors", torch.float32)
+    encoder = load_encoder(TINY_WEIGHTS / "encoder.safetensors", torch.float32)
+    with torch.inference_mode():
+        expected = list(decoder.stream(z))
+        assert [part.shape for part in parts] == [part.shape for part in expected]
+        assert relative_error(torch.cat(parts, dim=2), torch.cat(expected, dim=2)) <= 1e-6
+        video = expected[0].clamp(-1, 1)
+        assert relative_error(finish(vae.encode(video)), encoder(video).mean) <= 1e-6
+
+
+def test_a_cancelled_run_leaves_everything_loaded(dit):
+    text = dit.text(*prompts([5], 7))
+    finish(dit.load())
+    group, loads = dit.keeper.use(), dit.loads
+    run = dit.sample(torch.randn(1, 12, 2, 8, 8), linear_quadratic(500), [4.0] * 500, [(text, 0)], [(text, 0)])
+
+    def stop(event) -> None:
+        if event.payload.get("step") == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        finish(run, stop)
+    finish(dit.forward(torch.zeros(1, 12, 1, 2, 2), torch.ones(1), [(text, 0)]))
+    assert dit.keeper.use() is group and dit.loads == loads
+
+
+def test_loading_can_be_cancelled(keeper):
+    dit = tiny_dit(keeper)
+
+    def stop(event) -> None:
+        if event.payload.get("tensor") == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        finish(dit.load(), stop)
+    assert not dit.loaded
+    finish(dit.load())
+    assert dit.loaded and dit.loads == 1
+
+
+def test_a_wrong_file_is_refused_and_the_group_stays(keeper):
+    group = keeper.use()
+    with pytest.raises(MochiError, match="not a"):
+        finish(RemoteDiT(keeper, TINY_WEIGHTS / "decoder.safetensors", torch.float32, torch.float32).load())
+    with pytest.raises(MochiError, match="no such file"):
+        finish(RemoteVAE(keeper, TINY_WEIGHTS / "nothing", None, torch.float32).load())
+    assert keeper.use() is group
+
+
+def test_a_model_that_nobody_has_is_unloaded(keeper):
+    kept, dropped = tiny_dit(keeper), tiny_dit(keeper)
+    finish(kept.load())
+    finish(dropped.load())
+    name = dropped.name
+    assert name in keeper.use().run("status")[0]["models"]
+    del dropped
+    finish(kept.load())  # the next use of the group
+    assert name not in keeper.use().run("status")[0]["models"]
+    kept.unload()
+    assert kept.name not in keeper.use().run("status")[1]["models"]
+    finish(kept.load())
+    assert kept.loads == 2
+
+
+def test_many_runs_in_a_row_take_no_more_memory(checkpoint):
+    """Of the owner and of each rank, over 50 prompts, each with a text, previews, a result and frames."""
+    from mochi.parallel.memory import give_back, memory_used
+
+    keeper = GroupKeeper(["cpu"] * 2, timeout=120.0, threads=1)
+    dit, vae = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32), tiny_vae(keeper)
+    here = torch.device("cpu")
+
+    def prompt(seed: int) -> None:
+        positive, negative = dit.text(*prompts([40], seed)), dit.text(*prompts([0], seed))
+        noise = torch.randn(1, 12, 5, 16, 16)
+        finish(dit.sample(noise, linear_quadratic(3), [4.0] * 3, [(positive, 0)], [(negative, 0)]))
+        finish(vae.decode(torch.randn(1, 12, 2, 8, 8)))
+
+    def memory() -> list[int]:
+        give_back(here)
+        return [memory_used(here), *keeper.use().run("unload", names=[])]
+
+    try:
+        for seed in range(10):
+            prompt(seed)
+        before = memory()
+        for seed in range(10, 60):
+            prompt(seed)
+        after = memory()
+    finally:
+        keeper.close()
+    grown = [now / then - 1 for now, then in zip(after, before, strict=True)]
+    assert max(grown) <= 0.02, grown

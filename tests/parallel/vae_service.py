@@ -1,0 +1,36 @@
+"""What the tests of the VAE ask of a rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mochi.config import DecoderConfig, EncoderConfig
+from mochi.parallel.vae import StripRanks, decode_strips, encode_strip
+from mochi.parallel.worker import Context
+from mochi.vae import Decoder, Encoder
+
+
+class StripService:
+    """A decoder and an encoder on this rank."""
+
+    def __init__(self, context: Context):
+        self.ranks = StripRanks()
+
+    def load(
+        self,
+        decoder: DecoderConfig,
+        encoder: EncoderConfig,
+        decoder_weights: dict[str, Tensor],
+        encoder_weights: dict[str, Tensor],
+        dtype: torch.dtype,
+    ) -> None:
+        self.decoder, self.encoder = Decoder(decoder, dtype=dtype), Encoder(encoder, dtype=dtype)
+        self.decoder.load_state_dict(decoder_weights)
+        self.encoder.load_state_dict(encoder_weights)
+
+    def decode(self, z: Tensor, chunk: int = 1) -> list[Tensor]:
+        return list(decode_strips(self.decoder, z, self.ranks, chunk))
+
+    def encode(self, video: Tensor) -> Tensor | None:
+        return encode_strip(self.encoder, video, self.ranks)
