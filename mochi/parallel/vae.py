@@ -10,18 +10,22 @@ All ranks call these functions together, with the same picture, under `torch.inf
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import MochiError
 from ..vae import Borders, Decoder, Encoder
 
 ROWS, COLUMNS = 3, 4
+
+Arriving = Callable[[], tuple[Tensor | None, list[Tensor]]]
+"""Statistics of whole frames, if they were asked for, and the neighbours' borders: waits for them."""
 
 
 class Strips(NamedTuple):
@@ -87,48 +91,76 @@ class StripBorders(Borders):
     """Surroundings in space of one strip: the strips of its neighbours, and the edge of the picture elsewhere."""
 
     def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
-        self.axis, self.group, self.ranks = strips.axis, group, strips.ranks
+        self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
         self.shares = [size / sum(strips.sizes) for size in strips.sizes]
-        # Which end of the strip a neighbour is at: 0 the first row or column, -1 the last.
-        self.neighbours = {end: r for end, r in ((0, rank - 1), (-1, rank + 1)) if 0 <= r < strips.ranks}
+        # The neighbours in order, and the end of this strip where each is: True the first row or column.
+        self.ends = {r: first for r, first in ((rank - 1, True), (rank + 1, False)) if 0 <= r < strips.ranks}
 
     def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
-        width = rows if self.axis == ROWS else columns
-        if not width:
+        if not self._width(rows, columns):
             return super().pad(x, time, rows, columns)
-        arriving, requests = self._exchange(x, width)
-        padded = super().pad(x, time, rows, columns)  # while the borders travel
-        for request in requests:
-            request.wait()
-        along = (0, columns) if self.axis == ROWS else (rows, 0)
-        for end, border in arriving.items():
-            _end(padded, self.axis, end, width).copy_(super().pad(border, time, *along))
-        return padded
-
-    def _exchange(self, x: Tensor, width: int) -> tuple[dict[int, Tensor], list[dist.Work]]:
-        """Start to send x's borders to the neighbours and to receive theirs."""
-        arriving, operations = {}, []
-        for end, neighbour in self.neighbours.items():
-            leaving = _end(x, self.axis, end, width).movedim(1, -1).contiguous()
-            buffer = torch.empty_like(leaving)
-            arriving[end] = buffer.movedim(-1, 1)
-            operations += [
-                dist.P2POp(dist.isend, leaving, neighbour, self.group),
-                dist.P2POp(dist.irecv, buffer, neighbour, self.group),
-            ]
-        return arriving, dist.batch_isend_irecv(operations)
+        return self._padded(x, time, rows, columns, self._exchange(None, x, rows, columns))[0]
 
     def norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        statistics = strip_statistics(x, norm.num_groups)
-        gathered = [torch.empty_like(statistics) for _ in range(self.ranks)]
-        dist.all_gather(gathered, statistics, self.group)
+        statistics, _ = self._exchange(strip_statistics(x, norm.num_groups), x, 0, 0)()
+        return normalised(norm, x, statistics)
+
+    def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        """As in Borders. Borders travel with the statistics, before the norm, which who receives them applies."""
+        arrive = self._exchange(strip_statistics(x, norm.num_groups), x, rows, columns)
+        padded, statistics = self._padded(x, time, rows, columns, arrive)
+        frames = padded[:, :, time:]
+        F.silu(normalised(norm, frames, statistics, out=frames), inplace=True)
+        padded[:, :, :time] = frames[:, :, :1]
+        return padded
+
+    def _padded(self, x: Tensor, time: int, rows: int, columns: int, arrive: Arriving) -> tuple[Tensor, Tensor | None]:
+        """x with its neighbours' borders, and the statistics that came along."""
+        padded = super().pad(x, time, rows, columns)  # while they travel
+        statistics, borders = arrive()
+        width, across = self._width(rows, columns), (0, columns) if self.axis == ROWS else (rows, 0)
+        for first, border in zip(self.ends.values(), borders):
+            _end(padded, self.axis, first, width).copy_(super().pad(border, time, *across))
+        return padded, statistics
+
+    def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Arriving:
+        """Start to send statistics to all and the ends of x to the neighbours, in one message for each.
+
+        All-to-all rather than send and receive, and one rather than two: what counts is how often ranks meet.
+        """
+        width = self._width(rows, columns)
+        news = x.new_empty(0) if statistics is None else statistics.view(x.dtype).flatten()
+        borders = {r: _end(x, self.axis, first, width).movedim(1, -1) for r, first in self.ends.items() if width}
+        message = {r: [news, borders[r].flatten()] if r in borders else [news] for r in range(self.ranks)}
+        message[self.rank] = []
+        sizes = [sum(part.numel() for part in message[r]) for r in range(self.ranks)]
+        leaving = torch.cat([part for r in range(self.ranks) for part in message[r]])
+        arriving = torch.empty_like(leaving)
+        work = dist.all_to_all_single(arriving, leaving, sizes, sizes, group=self.group, async_op=True)
+
+        def arrive() -> tuple[Tensor | None, list[Tensor]]:
+            work.wait()
+            messages = arriving.split(sizes)
+            theirs = [messages[r][news.numel() :].view(borders[r].shape).movedim(-1, 1) for r in borders]
+            if statistics is None:
+                return None, theirs
+            parts = [news if r == self.rank else messages[r][: news.numel()] for r in range(self.ranks)]
+            return self._whole(torch.stack(parts).view(statistics.dtype).view(-1, *statistics.shape)), theirs
+
+        return arrive
+
+    def _width(self, rows: int, columns: int) -> int:
+        """Of the padding at the ends of the strip."""
+        return rows if self.axis == ROWS else columns
+
+    def _whole(self, statistics: Tensor) -> Tensor:
+        """Statistics of whole frames from those of all strips."""
         shares = statistics.new_tensor(self.shares)[:, None, None, None]
-        mean, variance = pooled(*torch.stack(gathered, dim=1), shares, dim=0)
-        return normalised(norm, x, mean, variance)
+        return pooled(statistics[:, 0], statistics[:, 1], shares, dim=0)
 
 
-def _end(x: Tensor, axis: int, end: int, width: int) -> Tensor:
-    return x.narrow(axis, 0 if end == 0 else x.shape[axis] - width, width)
+def _end(x: Tensor, axis: int, first: bool, width: int) -> Tensor:
+    return x.narrow(axis, 0 if first else x.shape[axis] - width, width)
 
 
 def strip_statistics(x: Tensor, groups: int) -> Tensor:
@@ -142,22 +174,26 @@ def strip_statistics(x: Tensor, groups: int) -> Tensor:
     variance = [(frame - centre).square_().mean((1, 2)) for frame, centre in zip(frames, mean, strict=True)]
     channels = torch.stack((mean[:, :, 0, 0], torch.stack(variance)))
     grouped = channels.view(2, x.shape[0], x.shape[2], groups, -1)
-    return torch.stack(pooled(*grouped, 1 / grouped.shape[-1], dim=-1))
+    return pooled(*grouped, 1 / grouped.shape[-1], dim=-1)
 
 
-def pooled(mean: Tensor, variance: Tensor, share: Tensor | float, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of a whole from those of its parts along `dim`, each a `share` of it."""
+def pooled(mean: Tensor, variance: Tensor, share: Tensor | float, dim: int) -> Tensor:
+    """Mean and variance (2, ...) of a whole from those of its parts along `dim`, each a `share` of it."""
     whole = (share * mean).sum(dim, keepdim=True)
-    return whole.squeeze(dim), (share * (variance + (mean - whole).square())).sum(dim)
+    return torch.stack((whole.squeeze(dim), (share * (variance + (mean - whole).square())).sum(dim)))
 
 
-def normalised(norm: nn.GroupNorm, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """A GroupNorm of x (B, C, T, H, W) with statistics (B, T, groups) from elsewhere: one pass over x, in its dtype."""
+def normalised(norm: nn.GroupNorm, x: Tensor, statistics: Tensor, out: Tensor | None = None) -> Tensor:
+    """A GroupNorm of x (B, C, T, H, W) with statistics (2, B, T, groups) from elsewhere: one pass over x, in its dtype.
+
+    out: where to write, which can be x.
+    """
+    mean, variance = statistics
     channels = x.shape[1] // norm.num_groups
     scale = norm.weight * (variance + norm.eps).rsqrt().repeat_interleave(channels, dim=2)
     shift = norm.bias - mean.repeat_interleave(channels, dim=2) * scale
     scale, shift = (per_frame.transpose(1, 2)[..., None, None] for per_frame in (scale, shift))
-    return torch.addcmul(shift, x, scale, out=torch.empty_like(x))
+    return torch.addcmul(shift, x, scale, out=torch.empty_like(x) if out is None else out)
 
 
 def decode_strips(decoder: Decoder, z: Tensor, ranks: StripRanks, chunk: int = 1) -> Iterator[Tensor]:

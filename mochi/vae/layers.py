@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .stream import Stream
@@ -20,17 +19,17 @@ def per_position(linear: nn.Module, x: Tensor) -> Tensor:
     return linear(x.movedim(1, -1)).movedim(-1, 1)
 
 
-def causal_conv(conv: nn.Conv3d, x: Tensor, stream: Stream) -> Tensor:
-    """Apply a Conv3d that never sees the future.
+def causal_conv(conv: nn.Conv3d, x: Tensor, stream: Stream, norm: nn.GroupNorm | None = None) -> Tensor:
+    """Apply a Conv3d that never sees the future to x or, where a norm is given, to `silu(norm(x))`.
 
     Padding: in time `kernel - 1` frames in front and none behind, the first frame repeated or, in a stream, the end
     of the chunk before; in space half a kernel on each side, unless the convolution strides there.
     """
     time, *space = conv.kernel_size
     rows, columns = ((k - 1) // 2 if s == 1 else 0 for k, s in zip(space, conv.stride[1:], strict=True))
-    lead = time - 1
+    lead, borders = time - 1, stream.borders
     # In space first: a frame that stays in the tail brings its border along.
-    x = stream.borders.pad(x, lead, rows, columns)
+    x = borders.pad(x, lead, rows, columns) if norm is None else borders.activate(norm, x, lead, rows, columns)
     tail = stream.tails.pop(conv, None)
     if tail is not None:
         x[:, :, :lead] = tail  # into the padding; joining them by `cat` costs a quarter of the convolution
@@ -58,7 +57,5 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
         norm1, _, conv1, norm2, _, conv2 = self.stack
-        branch = causal_conv(conv1, F.silu(stream.borders.norm(norm1, x)), stream)
-        branch = causal_conv(conv2, F.silu(stream.borders.norm(norm2, branch)), stream)
-        x = x + branch
+        x = x + causal_conv(conv2, causal_conv(conv1, x, stream, norm1), stream, norm2)
         return x if self.attn_block is None else self.attn_block(x, stream)

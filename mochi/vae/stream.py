@@ -25,6 +25,10 @@ class Borders:
         frames = x.transpose(1, 2)
         return norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
+    def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        """What a convolution behind norm and SiLU sees: `silu(norm(x))`, padded."""
+        return self.pad(F.silu(self.norm(norm, x)), time, rows, columns)
+
 
 class Stream:
     """What a causal network knows of a video besides the chunk of frames that it sees.

@@ -89,15 +89,10 @@ class StripVAE:
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3, 4])
-def group(request) -> Iterator[Group]:
+def vae(request) -> Iterator[StripVAE]:
     group = Group(["cpu"] * request.param, service=SERVICE, threads=1, timeout=120)
-    yield group
+    yield StripVAE(group)
     group.close()
-
-
-@pytest.fixture
-def vae(group) -> StripVAE:
-    return StripVAE(group)
 
 
 @torch.inference_mode()
