@@ -24,7 +24,7 @@ from .memory import give_back, memory_used
 from .mesh import Meshes
 from .prompts import Prompts, Rows, Texts
 from .split import choose_split
-from .vae import StripRanks, decode_strips, encode_strip
+from .vae import StripRanks, decode_strips, encode_strip, plan_strips
 from .weights import RankWeights
 from .worker import Context
 
@@ -183,14 +183,17 @@ class Rank:
     # --- frames
 
     def decode(self, name: str, z: Tensor) -> None:
-        """VAE latents (B, 12, T, h, w): emits this rank's strip of the frames of each latent frame, about -1 to 1."""
-        vae = self._models[name]
-        strips = decode_strips(vae.decoder, z, self._strip_ranks)
-        for index in range(z.shape[2]):
+        """VAE latents (B, 12, T, h, w): emits this rank's strip of the frames of each chunk of latent frames, in about
+        -1 to 1."""
+        total, chunk = z.shape[2], plan_strips(*z.shape[3:], self.context.size).chunk
+        strips = decode_strips(self._models[name].decoder, z, self._strip_ranks, chunk)
+        for first in range(0, total, chunk):
             strip = next(strips, None)  # a rank without a strip comes along, to hear of a cancel with the others
             if strip is not None:
-                frame = f"latent frame {index + 1} of {z.shape[2]}"
-                self.context.emit(phase=frame, index=index, strip=strip.cpu(), memory=memory_used(self.context.device))
+                done = min(first + chunk, total)
+                memory = memory_used(self.context.device)
+                phase = f"latent frame {done} of {total}"
+                self.context.emit(phase=phase, first=first, done=done, strip=strip.cpu(), memory=memory)
             if self.context.cancelled():
                 raise Cancelled
 

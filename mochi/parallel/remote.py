@@ -199,22 +199,22 @@ class RemoteVAE(RemoteModel):
         super().__init__(keeper, "load_vae", decoder=decoder, encoder=encoder, dtype=dtype)
 
     def decode(self, z: Tensor) -> Work[None]:
-        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1, on the CPU, of one latent frame after
-        the other: in Events whose payload has `frames`.
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1, on the CPU: in Events
+        whose payload has the next `frames`, and how many latent frames are `done`.
         """
         group = yield from self.load()
         plan = plan_strips(*z.shape[3:], group.size)
-        arrived: dict[int, dict[int, Tensor]] = {}  # strips by latent frame and rank
+        arrived: dict[int, dict[int, Tensor]] = {}  # strips by chunk and rank
         with closing(group.stream("decode", doing="decoding", name=self.name, z=z)) as work:
             for event in work:
                 yield event
                 if event is None or "strip" not in event.payload:
                     continue
-                index = event.payload["index"]
-                strips = arrived.setdefault(index, {})
+                first, done = event.payload["first"], event.payload["done"]
+                strips = arrived.setdefault(first, {})
                 strips[event.rank] = event.payload["strip"]
                 if len(strips) == plan.ranks:
-                    yield Event(event.rank, {"frames": plan.join(arrived.pop(index))})
+                    yield Event(event.rank, {"frames": plan.join(arrived.pop(first)), "done": done})
 
     def encode(self, video: Tensor) -> Work[Tensor]:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w), on the CPU."""

@@ -41,6 +41,12 @@ class Strips(NamedTuple):
     def ranks(self) -> int:
         return len(self.sizes)
 
+    @property
+    def chunk(self) -> int:
+        """Latent frames to decode at a time. As many as there are strips: activations then take the memory that they
+        take on one device, and the ranks, who meet at every convolution, meet less often."""
+        return self.ranks
+
     def cut(self, x: Tensor, rank: int, unit: int = 1) -> Tensor:
         """A rank's strip (a view) of x, latents or, with `unit` pixels for each of them, frames."""
         return x.narrow(self.axis, unit * sum(self.sizes[:rank]), unit * self.sizes[rank])

@@ -34,7 +34,7 @@ class RemoteAsymmVAE(AsymmVAE):
         def hear(event: Event) -> None:
             if "frames" in event.payload:
                 frames.append(event.payload["frames"])
-                bar.update(1)
+                bar.update_absolute(event.payload["done"])
 
         follow(self.remote.decode(z.cpu()), hear)
         return torch.cat(frames, dim=2)

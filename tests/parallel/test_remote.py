@@ -106,16 +106,16 @@ def test_patches_change_the_run_without_loading_again(dit):
 @pytest.mark.parametrize("size", [(4, 6), (1, 1)], ids=["a strip for each rank", "fewer strips than ranks"])
 def test_frames_are_those_of_one_device(keeper, size):
     vae = tiny_vae(keeper)
-    z = torch.randn(1, 12, 3, *size)
+    z = torch.randn(1, 12, 5, *size)
     parts = []
     finish(vae.decode(z), lambda event: parts.append(event.payload["frames"]) if "frames" in event.payload else None)
     decoder = load_decoder(TINY_WEIGHTS / "decoder.safetensors", torch.float32)
     encoder = load_encoder(TINY_WEIGHTS / "encoder.safetensors", torch.float32)
     with torch.inference_mode():
-        expected = list(decoder.stream(z))
-        assert [part.shape for part in parts] == [part.shape for part in expected]
-        assert relative_error(torch.cat(parts, dim=2), torch.cat(expected, dim=2)) <= 1e-6
-        video = expected[0].clamp(-1, 1)
+        expected = decoder(z)
+        assert len(parts) > 1
+        assert relative_error(torch.cat(parts, dim=2), expected) <= 1e-6
+        video = expected[:, :, :1].clamp(-1, 1)
         assert relative_error(finish(vae.encode(video)), encoder(video).mean) <= 1e-6
 
 
