@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -88,6 +90,17 @@ def test_devices_that_cannot_be(monkeypatch, gpus, words):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(MochiError, match=words):
         ParallelSettings(gpus).devices()
+
+
+def test_auto_shards_weights_that_leave_no_room(monkeypatch):
+    room = {"cuda:0": 80e9, "cuda:1": 24e9}  # the smaller one counts
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=room[gpu]))
+    assert ParallelSettings("2").weights_for(20_000_000_000) == "sharded"
+    assert ParallelSettings("2").weights_for(14_000_000_000) == "replicated"
+    assert ParallelSettings("2", cpu=True).weights_for(20_000_000_000) == "replicated"
+    assert ParallelSettings("2", weights="offloaded").weights_for(1) == "offloaded"
 
 
 def test_no_nccl(monkeypatch):
