@@ -173,8 +173,8 @@ def tiny_on_two_ranks() -> Graph:
     graph = tiny_text_to_video()
     graph.name, graph.groups = "tiny_on_two_ranks", columns("Two ranks")
     graph.nodes |= loaders(TINY, TINY, TINY, gpus="2")
-    graph.nodes |= {"note": note(TWO_RANKS_NOTE, 400), "status": status()}
-    return graph
+    graph.nodes["note"] = note(TWO_RANKS_NOTE, 400)
+    return telling_of_ranks(graph)
 
 
 def mochi_text_to_video_4_gpus() -> Graph:
@@ -183,13 +183,15 @@ def mochi_text_to_video_4_gpus() -> Graph:
     for name in ("dit", "vae"):
         graph.nodes[name].inputs["parallel"] = Link("parallel")
     graph.nodes["parallel"] = Node("MochiParallelSettings", {"gpus": "4", **settings})
-    graph.nodes |= {"note": note(FOUR_GPUS_NOTE, 420), "status": status()}
+    graph.nodes["note"] = note(FOUR_GPUS_NOTE, 420)
+    return telling_of_ranks(graph)
+
+
+def telling_of_ranks(graph: Graph) -> Graph:
+    """With a node that tells of the ranks when the video is there, and room for what they tell while they decode."""
+    graph.nodes["decode"].width, graph.nodes["decode"].height = 400, 110
+    graph.nodes["status"] = Node("MochiGroupStatus", {"after": Link("decode")}, width=400, height=180)
     return graph
-
-
-def status() -> Node:
-    """Tells of the ranks when the video is there."""
-    return Node("MochiGroupStatus", {"after": Link("decode")}, width=400, height=180)
 
 
 def mixed_with_builtin_nodes() -> Graph:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -22,6 +23,7 @@ def begin(start: dict) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    warnings.simplefilter("ignore", FutureWarning)  # torch's to developers, which would fill the log people see
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the owner decides
