@@ -112,7 +112,7 @@ def _traffic(
     frames, rows, columns = sizes.latents
     tokens = frames * rows * columns // config.patch_size**2
     ranks = group.use().size
-    passes_of_a_rank = passes * p // ranks
+    passes_of_a_rank = -(-passes * p // ranks)
     elements = config.depth * 4 * tokens * config.hidden_x * (p - 1) / p**2 * passes_of_a_rank
     formula = round(elements * torch.finfo(sizes.dtype).bits / 8)
     return {"bytes sent": sent, "bytes by the formula": formula, "sent / formula": sent / formula if formula else None}

@@ -8,6 +8,7 @@ import faulthandler
 import importlib.util
 import logging
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -26,6 +27,8 @@ def begin(start: dict) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # torch's to developers, which would fill the log people see
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # tensors cross as open files
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the owner decides
 
     sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]

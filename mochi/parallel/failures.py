@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,10 +69,10 @@ def _advice(state: RankState) -> str:
             "It ran out of memory. Choose weights 'sharded' or 'offloaded' in Mochi Parallel Settings, fewer frames or "
             "a smaller picture, or free the GPU of other programs."
         )
-    if state.report is not None and "No space left" in state.report["text"]:
+    if state.report is not None and re.search("No space left|shared memory", state.report["traceback"]):
         return "Shared memory or the temporary folder is full. In a container, give it more: docker run --shm-size=8g."
     if state.exitcode == -signal.SIGKILL:
-        return "Linux does that to a process when the machine's memory is used up: see the kernel's log (dmesg)."
+        return "If nobody did that, the machine's memory may have been used up: see the kernel's log (dmesg)."
     if state.exitcode == -signal.SIGBUS:
         return "Shared memory (/dev/shm) is likely full. In a container, give it more: docker run --shm-size=8g."
     if state.silent_for:

@@ -141,9 +141,7 @@ class Group:
         self._request = request = self._request + 1
         answered = False
         try:
-            with suppress(OSError):  # a rank is gone: which and why, the next lines find out
-                for connection in self._connections:
-                    connection.send((request, method, arguments))
+            self._send((request, method, arguments))
             answers = yield from self._answers(doing or method, self.timeout)
             answered = True
             return answers
@@ -165,7 +163,20 @@ class Group:
             for connection in self._connections:
                 with suppress(OSError):
                     connection.send((0, None, {}))
-            self._finalizer(patience)
+            _, end, parts, _ = self._finalizer.detach()
+            end(*parts, patience)
+
+    def _send(self, message: tuple) -> None:
+        try:
+            for connection in self._connections:
+                with suppress(ConnectionError):  # a rank is gone: which and why, the caller finds out
+                    connection.send(message)
+        except (OSError, RuntimeError) as error:  # some ranks have it and others do not
+            self.close(patience=0)
+            raise MochiError(
+                f"A request could not be sent to the ranks: {error}. If that is shared memory (/dev/shm), a container "
+                "needs more: docker run --shm-size=8g. If it is open files, raise the limit: ulimit -n."
+            ) from error
 
     def _answers(self, doing: str, patience: float) -> Iterator[Event | None]:
         """Hear the ranks until each has answered the current request."""
@@ -189,7 +200,9 @@ class Group:
                 heard = time.monotonic()
                 if kind == "event":
                     self._states[rank].phase = f"{doing}, {payload['phase']}" if "phase" in payload else doing
+                    away = time.monotonic()
                     yield Event(rank, payload)
+                    heard += time.monotonic() - away  # the caller's time is not the ranks'
                     continue
                 answers[rank] = payload
                 cancelled = cancelled or kind == "cancelled"
@@ -201,10 +214,15 @@ class Group:
             lifeless = {rank: now - beat for rank, beat in enumerate(self._beats) if now - beat > LIFELESS}
             if any(seconds > self.timeout for seconds in lifeless.values()):
                 self._fail(lifeless)
-            if now - heard > patience or (refusal is not None and now > deadline):
+            if now - heard > patience:
                 # Where all live, those that have not answered wait for something that does not come.
                 self._fail(lifeless or dict.fromkeys(set(range(self.size)) - answers.keys(), now - heard))
+            if refusal is not None and now > deadline:  # not by all, so the others wait for those that did
+                self.close(patience=0)
+                raise MochiError(refusal)
+            away = time.monotonic()
             yield None
+            heard += time.monotonic() - away
         if refusal is not None:
             raise MochiError(refusal)
         if cancelled:
@@ -220,7 +238,7 @@ class Group:
             return None  # a sentinel
         try:
             return (self._connections.index(ready), *ready.recv())
-        except (EOFError, OSError):
+        except (EOFError, ConnectionError, FileNotFoundError):
             return None
 
     def _fail(self, silent: Mapping[int, float] | None = None) -> NoReturn:

@@ -36,8 +36,8 @@ class GroupKeeper:
     def release_dropped(self) -> None:
         """Unload the models that nobody refers to any more, if a group runs."""
         if self.dropped and self.group is not None:
-            names, self.dropped[:] = list(self.dropped), []
-            self.group.run("unload", names=names)
+            # One by one: the collector can add a name at any time.
+            self.group.run("unload", names=[self.dropped.pop() for _ in range(len(self.dropped))])
 
     def close(self) -> None:
         """End the group, if there is one; the next use starts another."""

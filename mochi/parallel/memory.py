@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,8 +30,13 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif sys.platform == "linux":
-        try:
+        if hasattr(torch._C, "_host_emptyCache"):  # pinned memory, of offloaded weights
+            torch._C._host_emptyCache()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Return what is free in the heap to the system; glibc keeps it, up to some hundred megabytes a process."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
-        except AttributeError:  # not the GNU C library
-            return

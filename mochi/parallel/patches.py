@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,41 @@ from torch import Tensor
 from ..errors import MochiError
 
 Patch = dict[str, Any]
+
+
+Packed = tuple[dict[str, list[Patch]], dict[torch.dtype, Tensor]]
+"""Patches in which each tensor is (dtype, first element, shape), and one long tensor of each dtype."""
+
+
+def pack(patches: Mapping[str, Sequence[Patch]]) -> Packed:
+    """Put the tensors of patches behind one another: each that crosses to the ranks by itself would cost open files,
+    of which a LoRA on all blocks would need more than a process may have. The patches' own are left alone."""
+    parts: dict[torch.dtype, list[Tensor]] = {}
+    ends: dict[torch.dtype, int] = {}
+
+    def place(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        first = ends.get(value.dtype, 0)
+        parts.setdefault(value.dtype, []).append(value.cpu().flatten())
+        ends[value.dtype] = first + value.numel()
+        return value.dtype, first, tuple(value.shape)
+
+    plan = {name: [{key: place(patch[key]) for key in patch} for patch in several] for name, several in patches.items()}
+    return plan, {dtype: torch.cat(tensors) for dtype, tensors in parts.items()}
+
+
+def unpack(packed: Packed) -> dict[str, list[Patch]]:
+    """The patches that were packed; their tensors are views."""
+    plan, long = packed
+
+    def found(value: Any) -> Any:
+        if not isinstance(value, tuple):
+            return value
+        dtype, first, shape = value
+        return long[dtype][first : first + torch.Size(shape).numel()].view(shape)
+
+    return {name: [{key: found(patch[key]) for key in patch} for patch in several] for name, several in plan.items()}
 
 
 def patched(name: str, weight: Tensor, patches: Sequence[Patch], shape: Sequence[int], rows: slice) -> Tensor:

@@ -6,7 +6,7 @@ Models have names, chosen by the owner. Results that are tensors come from rank 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from ..vae import Decoder, Encoder
 from .dit import ParallelDiT, Pass
 from .memory import give_back, memory_used
 from .mesh import Meshes
+from .patches import Packed, unpack
 from .prompts import Prompts, Rows, Texts
 from .split import choose_split
 from .vae import StripRanks, decode_strips, encode_strip, plan_strips
@@ -96,11 +97,11 @@ class Rank:
         give_back(self.context.device)
         return memory_used(self.context.device)
 
-    def patch(self, name: str, patches: Mapping[str, list[dict[str, Any]]]) -> int:
+    def patch(self, name: str, packed: Packed) -> int:
         """Put patches (see RankWeights) on the pristine weights, in place of those before. Returns the tensors read."""
         dit = self._models[name]
         before = dit.weights.tensors_read
-        dit.weights.patch(patches)
+        dit.weights.patch(unpack(packed))
         dit.prompts.forget_all()  # patches can change what a prompt becomes
         return dit.weights.tensors_read - before
 

@@ -7,6 +7,7 @@ its result, and is cancelled by closing it. `finish` runs one to its end.
 from __future__ import annotations
 
 import itertools
+import logging
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -16,11 +17,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..errors import GroupError
 from ..geometry import SPACE
 from .group import Event, Group
 from .keeper import GroupKeeper
+from .patches import Patch, pack
 from .prompts import Rows
 from .vae import plan_strips
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Work = Generator[Event | None, None, Result]
@@ -93,9 +98,13 @@ class RemoteModel:
 
     def unload(self) -> None:
         """Give the ranks' memory back; the next use loads again."""
-        if self.loaded:
-            self._group.run("unload", names=[self.name])
-        self._group, self.bytes = None, 0
+        try:
+            if self.loaded:
+                self._group.run("unload", names=[self.name])
+        except GroupError:
+            log.exception("The group failed as a model was unloaded")  # and the memory went with it
+        finally:
+            self._group, self.bytes = None, 0
 
     def _start_afresh(self) -> None:
         """Forget what the ranks knew before they loaded."""
@@ -116,6 +125,7 @@ class RemoteDiT(RemoteModel):
         super().__init__(keeper, "load_dit", path=path, dtype=dtype, compute_dtype=compute_dtype, weights=weights)
         self.degrees = degrees
         self.seconds: list[float] = []  # that each rank computed for the last sample or forward
+        self._wants: Any = None  # which patches it is to have
         self.patched: Any = None  # which patches the ranks have; None: those of the file, that is, none
         self._known: set[int] = set()
         self._dead: list[int] = []
@@ -131,15 +141,22 @@ class RemoteDiT(RemoteModel):
         weakref.finalize(text, self._dead.append, text.number)
         return text
 
-    def patch(self, key: Any, patches: Mapping[str, list[dict[str, Any]]]) -> Work[None]:
+    def patch(self, key: Any, patches: Mapping[str, Sequence[Patch]]) -> Work[None]:
         """Have the weights patched (see RankWeights), in place of earlier patches. key: tells patches apart, None
         stands for none; nothing is done where the ranks have those already."""
         group = yield from self.load()
         if key != self.patched:
             self._known.clear()  # a patch can change what a prompt becomes
             self.patched = object()  # nobody's, should this be cancelled or refused halfway
-            yield from group.stream("patch", doing="patching weights", name=self.name, patches=dict(patches))
+            yield from group.stream("patch", doing="patching weights", name=self.name, packed=pack(patches))
             self.patched = key
+        self._wants = key
+
+    def _ready(self) -> Work[Group]:
+        """The group, with the model as it was patched last."""
+        if self._wants is not None and not self.loaded:
+            raise GroupError("The ranks that had the patched weights (a LoRA) have ended. Queue the prompt again.")
+        return (yield from self.load())
 
     def sample(
         self,
@@ -152,7 +169,7 @@ class RemoteDiT(RemoteModel):
         """A whole run: noise (B, 12, T, h, w) at level sigmas[0], a guidance scale for each step, a prompt for each
         sample -> DiT latents, float32, on the CPU. Rank 0's events have step, steps, latents, estimate (see Denoised).
         """
-        group = yield from self.load()
+        group = yield from self._ready()
         answers = yield from group.stream(
             "sample",
             doing="sampling",
@@ -170,7 +187,7 @@ class RemoteDiT(RemoteModel):
 
     def forward(self, z: Tensor, sigma: Tensor, rows: TextRows) -> Work[Tensor]:
         """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each -> `z_0 - eps`, float32, on the CPU."""
-        group = yield from self.load()
+        group = yield from self._ready()
         answers = yield from group.stream(
             "forward",
             doing="making a forward pass",
@@ -187,7 +204,7 @@ class RemoteDiT(RemoteModel):
     def _texts(self, rows: TextRows) -> dict[str, Any]:
         """What the ranks must be sent of these texts, and what they can forget."""
         new = {text.number: text for text, _ in rows if text.number not in self._known}
-        dead, self._dead[:] = list(self._dead), []
+        dead = [self._dead.pop() for _ in range(len(self._dead))]
         self._known = (self._known | new.keys()) - set(dead)
         return {"texts": {number: (text.features, text.mask) for number, text in new.items()}, "forget": dead}
 

@@ -18,9 +18,11 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from ..errors import Cancelled, MochiError
-from .memory import memory_used
+from .memory import memory_used, trim_heap
 
 log = logging.getLogger("mochi.rank")
+
+LONG = 0.05  # seconds of a request behind which the heap is trimmed, which costs a millisecond or two
 
 
 class Context:
@@ -106,9 +108,15 @@ def _serve(connection: Connection, context: Context, service: Any) -> None:
             return
         if method is None:
             return
+        started = time.monotonic()
         answer = _answer(context, service, method, arguments)
-        connection.send((context.request, *answer))
+        try:
+            connection.send((context.request, *answer))
+        except (OSError, RuntimeError) as error:  # no room in shared memory, say
+            connection.send((context.request, "failed", _report(error)))
         del arguments, answer  # nothing of a request stays until the next
+        if time.monotonic() - started > LONG:
+            trim_heap()
 
 
 def _answer(context: Context, service: Any, method: str, arguments: dict[str, Any]) -> tuple[str, Any]:

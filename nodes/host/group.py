@@ -80,10 +80,10 @@ class Groups:
 
     def status(self) -> str:
         """Ranks, devices, processes, memory and models of the group that runs now."""
-        if self.running is None or self.running.group is None:
-            return "No group runs."
         with self.lock:
-            group = self.running.use()
+            group = self.running.group if self.running is not None else None
+            if group is None:
+                return "No group runs."
             answers = group.run("status", doing="telling its state")
         lines = [describe(self.running)]
         for rank, (device, pid, answer) in enumerate(zip(group.devices, group.pids, answers)):

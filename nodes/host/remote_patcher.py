@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
@@ -44,6 +45,8 @@ class RemotePatcher(ModelPatcher):
         with self.use_ejected(skip_and_inject_on_exit_only=True):
             self.unpatch_model()
             self.patch_model(load_weights=False)
+        if not before:
+            mm.soft_empty_cache()  # what this process has and does not use, the rank on the same device cannot use
         follow(self.prepare())
         self.model.device = device_to
         return self.loaded_size() - before

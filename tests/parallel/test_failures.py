@@ -128,10 +128,12 @@ def test_a_rank_that_waits_for_ever_is_found(private_tmp):
     assert gone(group.pids)
 
 
-def test_a_refusal_of_one_rank_alone_is_a_failure(keeper, monkeypatch):
+def test_a_refusal_of_one_rank_alone_ends_the_group(keeper, monkeypatch):
     monkeypatch.setattr("mochi.parallel.group.LOCKSTEP", 1.0)
-    with pytest.raises((GroupError, MochiError), match="Rank 0"):
-        keeper.use().run("refuse", ranks=(1,))
+    group = keeper.use()
+    with pytest.raises(MochiError, match="too blue"):
+        group.run("refuse", ranks=(1,))
+    assert gone(group.pids) and group.closed
 
 
 def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypatch):

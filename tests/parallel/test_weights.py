@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mochi.errors import CheckpointError, MochiError
+from mochi.parallel.patches import pack, unpack
 from mochi.parallel.weights import RankWeights
 from tests.golden import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
@@ -125,3 +126,17 @@ def test_refuses_what_it_does_not_know(checkpoint, tmp_path):
         RankWeights(checkpoint, None, None, "cpu", "in pieces")
     with pytest.raises(CheckpointError, match="no such file"):
         RankWeights(tmp_path / "none.safetensors", None, None, "cpu", "replicated")
+
+
+@given(patches=patch_sets())
+def test_patches_cross_in_a_few_tensors(patches):
+    _, long = packed = pack(patches)
+    assert len(long) <= 1  # all are float32 here
+    back = unpack(packed)
+    assert back.keys() == patches.keys()
+    for name, several in patches.items():
+        for patch, copy in zip(several, back[name], strict=True):
+            assert patch.keys() == copy.keys()
+            assert all(
+                torch.equal(torch.as_tensor(patch[key]), torch.as_tensor(copy[key])) for key in patch.keys() - {"kind"}
+            )
