@@ -20,7 +20,7 @@ from ..sampling import Denoised, guide
 from ..sampling import sample as euler
 from ..vae import Decoder, Encoder
 from .dit import ParallelDiT, Pass
-from .memory import give_back, memory_used
+from .memory import give_back, memory_used, trim_heap
 from .mesh import Meshes
 from .patches import Packed, unpack
 from .prompts import Prompts, Rows, Texts
@@ -153,6 +153,7 @@ class Rank:
         self.context.emit(split=str(self._split(dit, 2 if any(scale != 1 for scale in cfg) else 1, degrees)))
         latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
         dit.network.forget_run()
+        trim_heap()  # not behind each single pass: what it frees, the next one would have to ask for again
         return latents.cpu() if self._first else None
 
     def forward(
@@ -197,6 +198,7 @@ class Rank:
                 self.context.emit(phase=phase, first=first, done=done, strip=strip.cpu(), memory=memory)
             if self.context.cancelled():
                 raise Cancelled
+        trim_heap()
 
     def encode(self, name: str, video: Tensor) -> Tensor | None:
         """Frames (B, 3, F, H, W) in -1 to 1 -> this rank's strip of the mean latents, if it has one."""

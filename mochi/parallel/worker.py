@@ -18,11 +18,9 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from ..errors import Cancelled, MochiError
-from .memory import memory_used, trim_heap
+from .memory import memory_used
 
 log = logging.getLogger("mochi.rank")
-
-LONG = 0.05  # seconds of a request behind which the heap is trimmed, which costs a millisecond or two
 
 
 class Context:
@@ -108,15 +106,12 @@ def _serve(connection: Connection, context: Context, service: Any) -> None:
             return
         if method is None:
             return
-        started = time.monotonic()
         answer = _answer(context, service, method, arguments)
         try:
             connection.send((context.request, *answer))
         except (OSError, RuntimeError) as error:  # no room in shared memory, say
             connection.send((context.request, "failed", _report(error)))
         del arguments, answer  # nothing of a request stays until the next
-        if time.monotonic() - started > LONG:
-            trim_heap()
 
 
 def _answer(context: Context, service: Any, method: str, arguments: dict[str, Any]) -> tuple[str, Any]:
