@@ -1,7 +1,7 @@
 """The first lines of a rank's process, run as a file (see spawn.py); `start` is among its globals.
 
-In order: signs of life, so that a start that hangs is noticed; the environment, before anything reads it; output into
-the rank's log; then the package, under its plain name, from where it lies.
+In order: the environment, before anything reads it; output into the rank's log; the package, under its plain name, from
+where it lies; signs of life, before the seconds that torch takes, so that a start that hangs is noticed.
 """
 
 import faulthandler
