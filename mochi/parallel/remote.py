@@ -152,11 +152,15 @@ class RemoteDiT(RemoteModel):
             self.patched = key
         self._wants = key
 
-    def _ready(self) -> Work[Group]:
-        """The group, with the model as it was patched last."""
+    def _denoise(self, method: str, doing: str, used: TextRows, **arguments: Any) -> Work[Tensor]:
+        """A request that needs the weights as they were patched last, and these texts. Returns rank 0's result."""
         if self._wants is not None and not self.loaded:
             raise GroupError("The ranks that had the patched weights (a LoRA) have ended. Queue the prompt again.")
-        return (yield from self.load())
+        group = yield from self.load()
+        arguments |= {"name": self.name, "degrees": self.degrees, **self._texts(used)}
+        answers = yield from group.stream(method, doing=doing, **arguments)
+        self.seconds = [answer["seconds"] for answer in answers]
+        return answers[0]["result"]
 
     def sample(
         self,
@@ -169,37 +173,15 @@ class RemoteDiT(RemoteModel):
         """A whole run: noise (B, 12, T, h, w) at level sigmas[0], a guidance scale for each step, a prompt for each
         sample -> DiT latents, float32, on the CPU. Rank 0's events have step, steps, latents, estimate (see Denoised).
         """
-        group = yield from self._ready()
-        answers = yield from group.stream(
-            "sample",
-            doing="sampling",
-            name=self.name,
-            noise=noise,
-            sigmas=list(sigmas),
-            cfg=list(cfg),
-            positive=_rows(positive),
-            negative=_rows(negative),
-            **self._texts([*positive, *negative]),
-            degrees=self.degrees,
-        )
-        self.seconds = [answer["seconds"] for answer in answers]
-        return answers[0]["result"]
+        levels = {"noise": noise, "sigmas": list(sigmas), "cfg": list(cfg)}
+        prompts = {"positive": _rows(positive), "negative": _rows(negative)}
+        return (yield from self._denoise("sample", "sampling", [*positive, *negative], **levels, **prompts))
 
     def forward(self, z: Tensor, sigma: Tensor, rows: TextRows) -> Work[Tensor]:
         """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each -> `z_0 - eps`, float32, on the CPU."""
-        group = yield from self._ready()
-        answers = yield from group.stream(
-            "forward",
-            doing="making a forward pass",
-            name=self.name,
-            z=z,
-            sigma=sigma.tolist(),  # a tensor would cost a millisecond more
-            rows=_rows(rows),
-            **self._texts(rows),
-            degrees=self.degrees,
-        )
-        self.seconds = [answer["seconds"] for answer in answers]
-        return answers[0]["result"]
+        # Sigma as numbers: a tensor would cost a millisecond more.
+        inputs = {"z": z, "sigma": sigma.tolist()}
+        return (yield from self._denoise("forward", "making a forward pass", rows, **inputs, rows=_rows(rows)))
 
     def _texts(self, rows: TextRows) -> dict[str, Any]:
         """What the ranks must be sent of these texts, and what they can forget."""
