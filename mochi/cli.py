@@ -1,4 +1,4 @@
-"""The command line: `python -m mochi generate "a prompt"`."""
+"""The command line: `python -m mochi generate "a prompt"`, and the other commands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from . import cli_download
 from .config import RunDefaults
 from .errors import GroupError, MochiError
 from .jobs import Job, check_outputs, read_jsonl
@@ -29,13 +30,18 @@ from .video import DEFAULT_QUALITY, VideoWriter
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8": torch.float8_e4m3fn,
+}
 SETTINGS = tuple(field.name for field in fields(GenerateSettings))
 
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m mochi", description="Generate video with Mochi 1.")
-    commands = main.add_subparsers(dest="command", required=True, metavar="generate")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser(
         "generate",
         help="make a video from a prompt",
@@ -56,8 +62,14 @@ def parser() -> argparse.ArgumentParser:
     add("--linear-steps", type=int, metavar="STEPS", help="how many steps are linear; by default half of them")
     add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
-    add("--dtype", choices=DTYPES, help="of weights and computation (default: float32 on the CPU, else bfloat16)")
+    add(
+        "--dtype",
+        choices=DTYPES,
+        help="of weights and computation (default: float32 on the CPU, else bfloat16, "
+        "and quantised weights stay as they are; float8: of weights only)",
+    )
     add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
+    commands.choices["generate"].set_defaults(run=generate)
     group = commands.choices["generate"].add_argument_group("one video over several GPUs").add_argument
     group(
         "--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU"
@@ -75,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
         "..., output); options given here hold where a line does not say otherwise",
     )
+    cli_download.add_parser(commands)
     return main
 
 
@@ -84,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = parser().parse_args(arguments)
     try:
-        generate(options)
+        options.run(options)
     except (MochiError, GroupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, MochiError) else 1

@@ -14,6 +14,7 @@ from .dit import AsymmDiT
 from .errors import Cancelled, MochiError
 from .geometry import latent_shape
 from .model_dir import ModelDir, find_model
+from .packing import FLOAT8
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder
@@ -28,7 +29,8 @@ class Pipeline:
     def __init__(self, config: ModelConfig, text: PromptEncoder, dit: AsymmDiT, decoder: Decoder):
         self.config = config
         self.text, self.dit, self.decoder = text, dit, decoder
-        self.dtype, self.device = dit.final_layer.linear.weight.dtype, dit.final_layer.linear.weight.device
+        # Of the patch embedding, which is never packed.
+        self.dtype, self.device = dit.x_embedder.proj.weight.dtype, dit.x_embedder.proj.weight.device
 
     def close(self) -> None:
         """Nothing to end here; a pipeline over several devices has processes."""
@@ -105,20 +107,23 @@ def load_pipeline(
 ) -> Pipeline:
     """The model of a directory (see `find_model`; None is the built-in tiny one), ready to generate.
 
-    device: by default the GPU if there is one. dtype: by default float32 on the CPU, bfloat16 elsewhere.
+    device: by default the GPU if there is one. dtype: of weights and computation, by default float32 on the CPU,
+    bfloat16 elsewhere; packed weights then stay packed. A float8 dtype packs those of Linear layers so.
     Raises CheckpointError on files that are missing or wrong.
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or default_dtype(device)
+    compute = compute_dtype(dtype, device)
     return Pipeline(
         files.config,
-        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device),
-        load_dit(files.dit, dtype, device),
-        load_decoder(files.decoder, dtype, device),
+        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device, compute=compute),
+        load_dit(files.dit, dtype, device, compute=compute),
+        load_decoder(files.decoder, compute, device),
     )
 
 
-def default_dtype(device: torch.device) -> torch.dtype:
-    """Of weights and computation, where nobody chose one."""
+def compute_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype:
+    """What to compute in where that dtype, or none, was chosen for weights."""
+    if dtype is not None and dtype not in FLOAT8:
+        return dtype
     return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mochi.checkpoint.comfy import under
-from mochi.checkpoint.file import WeightFile
+from mochi.checkpoint.file import WeightFile, open_weights
+from mochi.checkpoint.genmo import under
 from mochi.checkpoint.infer import decoder_config, dit_config, encoder_config
 from mochi.config import PREVIEW
 from mochi.dit import AsymmDiT
@@ -49,8 +49,11 @@ def filled(network: nn.Module, file: WeightFile, prefix: str) -> nn.Module:
 @torch.inference_mode()
 def compare(path: Path) -> Iterator[tuple[str, float]]:
     """Yields (part, relative error) for each part recorded in the file."""
-    file = WeightFile(path)
-    get = file.tensor
+    file = open_weights(path)
+
+    def get(name: str) -> Tensor:
+        return file.entries[name].read()
+
 
     dit = filled(AsymmDiT(dit_config(under("dit.weights.", file.entries), {})), file, "dit.weights.")
     text = dit.encode_text(get("dit.text"), get("dit.text_mask").bool())

@@ -1,21 +1,30 @@
-"""ComfyUI's VAE file: decoder and encoder together, each under its prefix; either may be absent."""
+"""ComfyUI's files of several parts, each under its prefix: decoder and encoder together, or the whole model."""
 
 from __future__ import annotations
 
-from .file import Entry, WeightFile
-from .genmo import Parts, network_of
+from . import t5
+from .file import WeightFile
+from .genmo import Parts, network_of, under
 
-
-def under(prefix: str, entries: dict[str, Entry]) -> dict[str, Entry]:
-    """The tensors under a prefix, without it."""
-    return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+PREFIXES = {
+    "dit": ("model.diffusion_model.", "diffusion_model."),
+    "decoder": ("decoder.", "vae.decoder.", "first_stage_model.decoder."),
+    "encoder": ("encoder.", "vae.encoder.", "first_stage_model.encoder."),
+}
+T5_PREFIXES = ("text_encoders.t5xxl.transformer.", "t5xxl.transformer.")
 
 
 def parts(file: WeightFile) -> Parts:
-    """The networks in the file, or nothing when the layout is another."""
-    found = {}
-    for network in ("decoder", "encoder"):
-        entries = under(f"{network}.", file.entries)
-        if network_of(entries) == network:
-            found[network] = entries
+    """The parts in the file, or nothing when the layout is another."""
+    found: Parts = {}
+    for part, prefixes in PREFIXES.items():
+        for prefix in prefixes:
+            entries = under(prefix, file.entries)
+            if network_of(entries) == part:
+                found[part] = entries
+                break
+    for prefix in T5_PREFIXES:
+        if entries := t5.encoder_of(under(prefix, file.entries)):
+            found["t5"] = entries
+            break
     return found

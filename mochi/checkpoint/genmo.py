@@ -1,11 +1,11 @@
-"""The published layout: one network a file, under its own names. ComfyUI's AsymmDiT file is the same."""
+"""The published layout: one network a file, under its own names. ComfyUI's AsymmDiT and GGUF files are the same."""
 
 from __future__ import annotations
 
-from .file import Entry, WeightFile
+from .file import Entries, WeightFile
 
-Parts = dict[str, dict[str, Entry]]
-"""Network ("dit", "decoder", "encoder") -> tensors by published name."""
+Parts = dict[str, Entries]
+"""Part ("dit", "decoder", "encoder", "t5") -> tensors by published name."""
 
 SIGNATURES = {
     "dit": ("pos_frequencies", "x_embedder.proj.weight", "t5_yproj.weight"),
@@ -14,12 +14,17 @@ SIGNATURES = {
 }
 
 
-def network_of(entries: dict[str, Entry]) -> str | None:
+def network_of(entries: Entries) -> str | None:
     """Which network has tensors of these names."""
     for network, signature in SIGNATURES.items():
         if all(name in entries for name in signature):
             return network
     return None
+
+
+def under(prefix: str, entries: Entries) -> Entries:
+    """The tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
 
 def parts(file: WeightFile) -> Parts:

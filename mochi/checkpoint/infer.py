@@ -11,9 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..config import DecoderConfig, DiTConfig, EncoderConfig
-from .file import Entry
-
-Entries = dict[str, Entry]
+from .file import Entries
 
 
 def _count(entries: Entries, pattern: str) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..dit import AsymmDiT
 from ..errors import CheckpointError
+from ..packing import FLOAT8, PACKED, Float8, PackedLinear, packed_linears
 from ..vae import Decoder, Encoder
-from .check import check_not_quantised, check_tensors
-from .file import Entry, WeightFile, first_few
+from .check import check_numbers, check_tensors
+from .entry import Entry, Rounded
+from .file import Entries, WeightFile, first_few, open_weights
 from .identify import TITLES, parts_of, seems_to_be
 from .infer import decoder_config, dit_config, encoder_config
 
@@ -22,11 +24,6 @@ Network = TypeVar("Network", bound=nn.Module)
 Device = torch.device | str | None
 
 NETWORKS: dict[str, type[nn.Module]] = {"dit": AsymmDiT, "decoder": Decoder, "encoder": Encoder}
-PLAIN = {
-    "dit": "mochi_preview_bf16.safetensors",
-    "decoder": "mochi_vae.safetensors",
-    "encoder": "mochi_vae.safetensors",
-}
 CONFIGS: dict[str, Callable[..., Any]] = {"dit": dit_config, "decoder": decoder_config, "encoder": encoder_config}
 
 
@@ -36,25 +33,31 @@ def load_dit(
     device: Device = None,
     operations: Any = nn,
     network: type[AsymmDiT] = AsymmDiT,
+    compute: torch.dtype | None = None,
 ) -> AsymmDiT:
-    """AsymmDiT of a file, its weights in `dtype` (None: as stored) on `device`.
+    """AsymmDiT of a file, on `device`.
 
+    dtype: of the weights. None leaves packed weights packed; a float8 dtype packs those of Linear layers so.
+    compute: of all that is not packed where `dtype` does not say, and to compute in; None: as most of the file is.
     Raises CheckpointError on any file but a whole AsymmDiT.
     """
-    return _load(path, "dit", network, dtype, device, operations)
+    return _load(path, "dit", network, dtype, device, operations, compute)
 
 
 def load_decoder(
     path: str | Path, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
 ) -> Decoder:
-    """AsymmVAE decoder of a decoder file or a combined one. Raises CheckpointError like `load_dit`."""
+    """AsymmVAE decoder of a decoder file or a combined one, in `dtype` (None: as stored, packed ones in bfloat16).
+
+    Raises CheckpointError like `load_dit`.
+    """
     return _load(path, "decoder", Decoder, dtype, device, operations)
 
 
 def load_encoder(
     path: str | Path, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
 ) -> Encoder:
-    """AsymmVAE encoder of an encoder file or a combined one. Raises CheckpointError like `load_dit`."""
+    """AsymmVAE encoder of an encoder file or a combined one; see `load_decoder`."""
     return _load(path, "encoder", Encoder, dtype, device, operations)
 
 
@@ -63,13 +66,13 @@ def read_config(path: str | Path, part: str) -> Any:
 
     Raises CheckpointError when the part is not in the file or tensors are missing.
     """
-    file = WeightFile(path)
-    return _config_of(file, part, _entries_of(file, part))
+    file = open_weights(path)
+    return _config_of(file, part, entries_of(file, part))
 
 
 def contains(path: str | Path) -> set[str]:
-    """Which parts of a Mochi ("dit", "decoder", "encoder") a file holds; raises CheckpointError if unreadable."""
-    return set(parts_of(WeightFile(path)))
+    """Which parts of a Mochi ("dit", "decoder", "encoder", "t5") a file holds; raises CheckpointError if unreadable."""
+    return set(parts_of(open_weights(path)))
 
 
 def check_file(path: str | Path, part: str) -> None:
@@ -77,35 +80,79 @@ def check_file(path: str | Path, part: str) -> None:
     blueprint(path, part, NETWORKS[part])
 
 
-def _load(path: str | Path, part: str, network: type[Network], dtype: Any, device: Device, operations: Any) -> Network:
-    model, entries = blueprint(path, part, network, dtype, operations)
-    parameters = model.named_parameters()
-    weights = {name: entries[name].read().to(device=device, dtype=p.dtype) for name, p in parameters}
+def _load(
+    path: str | Path,
+    part: str,
+    network: type[Network],
+    dtype: torch.dtype | None,
+    device: Device,
+    operations: Any,
+    compute: torch.dtype | None = None,
+) -> Network:
+    model, entries = blueprint(path, part, network, dtype, operations, compute)
+    check_numbers(Path(path), entries)
+    weights = {name: values_for(p.dtype, entries[name]).to(device) for name, p in model.named_parameters()}
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
 
 
 def blueprint(
-    path: str | Path, part: str, network: type[Network], dtype: torch.dtype | None = None, operations: Any = nn
-) -> tuple[Network, dict[str, Entry]]:
+    path: str | Path,
+    part: str,
+    network: type[Network],
+    dtype: torch.dtype | None = None,
+    operations: Any = nn,
+    compute: torch.dtype | None = None,
+) -> tuple[Network, Entries]:
     """The network of a part without its weights, and where in the file they are, all of them and no others.
 
-    Raises CheckpointError like `load_dit`.
+    operations: its layers come from there; PackedLinear too, if it is there. Raises CheckpointError like `load_dit`.
     """
-    file = WeightFile(path)
-    entries = _entries_of(file, part)
+    file = open_weights(path)
+    entries = entries_of(file, part)
     config = _config_of(file, part, entries)
-    check_not_quantised(file.path, entries, PLAIN[part])
-    dtype = dtype or max(entries.values(), key=lambda entry: math.prod(entry.shape)).dtype
+    plain = (None if dtype in FLOAT8 else dtype) or compute or stored_dtype(entries)
     try:
-        model = network(config, dtype=dtype, device="meta", operations=operations)
-    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        model = network(config, dtype=plain, device="meta", operations=operations)
+    except (RuntimeError, ValueError, ZeroDivisionError, OverflowError, TypeError) as error:
         raise CheckpointError(f"{file.path}: a {TITLES[part]} of sizes that cannot be: {error}") from error
     check_tensors(file.path, TITLES[part], entries, dict(model.named_parameters()))
+    if part == "dit":
+        entries = pack(model, entries, dtype, operations)
     return model, entries
 
 
-def _entries_of(file: WeightFile, part: str) -> dict[str, Entry]:
+def pack(model: nn.Module, entries: Entries, dtype: torch.dtype | None, operations: Any = nn) -> Entries:
+    """Layers over packed weights for a model on the meta device, wherever the file or `dtype` (see `load_dit`) wants
+    them. Returns the entries for its parameters."""
+    if dtype is not None and dtype not in FLOAT8:
+        return entries
+    linears = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if dtype is not None:
+        rounded = {n: Rounded(e, Float8(dtype)) for n, e in entries.items() if n in linears and e.packing is None}
+        entries = entries | rounded
+    packings = {n: e.packing for n, e in entries.items() if n in linears and e.packing is not None}
+    packed_linears(model, packings, getattr(operations, "PackedLinear", PackedLinear))
+    return entries
+
+
+def values_for(dtype: torch.dtype, entry: Entry, rows: slice | None = None) -> Tensor:
+    """What a parameter of that dtype is to hold, all of it or some rows: the values, or the bytes of a packed one."""
+    start, stop = (0, entry.shape[0]) if rows is None else (rows.start, rows.stop)
+    return entry.packed(start, stop) if dtype == PACKED else entry.rows(start, stop).to(dtype)
+
+
+def stored_dtype(entries: Mapping[str, Entry]) -> torch.dtype | None:
+    """The dtype of most of a file's values; bfloat16 where these are packed."""
+    sizes: dict[torch.dtype | None, int] = {}
+    for entry in entries.values():
+        dtype = torch.bfloat16 if entry.packing is not None or entry.dtype in FLOAT8 else entry.dtype
+        sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry.shape)
+    return max(sizes, key=sizes.get)
+
+
+def entries_of(file: WeightFile, part: str) -> Entries:
+    """The tensors of one part ("dit", "decoder", "encoder", "t5"). Raises CheckpointError, saying what the file is."""
     found = parts_of(file)
     if part not in found:
         raise CheckpointError(
@@ -115,8 +162,8 @@ def _entries_of(file: WeightFile, part: str) -> dict[str, Entry]:
     return found[part]
 
 
-def _config_of(file: WeightFile, part: str, entries: dict[str, Entry]) -> Any:
+def _config_of(file: WeightFile, part: str, entries: Entries) -> Any:
     try:
         return CONFIGS[part](entries, file.metadata)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
         raise CheckpointError(f"{file.path}: a {TITLES[part]} with tensors missing or misshapen: {error}") from error

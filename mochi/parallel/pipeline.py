@@ -13,7 +13,7 @@ from ..config import ModelConfig
 from ..dit import AsymmDiT
 from ..errors import Cancelled
 from ..model_dir import ModelDir, find_model
-from ..pipeline import GenerateSettings, Pipeline, default_dtype
+from ..pipeline import GenerateSettings, Pipeline, compute_dtype
 from ..sampling import Denoised
 from ..text import PromptEncoder, load_prompt_encoder
 from .group import Event
@@ -92,15 +92,15 @@ def load_parallel_pipeline(
     degrees = (settings.guidance, settings.ulysses)
     choose_split(len(keeper.devices), files.config.dit.num_heads, 2, *degrees)  # now rather than at the first step
     device = torch.device(keeper.devices[0])
-    dtype = dtype or default_dtype(device)
-    plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype)
+    compute = compute_dtype(dtype, device)
+    plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype, compute=compute)
     weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
     return ParallelPipeline(
         files.config,
-        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device),
+        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device, compute=compute),
         keeper,
-        RemoteDiT(keeper, files.dit, dtype, dtype, weights, degrees),
-        RemoteVAE(keeper, files.decoder, None, dtype),
-        dtype,
+        RemoteDiT(keeper, files.dit, dtype, compute, weights, degrees),
+        RemoteVAE(keeper, files.decoder, None, compute),
+        compute,
         on_event,
     )

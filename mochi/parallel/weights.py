@@ -14,10 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..checkpoint.file import Entry
-from ..checkpoint.load import blueprint
+from ..checkpoint.check import check_numbers
+from ..checkpoint.entry import Entry
+from ..checkpoint.load import blueprint, pack, values_for
 from ..dit import AsymmDiT
 from ..errors import MochiError
+from ..packing import PACKED
 from .patches import Patch, patched
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ class RankWeights:
 
     Args:
         path: a file with an AsymmDiT; CheckpointError is raised on any other.
-        dtype: what weights are rounded to, None: as stored. Positions stay in float32.
-        compute_dtype: what they are then kept and computed in, None: the same. (A CPU that is slow in bfloat16 computes
-            bfloat16 weights in float32.)
+        dtype: what weights are rounded to, see `load_dit`. Positions stay in float32.
+        compute_dtype: what those that are not packed are then kept in, and all is computed in; None: the same. (A CPU
+            that is slow in bfloat16 computes bfloat16 weights in float32.)
         sharding: "replicated", every rank has all of it; "sharded", a block's weights are gathered from all
             ranks just before they are needed (FSDP2); "offloaded", the same from host memory. A single rank has all.
         on_tensor: is told (tensors read, tensors in all) as loading goes on. What it raises ends the loading.
@@ -51,13 +53,16 @@ class RankWeights:
         if sharding not in SHARDINGS:
             raise MochiError(f"weights are {sharding!r}, but must be one of {', '.join(SHARDINGS)}")
         self.tensors_read = 0
-        self._path, self._dtype, self._device = path, dtype, torch.device(device)
+        self._device = torch.device(device)
         self._patched: set[str] = set()
 
-        plan, entries = blueprint(path, "dit", AsymmDiT, dtype)
+        self._plan = lambda: blueprint(path, "dit", AsymmDiT, dtype, compute=compute_dtype)
+        plan, entries = self._plan()
         self._rounded = {name: p.dtype for name, p in plan.named_parameters()}
         self.compute_dtype = compute_dtype or plan.x_embedder.proj.weight.dtype
         self.model = AsymmDiT(plan.config, dtype=self.compute_dtype, device="meta").requires_grad_(False).eval()
+        pack(self.model, entries, dtype)
+        check_numbers(Path(path), entries)
         self._layout = self._lay_out(sharding)
         for name, entry in entries.items():
             self._assign(name, self._read(entry, name))
@@ -72,22 +77,36 @@ class RankWeights:
     def patch(self, patches: Mapping[str, Sequence[Patch]]) -> None:
         """Let the weights be the file's with these patches, by parameter; earlier patches are gone.
 
-        Only the parameters that are patched, or were, are read again. Raises MochiError on patches that do not fit.
+        Only the parameters that are patched, or were, are read again; not packed ones, which are patched as they are
+        unpacked. Raises MochiError on patches that do not fit.
         """
         if unknown := patches.keys() - self._rounded.keys():
             raise MochiError(f"patches for {sorted(unknown)[0]}, which the model does not have")
         names = sorted(self._patched | patches.keys())
         if not names:
             return
-        _, entries = blueprint(self._path, "dit", AsymmDiT, self._dtype)
+        _, entries = self._plan()
         self._patched |= patches.keys()  # should a patch fail, the next call mends what is half done
         for name in names:
+            if self._rounded[name] == PACKED:
+                self._patch_packed(name, patches.get(name), entries[name].shape)
+                continue
             weight = self._read(entries[name], name)
             if name in patches:
                 rows = self._layout.rows(self.model.get_parameter(name))
                 weight = patched(name, weight.to(self._device), patches[name], entries[name].shape, rows)
             self._assign(name, weight)
         self._patched = set(patches)
+
+    def _patch_packed(self, name: str, patches: Sequence[Patch] | None, shape: Sequence[int]) -> None:
+        layer = self.model.get_submodule(name.removesuffix(".weight"))
+        if patches is None:
+            layer.patch = None
+            return
+        everything = slice(0, shape[0])
+        patched(name, torch.empty(*shape, device="meta"), _moved(patches, "meta"), shape, everything)  # does it fit?
+        here = _moved(patches, self._device)
+        layer.patch = lambda weight: patched(name, weight, here, shape, everything)
 
     def _lay_out(self, sharding: str) -> WholeLayout | ShardedLayout:
         if sharding == "replicated" or dist.get_world_size() == 1:  # one rank has nobody to share with
@@ -99,8 +118,7 @@ class RankWeights:
     def _read(self, entry: Entry, name: str) -> Tensor:
         """This rank's rows as the file has them, rounded."""
         self.tensors_read += 1
-        rows = self._layout.rows(self.model.get_parameter(name))
-        return entry.rows(rows.start, rows.stop).to(self._rounded[name])
+        return values_for(self._rounded[name], entry, self._layout.rows(self.model.get_parameter(name)))
 
     def _assign(self, name: str, weight: Tensor) -> None:
         """Replace this rank's rows of a parameter. The old ones are free at once: patching needs no room for two."""
@@ -109,6 +127,10 @@ class RankWeights:
         module, _, leaf = name.rpartition(".")
         # By way of the state dict, where FSDP notices.
         self.model.get_submodule(module).load_state_dict({leaf: weight}, strict=False, assign=True)
+
+
+def _moved(patches: Sequence[Patch], device: torch.device | str) -> list[Patch]:
+    return [{key: v.to(device) if isinstance(v, Tensor) else v for key, v in patch.items()} for patch in patches]
 
 
 class WholeLayout:

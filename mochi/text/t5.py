@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from ..checkpoint.check import check_tensors
+from ..checkpoint.check import check_numbers, check_tensors
+from ..checkpoint.file import Entries
+from ..checkpoint.load import pack, values_for
 from ..errors import CheckpointError
+from ..packing import FLOAT8, PACKED
 from .layout import find_text_encoder, find_tokenizer
 from .tokenizer import PromptTokenizer
-from .weights import Entries, infer_config, t5_entries
+from .weights import infer_config, t5_entries
 
 
 class PromptEncoder:
@@ -52,13 +56,17 @@ def load_prompt_encoder(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     length: int = 256,
+    compute: torch.dtype | None = None,
+    operations: Any = nn,
 ) -> PromptEncoder:
     """A prompt encoder from files on this machine.
 
     path: a Hugging Face folder (config.json, weights in one or more safetensors files), a diffusers folder
     (`text_encoder/` beside `tokenizer/`), or a single file such as ComfyUI's t5xxl_fp16.safetensors.
     tokenizer: its folder or file, where it does not lie in, below or beside the text encoder's folder.
-    dtype: by default float32 on the CPU, bfloat16 elsewhere.
+    dtype: of the weights; a float8 dtype packs those of Linear layers so. By default packed weights stay packed, and
+    all others are in `compute`.
+    compute: by default float32 on the CPU, bfloat16 elsewhere.
 
     The weights are memory-mapped and cast one by one. Raises CheckpointError, naming the file and what to do.
     """
@@ -75,7 +83,10 @@ def load_prompt_encoder(
             f"{path}: an encoder of {config.vocab_size} tokens, but {prompt_tokenizer.source} "
             f"knows {prompt_tokenizer.vocab_size}: they do not belong together"
         )
-    fill(model, entries, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16), device)
+    entries = pack(model, entries, dtype, operations)
+    check_numbers(path, entries)
+    plain = (None if dtype in FLOAT8 else dtype) or compute
+    fill(model, entries, plain or (torch.float32 if device.type == "cpu" else torch.bfloat16), device)
     return PromptEncoder(model, prompt_tokenizer)
 
 
@@ -100,10 +111,11 @@ def empty_model(config: T5Config) -> T5EncoderModel:
 
 
 def fill(model: T5EncoderModel, entries: Entries, dtype: torch.dtype, device: torch.device) -> None:
-    """Give every parameter its stored values, in `dtype` on `device`."""
+    """Give every parameter its stored values, in `dtype` on `device`, or the bytes of those that are packed."""
     for name, entry in entries.items():
         # The MLPs' output projections overflow in float16; T5 then keeps them in float32.
         wide = dtype == torch.float16 and name.endswith(".wo.weight")
-        values = entry.read().to(device=device, dtype=torch.float32 if wide else dtype)
+        packed = model.get_parameter(name).dtype == PACKED
+        values = values_for(PACKED if packed else torch.float32 if wide else dtype, entry).to(device)
         module, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(module), leaf, nn.Parameter(values, requires_grad=False))

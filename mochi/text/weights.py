@@ -1,4 +1,4 @@
-"""The tensors of a T5 encoder in safetensors files, found and checked without reading them."""
+"""The tensors of a T5 encoder in weight files, found and checked without reading them."""
 
 from __future__ import annotations
 
@@ -8,40 +8,28 @@ from pathlib import Path
 
 from transformers import T5Config
 
-from ..checkpoint.check import check_not_quantised
-from ..checkpoint.file import Entry, WeightFile, first_few
-from ..checkpoint.identify import seems_to_be
+from ..checkpoint.file import Entries, WeightFile, first_few, open_weights
+from ..checkpoint.identify import parts_of, seems_to_be
+from ..checkpoint.t5 import BLOCK, EMBEDDING, QUERY
 from ..errors import CheckpointError
 
-Entries = dict[str, Entry]
-
-# In front of the names in a checkpoint that holds text encoder, diffusion model and VAE.
-PREFIXES = ("", "text_encoders.t5xxl.transformer.")
-BLOCK = "encoder.block.0.layer."
-QUERY, BIAS = f"{BLOCK}0.SelfAttention.q.weight", f"{BLOCK}0.SelfAttention.relative_attention_bias.weight"
-EMBEDDING, TIED = "shared.weight", "encoder.embed_tokens.weight"
+BIAS = f"{BLOCK}0.SelfAttention.relative_attention_bias.weight"
 
 
 def t5_entries(paths: Sequence[Path], name: Path) -> Entries:
     """The encoder's tensors in the files `paths`, under the names that transformers uses.
 
     What a prompt encoder has no use for (the decoder) is left out. Raises CheckpointError, which speaks
-    of `name`, when this is no T5 or its weights are quantised.
+    of `name`, when this is no T5.
     """
-    files = [WeightFile(path) for path in paths]
-    stored = {key: entry for file in files for key, entry in file.entries.items()}
-    prefix = next((p for p in PREFIXES if p + QUERY in stored), None)
-    if prefix is None:
+    files = [open_weights(path) for path in paths]
+    file = WeightFile(name, {key: entry for file in files for key, entry in file.entries.items()})
+    found = parts_of(file).get("t5")
+    if found is None:
         raise CheckpointError(
-            f"{name}: not a T5 text encoder; it seems to be {seems_to_be(files[0])} "
-            f"(its tensors: {first_few(stored)}); choose t5xxl_fp16.safetensors or a google/t5-v1_1-xxl folder"
+            f"{name}: not a T5 text encoder; it seems to be {seems_to_be(file)} "
+            f"(its tensors: {first_few(file.entries)}); choose t5xxl_fp16.safetensors or a google/t5-v1_1-xxl folder"
         )
-    found = {key.removeprefix(prefix): entry for key, entry in stored.items() if key.startswith(prefix)}
-    if TIED in found:
-        tied = found.pop(TIED)
-        found.setdefault(EMBEDDING, tied)
-    found = {key: entry for key, entry in found.items() if not key.startswith(("decoder.", "lm_head."))}
-    check_not_quantised(name, found, "t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn.safetensors")
     return found
 
 

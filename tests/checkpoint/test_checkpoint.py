@@ -101,7 +101,7 @@ def test_says_which_network_a_file_holds(folder):
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "a T5 text encoder"),
         ("text_model.encoder.layers.0.mlp.fc1.weight", "a CLIP text encoder"),
         ("double_blocks.0.img_attn.qkv.weight", "a Flux or Hunyuan model"),
-        ("transformer_blocks.0.attn1.add_q_proj.weight", "diffusers layout"),
+        ("transformer_blocks.0.attn1.add_q_proj.weight", "a part of a Mochi AsymmDiT in the diffusers layout"),
         ("blocks.0.attn.qkv_x.lora_A", "a LoRA"),
         ("something.else", "no model that is known here"),
     ],
@@ -119,8 +119,8 @@ def test_missing_surplus_and_misshapen_tensors(tmp_path, networks):
     refused(load_dit, path, "2 tensors are missing (blocks.0.attn.qkv_y.weight, blocks.1.attn.qkv_y.weight)")
     save_file({**weights, "extra.weight": torch.zeros(1)}, path)
     refused(load_dit, path, "1 tensors do not belong there (extra.weight)")
-    save_file({**weights, "scaled_fp8": torch.zeros(1)}, path)
-    refused(load_dit, path, "quantised weights (scaled_fp8)", "mochi_preview_bf16.safetensors")
+    save_file({**weights, "blocks.0.mod_x.weight": weights["blocks.0.mod_x.weight"].to(torch.uint8)}, path)
+    refused(load_dit, path, "not of floating point, nor packed in a known way (blocks.0.mod_x.weight)")
     save_file({**weights, "blocks.1.mod_x.bias": torch.zeros(7)}, path)
     refused(load_dit, path, "blocks.1.mod_x.bias is [7], expected [128]")
     save_file({k: v for k, v in weights.items() if "mlp_x" not in k}, path)
@@ -143,7 +143,7 @@ def test_a_file_that_may_not_be_read(tmp_path, networks, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mochi.checkpoint.file.safe_open", forbidden)
+    monkeypatch.setattr("mochi.checkpoint.safetensors_file.safe_open", forbidden)
     monkeypatch.setattr(type(path), "open", forbidden)
     refused(load_dit, path, "cannot be opened", "Permission denied")
 
@@ -156,7 +156,7 @@ def test_unreadable_files(tmp_path, networks):
         ("cut.safetensors", whole.read_bytes()[:-1000], "cut short or corrupt"),
         ("noise.safetensors", b"\xff" * 4096, "cut short or corrupt"),
         ("empty.safetensors", b"", "cut short or corrupt"),
-        ("model.gguf", b"GGUF\x03\x00\x00\x00", "GGUF"),
+        ("model.gguf", b"GGUF\x03\x00\x00\x00", "not a whole GGUF file"),
         ("model.ckpt", b"PK\x03\x04" + bytes(100), "pickle"),
         ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     ):

@@ -1,0 +1,145 @@
+"""Tensors that are known by shape and dtype while their values are still on disk."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..packing import PACKED, Float8, Packing
+
+
+class Entry(ABC):
+    """One tensor of a network.
+
+    Attributes:
+        shape: of its values. dtype: in which they are stored, None for one that weights cannot have.
+        packing: how they are packed, None where they are plain numbers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+    packing: Packing | None
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of the values, `read()[start:stop]`; the others are not touched. Of a packed one in float32."""
+
+    def read(self) -> Tensor:
+        """All values, memory-mapped where they are plain and the platform can."""
+        return self.rows(0, self.shape[0])
+
+    def packed(self, start: int, stop: int) -> Tensor:
+        """The bytes of some rows, (rows, bytes of a row) PACKED. Only of a packed one."""
+        raise TypeError("the values are not packed")
+
+
+@dataclass(frozen=True)
+class Stored(Entry):
+    """A tensor as it lies in a file. slice: gives rows from start to stop; whole: gives all, also of a scalar."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+    slice: Callable[[int, int], Tensor]
+    whole: Callable[[], Tensor]
+    packing: None = None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.whole() if (start, stop) == (0, self.shape[0]) else self.slice(start, stop)
+
+    def read(self) -> Tensor:
+        return self.whole()
+
+
+@dataclass(frozen=True)
+class Packed(Entry):
+    """A tensor whose rows are packed in the bytes of another. dtype: to unpack to where nothing else is asked for."""
+
+    source: Entry
+    packing: Packing
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = torch.bfloat16
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.packing.unpack(self.packed(start, stop), torch.float32).reshape(-1, *self.shape[1:])
+
+    def packed(self, start: int, stop: int) -> Tensor:
+        rows = self.source.rows(start, stop)
+        return rows.reshape(len(rows), math.prod(self.source.shape[1:])).view(PACKED)
+
+
+@dataclass(frozen=True)
+class Rounded(Entry):
+    """A tensor that is rounded to 8-bit floating point as it is read."""
+
+    source: Entry
+    packing: Float8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.source.dtype
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.packing.unpack(self.packed(start, stop), torch.float32)
+
+    def packed(self, start: int, stop: int) -> Tensor:
+        return self.packing.pack(self.source.rows(start, stop))
+
+
+class Piece(NamedTuple):
+    """Rows from start to stop of a tensor."""
+
+    entry: Entry
+    start: int
+    stop: int
+
+
+class Joined(Entry):
+    """Rows of several tensors behind one another, in one tensor. Those must have rows of one shape (ValueError)."""
+
+    def __init__(self, pieces: Sequence[Piece]):
+        self._pieces = tuple(pieces)
+        first = self._pieces[0].entry
+        if any(piece.entry.shape[1:] != first.shape[1:] for piece in self._pieces):
+            raise ValueError(f"rows of different shapes: {[list(piece.entry.shape) for piece in self._pieces]}")
+        ends = [0]
+        for piece in self._pieces:
+            ends.append(ends[-1] + piece.stop - piece.start)
+        self._ranges = tuple(pairwise(ends))
+        self.shape = (ends[-1], *first.shape[1:])
+        dtypes = {piece.entry.dtype for piece in self._pieces}
+        self.dtype = first.dtype if len(dtypes) == 1 or None in dtypes else torch.float32
+        packings = {piece.entry.packing for piece in self._pieces}
+        self.packing = first.packing if len(packings) == 1 else None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        found = [entry.rows(a, b).to(self._plain) for entry, a, b in self._within(start, stop)]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def packed(self, start: int, stop: int) -> Tensor:
+        if self.packing is None:
+            return super().packed(start, stop)
+        return torch.cat([entry.packed(a, b) for entry, a, b in self._within(start, stop)])
+
+    @property
+    def _plain(self) -> torch.dtype | None:
+        return torch.float32 if any(piece.entry.packing for piece in self._pieces) else self.dtype
+
+    def _within(self, start: int, stop: int) -> list[Piece]:
+        """The parts of the pieces that make up rows from start to stop; at least one, which may be empty."""
+        within = [
+            Piece(piece.entry, piece.start + max(start, a) - a, piece.start + min(stop, b) - a)
+            for piece, (a, b) in zip(self._pieces, self._ranges, strict=True)
+            if max(start, a) < min(stop, b)
+        ]
+        return within or [Piece(self._pieces[0].entry, 0, 0)]

@@ -1,0 +1,79 @@
+"""8-bit floating point in safetensors: a plain cast, or with scales as ComfyUI writes them.
+
+ComfyUI's older files have a tensor `scaled_fp8` as a marker, and beside a layer's `weight` its `scale_weight` and
+perhaps `scale_input`. Newer ones have `weight_scale` and `input_scale`, and say for each layer which format it is
+in: in the file's metadata (`_quantization_metadata`, JSON), or in a tensor `comfy_quant` beside the weight (JSON too).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import torch
+
+from ..errors import CheckpointError
+from ..packing import FLOAT8, Float8
+from .entry import Entry, Packed
+from .file import Entries, WeightFile
+
+MARKER = "scaled_fp8"
+WEIGHT_SCALES, INPUT_SCALES = ("weight_scale", "scale_weight"), ("input_scale", "scale_input")
+FORMAT, FORMATS = "comfy_quant", {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
+BESIDE = (*WEIGHT_SCALES, *INPUT_SCALES, FORMAT)
+
+
+def packed(file: WeightFile) -> WeightFile:
+    """Weights with their scales; what belongs to them is gone. Raises CheckpointError on formats that are not known."""
+    formats = _formats(file)
+    weights = {}
+    for name, entry in file.entries.items():
+        layer, _, leaf = name.rpartition(".")
+        if leaf == MARKER or (leaf in BESIDE and f"{layer}.weight" in file.entries):
+            continue
+        weights[name] = _weight(file, layer, entry, formats.get(layer)) if leaf == "weight" else entry
+    return replace(file, entries=weights)
+
+
+def _weight(file: WeightFile, layer: str, entry: Entry, stored_format: torch.dtype | None) -> Entry:
+    dtype = entry.dtype if entry.dtype in FLOAT8 else stored_format
+    if dtype is None or not entry.shape:
+        return entry
+    scale, input_scale = (_scale(file, layer, names) for names in (WEIGHT_SCALES, INPUT_SCALES))
+    return Packed(entry, Float8(dtype, scale, input_scale), entry.shape)
+
+
+def _scale(file: WeightFile, layer: str, names: tuple[str, ...]) -> float | None:
+    """The number beside a weight under one of the names; none for 1, which changes nothing."""
+    entries: Entries = file.entries
+    name = next((f"{layer}.{name}" for name in names if f"{layer}.{name}" in entries), None)
+    if name is None:
+        return None
+    if math.prod(entries[name].shape) != 1:
+        raise CheckpointError(f"{file.path}: {name} is {list(entries[name].shape)}, but must be one number")
+    scale = entries[name].read().float().item()
+    if not math.isfinite(scale):
+        raise CheckpointError(f"{file.path}: {name} is {scale}, which is not a scale; download the file again")
+    return None if scale == 1 else scale
+
+
+def _formats(file: WeightFile) -> dict[str, torch.dtype]:
+    """Layers that say which format they are in."""
+    names = {}
+    try:
+        for layer, described in json.loads(file.metadata.get("_quantization_metadata", "{}")).get("layers", {}).items():
+            names[layer] = described["format"]
+        for name, entry in file.entries.items():
+            layer, _, leaf = name.rpartition(".")
+            if leaf == FORMAT:
+                names[layer] = json.loads(entry.read().numpy().tobytes())["format"]
+        unknown = {layer: name for layer, name in names.items() if name not in FORMATS}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file.path}: what it says of its quantisation cannot be read ({error!r})") from error
+    if unknown:
+        layer, name = next(iter(unknown.items()))
+        raise CheckpointError(
+            f"{file.path}: {layer} is in the format {name}; those that can be read are {', '.join(FORMATS)}"
+        )
+    return {layer: FORMATS[name] for layer, name in names.items()}

@@ -1,0 +1,64 @@
+"""A Linear layer over packed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .packing import PACKED, Packing
+
+
+class PackedLinear(nn.Module):
+    """`x @ weight.T + bias` with a weight that stays packed and is unpacked, to the dtype of x, each time.
+
+    State dict: `weight` (out_features, bytes of a row) in PACKED, and `bias` where the layer has one.
+
+    Attributes:
+        patch: takes the unpacked weight (out_features, in_features) to the one to compute with, such as with a LoRA,
+            which packing again would lose.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool,
+        packing: Packing,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.in_features, self.out_features, self.packing = in_features, out_features, packing
+        packed = torch.empty(out_features, packing.row_bytes(in_features), dtype=PACKED, device=device)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        values = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), requires_grad=False)
+        self.register_parameter("bias", values if bias else None)
+        self.patch: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.patch is None:
+            out = self.packing.matmul(x, self.weight, self.bias)
+            if out is not None:
+                return out
+        weight = self.packing.unpack(self.weight, x.dtype)
+        return F.linear(x, weight if self.patch is None else self.patch(weight), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.packing.title}"
+
+
+def packed_linears(model: nn.Module, packings: dict[str, Packing], kind: Any = PackedLinear) -> None:
+    """Put a layer over packed weights in place of each Linear whose `weight` is among `packings`, by parameter name.
+
+    kind: the class of these layers, PackedLinear or a host's own that is made in the same way.
+    """
+    for name, packing in packings.items():
+        path = name.removesuffix(".weight")
+        old = model.get_submodule(path)
+        factory = {"device": old.weight.device, "dtype": old.weight.dtype}
+        new = kind(old.in_features, old.out_features, old.bias is not None, packing, **factory)
+        model.set_submodule(path, new.train(old.training))
