@@ -8,7 +8,7 @@ from ..mochi.parallel.settings import ParallelSettings
 from .host import files
 from .host.checks import ABSENT, complaint
 from .host.clip import DEVICES, load_clip
-from .host.dtypes import DTYPES
+from .host.dtypes import DIT_DTYPES, DTYPES, PACKED_DTYPES
 from .host.model import load_model
 from .host.remote_model import load_remote_model
 from .host.remote_vae import load_remote_vae
@@ -32,15 +32,16 @@ class LoadT5(io.ComfyNode):
                     "file",
                     options=files.list_text_encoders(),
                     default=files.TINY,
-                    tooltip="A file (t5xxl_fp16.safetensors) or a Hugging Face folder (of google/t5-v1_1-xxl) in "
-                    "models/text_encoders, or the built-in tiny model.",
+                    tooltip="A file (t5xxl_fp16.safetensors, fp8, GGUF) or a Hugging Face folder (of "
+                    "google/t5-v1_1-xxl) in models/text_encoders, a file of the whole model in models/checkpoints, or "
+                    "the built-in tiny model.",
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=list(DTYPES),
+                    options=list(PACKED_DTYPES),
                     default="auto",
-                    tooltip="auto: bfloat16 on a GPU (float16 on one that has none); on the CPU float32 where there is "
-                    "memory for it.",
+                    tooltip="auto: quantised weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU "
+                    "(float16 on one that has none), on the CPU in float32 where there is memory for it.",
                 ),
                 io.Combo.Input(
                     "device",
@@ -74,15 +75,18 @@ class LoadDiT(io.ComfyNode):
                     "file",
                     options=files.list_dits(),
                     default=files.TINY,
-                    tooltip="A file in models/diffusion_models or models/checkpoints (dit.safetensors as published, "
-                    "mochi_preview_bf16.safetensors of ComfyUI), or the built-in tiny model.",
+                    tooltip="A file in models/diffusion_models or models/checkpoints, of any kind: as published, of "
+                    "ComfyUI, fp8, GGUF; or a diffusers folder there or in models/diffusers; or the built-in tiny "
+                    "model.",
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=list(DTYPES),
+                    options=list(DIT_DTYPES),
                     default="auto",
-                    tooltip="Of the weights in memory. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was "
-                    "started with another choice.",
+                    tooltip="Of the weights in memory. auto: quantised weights (fp8, GGUF) stay as they are, and are "
+                    "unpacked layer by layer; others in bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was "
+                    "started with another choice. float8_e4m3fn halves them, and is not exact. _fast multiplies in "
+                    "float8 too, on GPUs that can (RTX 40, H100 and later): faster, and less exact.",
                 ),
                 *parallel_inputs(),
             ],
@@ -117,7 +121,8 @@ class LoadVAE(io.ComfyNode):
                     options=vaes,
                     default=files.TINY,
                     tooltip="A file in models/vae or models/checkpoints (decoder.safetensors as published, "
-                    "mochi_vae.safetensors of ComfyUI), or the built-in tiny model.",
+                    "mochi_vae.safetensors of ComfyUI), or a diffusers folder there or in models/diffusers; or the "
+                    "built-in tiny model.",
                 ),
                 io.Combo.Input(
                     "encoder_file",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .float8 import FLOAT8, Float8
 from .ggml import Ggml
-from .linear import PackedLinear, packed_linears
+from .linear import PackedLinear, packed_linears, use_float8_products
 from .packing import PACKED, Packing
 
-__all__ = ["FLOAT8", "PACKED", "Float8", "Ggml", "PackedLinear", "Packing", "packed_linears"]
+__all__ = ["FLOAT8", "PACKED", "Float8", "Ggml", "PackedLinear", "Packing", "packed_linears", "use_float8_products"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .float8 import Float8
 from .packing import PACKED, Packing
 
 
@@ -49,6 +51,13 @@ class PackedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.packing.title}"
+
+
+def use_float8_products(model: nn.Module) -> None:
+    """Compute products in float8 where a layer's weight is float8 and the device can; see Float8."""
+    for module in model.modules():
+        if isinstance(module, PackedLinear) and isinstance(module.packing, Float8):
+            module.packing = replace(module.packing, fast=True)
 
 
 def packed_linears(model: nn.Module, packings: dict[str, Packing], kind: Any = PackedLinear) -> None:

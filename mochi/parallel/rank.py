@@ -64,13 +64,19 @@ class Rank:
     # --- models
 
     def load_dit(
-        self, name: str, path: Path, dtype: torch.dtype | None, compute_dtype: torch.dtype | None, weights: str
+        self,
+        name: str,
+        path: Path,
+        dtype: torch.dtype | None,
+        compute_dtype: torch.dtype | None,
+        weights: str,
+        fast: bool = False,
     ) -> dict[str, Any]:
         """Load an AsymmDiT; see RankWeights. Returns this rank's bytes of weights."""
 
         def load() -> RankDiT:
             device, progress = self.context.device, self._report_loading
-            loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress)
+            loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress, fast)
             return RankDiT(loaded, self._meshes)
 
         self._models[name] = dit = self._load(load)

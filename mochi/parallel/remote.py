@@ -111,7 +111,7 @@ class RemoteModel:
 
 
 class RemoteDiT(RemoteModel):
-    """An AsymmDiT over all ranks. degrees: guidance and Ulysses, 0 for the best."""
+    """An AsymmDiT over all ranks. degrees: guidance and Ulysses, 0 for the best. See RankWeights for the others."""
 
     def __init__(
         self,
@@ -121,8 +121,10 @@ class RemoteDiT(RemoteModel):
         compute_dtype: torch.dtype,
         weights: str = "replicated",
         degrees: tuple[int, int] = (0, 0),
+        fast: bool = False,
     ):
-        super().__init__(keeper, "load_dit", path=path, dtype=dtype, compute_dtype=compute_dtype, weights=weights)
+        precision = {"dtype": dtype, "compute_dtype": compute_dtype, "fast": fast}
+        super().__init__(keeper, "load_dit", path=path, weights=weights, **precision)
         self.degrees = degrees
         self.seconds: list[float] = []  # that each rank computed for the last sample or forward
         self._wants: Any = None  # which patches it is to have

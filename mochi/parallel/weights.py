@@ -19,7 +19,7 @@ from ..checkpoint.entry import Entry
 from ..checkpoint.load import blueprint, pack, values_for
 from ..dit import AsymmDiT
 from ..errors import MochiError
-from ..packing import PACKED
+from ..packing import PACKED, use_float8_products
 from .patches import Patch, patched
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class RankWeights:
         sharding: "replicated", every rank has all of it; "sharded", a block's weights are gathered from all
             ranks just before they are needed (FSDP2); "offloaded", the same from host memory. A single rank has all.
         on_tensor: is told (tensors read, tensors in all) as loading goes on. What it raises ends the loading.
+        fast: whether float8 weights are multiplied in float8, see `use_float8_products`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RankWeights:
         device: torch.device | str,
         sharding: str,
         on_tensor: Callable[[int, int], None] | None = None,
+        fast: bool = False,
     ):
         if sharding not in SHARDINGS:
             raise MochiError(f"weights are {sharding!r}, but must be one of {', '.join(SHARDINGS)}")
@@ -62,6 +64,8 @@ class RankWeights:
         self.compute_dtype = compute_dtype or plan.x_embedder.proj.weight.dtype
         self.model = AsymmDiT(plan.config, dtype=self.compute_dtype, device="meta").requires_grad_(False).eval()
         pack(self.model, entries, dtype)
+        if fast:
+            use_float8_products(self.model)
         check_numbers(Path(path), entries)
         self._layout = self._lay_out(sharding)
         for name, entry in entries.items():

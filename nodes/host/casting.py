@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy.ops import CastWeightBiasOp
 from comfy.ops import disable_weight_init as operations
 from torch import nn
 
@@ -15,6 +16,8 @@ def make_castable(model: nn.Module) -> None:
     to where their input is.
     """
     for module in model.modules():
+        if isinstance(module, CastWeightBiasOp):
+            continue
         if type(module) is nn.Linear:
             module.__class__ = operations.Linear
         elif type(module) is nn.Embedding:

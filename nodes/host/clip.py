@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.sd
 import torch
+from comfy.ops import disable_weight_init
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
@@ -15,7 +16,8 @@ from ...mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
 from . import files
 from .casting import make_castable
 from .checks import check_choice
-from .dtypes import weight_dtype
+from .dtypes import DTYPES, PACKED_DTYPES, weight_dtype
+from .packed import PackedPatcher, packed_layers, with_packed
 
 # The name that ComfyUI gives to T5 in its token tables and state dicts.
 NAME = "t5xxl"
@@ -26,8 +28,8 @@ DEVICES = ("default", "cpu")
 class Tokenizer:
     """ComfyUI's view of our tokenizer. The text is taken literally: Mochi knows no weights such as (word:1.2)."""
 
-    def __init__(self, tokenizer: PromptTokenizer):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PromptTokenizer, encoder: TextEncoder):
+        self._tokenizer, self._encoder = tokenizer, encoder
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[list[tuple]]]:
         """One row of (token id, weight 1), with a word id behind when asked for; id 0 is padding."""
@@ -35,7 +37,8 @@ class Tokenizer:
         return {NAME: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {}
+        """Has nothing of its own. But ComfyUI saves what is here over what the encoder has, which may be packed."""
+        return {f"{name}.weight": layer.whole(torch.bfloat16) for name, layer in packed_layers(self._encoder)}
 
 
 class TextEncoder(nn.Module):
@@ -75,16 +78,21 @@ def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy
     on_cpu = device == "cpu"
     load_device = torch.device("cpu") if on_cpu else mm.text_encoder_device()
     offload_device = torch.device("cpu") if on_cpu else mm.text_encoder_offload_device()
-    weights = weight_dtype(dtype, lambda: _default_dtype(path, load_device))
-    encoder = load_prompt_encoder(path, files.tokenizer_for(path), dtype=weights, device=offload_device)
+    weights = weight_dtype(dtype, lambda: None, PACKED_DTYPES)
+    plain = weights if weights in DTYPES.values() and weights else _default_dtype(path, load_device)
+    tokenizer, operations = files.tokenizer_for(path), with_packed(disable_weight_init)
+    encoder = load_prompt_encoder(path, tokenizer, weights, offload_device, compute=plain, operations=operations)
     make_castable(encoder.model)
 
+    model = TextEncoder(encoder, plain, load_device)
     target = ClipTarget(
-        lambda embedding_directory, tokenizer_data: Tokenizer(encoder.tokenizer),
-        lambda device, dtype, model_options: TextEncoder(encoder, weights, load_device),
+        lambda embedding_directory, tokenizer_data: Tokenizer(encoder.tokenizer, model),
+        lambda device, dtype, model_options: model,
     )
     options = {"load_device": load_device, "offload_device": offload_device}
-    return comfy.sd.CLIP(target, model_options={**options, "initial_device": offload_device, "dtype": weights})
+    clip = comfy.sd.CLIP(target, model_options={**options, "initial_device": offload_device, "dtype": plain})
+    clip.patcher.__class__ = PackedPatcher  # which CLIP makes itself, and may have loaded the model with
+    return clip
 
 
 def _default_dtype(path: Path, device: torch.device) -> torch.dtype:

@@ -15,12 +15,18 @@ DTYPES: dict[str, torch.dtype | None] = {
     "float16": torch.float16,
     "float32": torch.float32,
 }
+FLOAT8 = "float8_e4m3fn"
+FAST = "float8_e4m3fn_fast"  # as ComfyUI calls it
+PACKED_DTYPES = {**DTYPES, FLOAT8: torch.float8_e4m3fn}
+DIT_DTYPES = {**PACKED_DTYPES, FAST: torch.float8_e4m3fn}
 
 
-def weight_dtype(name: str, default: Callable[[], torch.dtype]) -> torch.dtype:
+def weight_dtype(
+    name: str, default: Callable[[], torch.dtype], choices: dict[str, torch.dtype | None] = DTYPES
+) -> torch.dtype:
     """The dtype that a widget names; `default` decides for "auto"."""
-    check_choice("dtype", name, DTYPES)
-    return DTYPES[name] or default()
+    check_choice("dtype", name, choices)
+    return choices[name] or default()
 
 
 def runs_on_cpu() -> bool:

@@ -10,52 +10,57 @@ import comfy.text_encoders
 import folder_paths
 
 from ...mochi.checkpoint.load import check_file, contains
+from ...mochi.checkpoint.sharded import is_later_shard
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
 from ...mochi.text import layout
 from ...mochi.text.tokenizer import has_tokenizer
 from ...mochi.text.weights import t5_entries
+from ...mochi.weights.catalog import hint
 
 TINY = "tiny (built in)"
 
-DIT_FOLDERS = ("diffusion_models", "checkpoints")
-VAE_FOLDERS = ("vae", "checkpoints")
-TEXT_FOLDER = "text_encoders"
+FOLDERS = {
+    "dit": ("diffusion_models", "checkpoints", "diffusers"),
+    "vae": ("vae", "checkpoints", "diffusers"),
+    "t5": ("text_encoders", "checkpoints", "diffusers"),
+}
+"""Where files of each kind lie; those of the whole model in `checkpoints`, diffusers' folders in `diffusers`."""
+
+INNER = {"dit": "transformer", "vae": "vae", "t5": "text_encoder"}
+"""The folder of each kind in one that holds a whole model as diffusers lays it out."""
 
 
 def list_dits() -> list[str]:
-    """The entries of a loader's list: the built-in model, then the files of ComfyUI's folders."""
-    return _list(DIT_FOLDERS)
+    """The entries of a loader's list: the built-in model, then Hugging Face folders (with a slash behind) and files of
+    ComfyUI's folders."""
+    return _list("dit")
 
 
 def list_vaes() -> list[str]:
-    return _list(VAE_FOLDERS)
+    return _list("vae")
 
 
 def list_text_encoders() -> list[str]:
-    """Files, and each Hugging Face folder as one entry, with a slash behind, instead of its files."""
-    folders = _hugging_face_folders()
-    inside = tuple(folder + os.sep for folder in folders)
-    files = (name for name in folder_paths.get_filename_list(TEXT_FOLDER) if not name.startswith(inside))
-    return [TINY, *(folder + "/" for folder in folders), *files]
+    return _list("t5")
 
 
 def find_dit(name: str) -> Path:
     """The path of an entry. Raises MochiError when there is no such file."""
-    return TINY_WEIGHTS / "dit.safetensors" if name == TINY else _find(name, DIT_FOLDERS)
+    return TINY_WEIGHTS / "dit.safetensors" if name == TINY else _find(name, "dit")
 
 
 def find_vae(name: str, encoder: str | None = None) -> tuple[Path, Path | None]:
     """The paths of a VAE's file and of the encoder's, None where that is to be in the same file."""
-    file = TINY_WEIGHTS / "decoder.safetensors" if name == TINY else _find(name, VAE_FOLDERS)
+    file = TINY_WEIGHTS / "decoder.safetensors" if name == TINY else _find(name, "vae")
     if TINY in (encoder, name if encoder is None else ""):
         return file, TINY_WEIGHTS / "encoder.safetensors"
-    return file, None if encoder is None else _find(encoder, VAE_FOLDERS)
+    return file, None if encoder is None else _find(encoder, "vae")
 
 
 def find_text_encoder(name: str) -> Path:
     """The path of a file or folder."""
-    return TINY_WEIGHTS / "t5" if name == TINY else _find(name, (TEXT_FOLDER,))
+    return TINY_WEIGHTS / "t5" if name == TINY else _find(name, "t5")
 
 
 def tokenizer_for(text_encoder: Path) -> Path | None:
@@ -87,9 +92,18 @@ def check_text_encoder(name: str) -> None:
     t5_entries(layout.find_text_encoder(path).weights, path)
 
 
-def _list(folders: tuple[str, ...]) -> list[str]:
-    files = dict.fromkeys(name for folder in folders for name in folder_paths.get_filename_list(folder))
-    return [TINY, *files]
+def _list(kind: str) -> list[str]:
+    folders = _hugging_face_folders(kind)
+    inside = tuple(folder + os.sep for folder in folders)
+    files = (name for folder in FOLDERS[kind] if folder != "diffusers" for name in _files(folder))
+    shown = (name for name in files if not name.startswith(inside) and not is_later_shard(os.path.basename(name)))
+    return list(dict.fromkeys([TINY, *(folder + "/" for folder in folders), *shown]))
+
+
+def _files(folder: str) -> list[str]:
+    """The files of one of ComfyUI's folders; it lists no GGUF itself."""
+    found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
+    return [*folder_paths.get_filename_list(folder), *(n for names in found for n in names if n.endswith(".gguf"))]
 
 
 def _check_file(path: Path, part: str) -> None:
@@ -103,22 +117,31 @@ def _check_unchanged_file(path: Path, part: str, modified: int, size: int) -> No
     check_file(path, part)
 
 
-def _find(name: str, folders: tuple[str, ...]) -> Path:
+def _find(name: str, kind: str) -> Path:
     relative = os.path.relpath(os.path.join("/", name), "/")  # as the host does: `..` cannot leave a folder
-    for root in (root for folder in folders for root in folder_paths.get_folder_paths(folder)):
+    for root in _roots(kind):
         path = Path(root, relative)
-        if path.is_dir() if name.endswith("/") else path.is_file():
+        if name.endswith("/") and path.is_dir():
+            inner = path / INNER[kind]
+            return inner if kind != "t5" and inner.is_dir() else path
+        if not name.endswith("/") and path.is_file():
             return path
-    places = " or ".join(f"models/{folder}" for folder in folders)
-    raise MochiError(f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another.")
+    places = " or ".join(f"models/{folder}" for folder in FOLDERS[kind][:2])
+    raise MochiError(
+        f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another. ({hint(name)}.)"
+    )
 
 
-def _hugging_face_folders() -> list[str]:
-    """Folders below `text_encoders` that hold a model as Hugging Face lays it out, outermost only."""
+def _roots(kind: str) -> list[str]:
+    return [root for folder in FOLDERS[kind] for root in folder_paths.get_folder_paths(folder)]
+
+
+def _hugging_face_folders(kind: str) -> list[str]:
+    """Folders that hold a model as Hugging Face lays it out, outermost only."""
     found: dict[str, None] = {}
-    for root in folder_paths.get_folder_paths(TEXT_FOLDER):
+    for root in _roots(kind):
         for folder, below, files in os.walk(root, followlinks=True):
-            nested = os.path.join(folder, "text_encoder", "config.json")
+            nested = os.path.join(folder, INNER[kind], "config.json")
             if folder != root and ("config.json" in files or os.path.isfile(nested)):
                 found[os.path.relpath(folder, root)] = None
                 below.clear()

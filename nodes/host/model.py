@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_base
 import comfy.model_management as mm
@@ -18,14 +18,16 @@ from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...mochi.checkpoint import load_dit
-from ...mochi.checkpoint.file import WeightFile
-from ...mochi.checkpoint.load import read_config
+from ...mochi.checkpoint.file import open_weights
+from ...mochi.checkpoint.load import entries_of, read_config, stored_dtype
 from ...mochi.config import DiTConfig
 from ...mochi.errors import MochiError
+from ...mochi.packing import FLOAT8, use_float8_products
 from .checks import check_text
-from .dtypes import weight_dtype
+from .dtypes import DIT_DTYPES, FAST, weight_dtype
 from .latents import latent_format
 from .network import HostDiT
+from .packed import PackedPatcher, packed_layers, with_packed
 
 
 class _Config(comfy.supported_models_base.BASE):
@@ -54,6 +56,12 @@ class Mochi(comfy.model_base.GenmoMochi):
             conds["text"] = self.diffusion_model.text_cond(features, mask.to(device))
         return conds
 
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Packed weights are saved unpacked: ComfyUI's own loaders do not know our packings."""
+        saved = super().state_dict_for_saving(*args, **kwargs)
+        whole = {name: layer.whole(torch.bfloat16) for name, layer in packed_layers(self.diffusion_model)}
+        return saved | {f"model.diffusion_model.{name}.weight": weight for name, weight in whole.items()}
+
     def prompt(
         self, cross_attn: Tensor | None = None, attention_mask: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, Tensor]:
@@ -77,24 +85,38 @@ def load_model(path: Path, dtype: str = "auto") -> ModelPatcher:
     """
 
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
-        return load_dit(path, dtype, device, operations, network=HostDiT)
+        return load_dit(path, precision.weights, device, with_packed(operations), HostDiT, compute=dtype)
 
-    model = Mochi(model_config(path, dtype), network, mm.unet_offload_device())
-    patcher = ModelPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+    config, precision = model_config(path, dtype)
+    model = Mochi(config, network, mm.unet_offload_device())
+    if precision.fast:
+        use_float8_products(model)
+    patcher = PackedPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
     patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher
 
 
-def model_config(path: Path, dtype: str) -> _Config:
-    """What ComfyUI wants to know of the model in a file: latent format, dtypes, memory."""
+class Precision(NamedTuple):
+    """weights: what is asked of weights, see `load_dit`; None leaves packed ones packed. fast: float8 products."""
+
+    weights: torch.dtype | None
+    fast: bool
+
+
+def model_config(path: Path, dtype: str) -> tuple[_Config, Precision]:
+    """What ComfyUI wants to know of the model in a file (latent format, dtypes, memory); what is asked of weights."""
     sizes = read_config(path, "dit")
     supported = _Config.supported_inference_dtypes
-    weights = weight_dtype(dtype, lambda: _default_dtype(path, supported))
+    device = mm.get_torch_device()
+    chosen = weight_dtype(dtype, lambda: None, DIT_DTYPES)
+    plain = chosen or _default_dtype(path, supported)
+    if plain in FLOAT8:
+        chosen, plain = plain, mm.unet_manual_cast(plain, device, supported)
     config = _Config({"image_model": "mochi_preview"})
     config.latent_format = latent_format(sizes)
     config.memory_usage_factor = memory_factor(sizes)
-    config.set_inference_dtype(weights, mm.unet_manual_cast(weights, mm.get_torch_device(), supported))
-    return config
+    config.set_inference_dtype(plain, mm.unet_manual_cast(plain, device, supported))
+    return config, Precision(chosen, dtype == FAST)
 
 
 def _forget_run(patcher: ModelPatcher) -> None:
@@ -104,10 +126,10 @@ def _forget_run(patcher: ModelPatcher) -> None:
 
 
 def _default_dtype(path: Path, supported: list[torch.dtype]) -> torch.dtype:
-    """The host's choice for a file of this size and dtype."""
-    sizes = {entry: math.prod(entry.shape) for entry in WeightFile(path).entries.values()}
-    stored = max(sizes, key=sizes.get).dtype
-    return mm.unet_dtype(model_params=sum(sizes.values()), supported_dtypes=supported, weight_dtype=stored)
+    """The host's choice for a file of this size and dtype, for what is not packed in it."""
+    entries = entries_of(open_weights(path), "dit")
+    count = sum(math.prod(entry.shape) for entry in entries.values())
+    return mm.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=stored_dtype(entries))
 
 
 def memory_factor(config: DiTConfig) -> float:

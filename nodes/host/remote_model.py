@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ...mochi.checkpoint.load import blueprint
 from ...mochi.errors import MochiError
+from ...mochi.packing import PACKED
 from ...mochi.parallel.remote import RemoteDiT, TextRows, Work
 from ...mochi.parallel.settings import ParallelSettings
 from ...mochi.parallel.split import choose_split
 from .group import follow, groups
-from .model import Mochi, model_config
+from .model import Mochi, Precision, model_config
 from .network import HostDiT
 from .patches import PREFIX, FileWeights, for_ranks
 from .remote_patcher import RemotePatcher
@@ -91,16 +92,19 @@ def load_remote_model(path: Path, dtype: str, settings: ParallelSettings) -> Rem
 
     Raises MochiError where the devices or the split cannot be, CheckpointError like `load_model`.
     """
-    config = model_config(path, dtype)
-    stored, computed = config.unet_config["dtype"], config.manual_cast_dtype or config.unet_config["dtype"]
-    network, _ = blueprint(path, "dit", RemoteNetwork, stored)
+    config, precision = model_config(path, dtype)
+    plain = config.unet_config["dtype"]
+    computed = config.manual_cast_dtype or plain
+    network, entries = blueprint(path, "dit", RemoteNetwork, precision.weights, compute=plain)
+    if not any(entry.packing for entry in entries.values()):
+        precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
     keeper = groups.keeper_for(settings)
     ranks, degrees = len(keeper.devices), (settings.guidance, settings.ulysses)
     split = choose_split(ranks, network.config.num_heads, 2, *degrees)
-    size = sum(p.numel() for p in network.parameters()) * computed.itemsize
+    size = sum(p.numel() * (1 if p.dtype == PACKED else computed.itemsize) for p in network.parameters())
     weights = settings.weights_for(size)
 
-    network.remote = RemoteDiT(keeper, path, stored, computed, weights, degrees)
+    network.remote = RemoteDiT(keeper, path, precision.weights, computed, weights, degrees, precision.fast)
     network.path = path
     model = RemoteMochi(config, network, size if weights == "replicated" else size // ranks)
     groups.introduce(model, f"{path.name} ({split}, weights {weights})")
