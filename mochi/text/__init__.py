@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .t5 import PromptEncoder, load_prompt_encoder
+from .t5 import PromptEncoder, check_encoder, load_prompt_encoder
 from .tokenizer import PromptTokenizer, TokenizedPrompt
 
-__all__ = ["PromptEncoder", "PromptTokenizer", "TokenizedPrompt", "load_prompt_encoder"]
+__all__ = ["PromptEncoder", "PromptTokenizer", "TokenizedPrompt", "check_encoder", "load_prompt_encoder"]

@@ -72,11 +72,8 @@ def load_prompt_encoder(
     """
     path, device = Path(path), torch.device(device)
     folder, config_file, weight_files = find_text_encoder(path)
-    entries = t5_entries(weight_files, path)
-    config = read_config(config_file) if config_file else infer_config(entries, path)
-    model = empty_model(config)
-    check_tensors(path, "T5 encoder", entries, dict(model.named_parameters()))
-
+    model, entries = check_encoder(weight_files, path, config_file)
+    config = model.config
     prompt_tokenizer = PromptTokenizer(tokenizer or find_tokenizer(path, folder), length)
     if prompt_tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
@@ -88,6 +85,17 @@ def load_prompt_encoder(
     plain = (None if dtype in FLOAT8 else dtype) or compute
     fill(model, entries, plain or (torch.float32 if device.type == "cpu" else torch.bfloat16), device)
     return PromptEncoder(model, prompt_tokenizer)
+
+
+def check_encoder(paths: Sequence[Path], name: Path, config_file: Path | None = None) -> tuple[T5EncoderModel, Entries]:
+    """The model of weight files without its weights, and where these are, all of them and no others.
+
+    Raises CheckpointError, which speaks of `name`, on anything but a whole T5 encoder. Reads no weights.
+    """
+    entries = t5_entries(paths, name)
+    model = empty_model(read_config(config_file) if config_file else infer_config(entries, name))
+    check_tensors(name, "T5 encoder", entries, dict(model.named_parameters()))
+    return model, entries
 
 
 def read_config(path: Path) -> T5Config:

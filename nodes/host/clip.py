@@ -64,6 +64,12 @@ class TextEncoder(nn.Module):
         features = self._encode(ids, mask)
         return features.to(mm.intermediate_device()), None, {"attention_mask": mask.long().to(mm.intermediate_device())}
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Without the second name of the embedding, which ComfyUI's T5 does not have, and files cannot."""
+        state = super().state_dict(*args, **kwargs)
+        state.pop("t5xxl.transformer.encoder.embed_tokens.weight", None)
+        return state
+
     def load_sd(self, sd: dict[str, Tensor]) -> tuple[list[str], list[str]]:
         return self.t5xxl.transformer.load_state_dict(sd, strict=False)
 

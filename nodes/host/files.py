@@ -13,9 +13,8 @@ from ...mochi.checkpoint.load import check_file, contains
 from ...mochi.checkpoint.sharded import is_later_shard
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
-from ...mochi.text import layout
+from ...mochi.text import check_encoder, layout
 from ...mochi.text.tokenizer import has_tokenizer
-from ...mochi.text.weights import t5_entries
 from ...mochi.weights.catalog import hint
 
 TINY = "tiny (built in)"
@@ -89,7 +88,8 @@ def check_vae(name: str, encoder: str | None = None) -> None:
 def check_text_encoder(name: str) -> None:
     """Raise MochiError unless the entry's files are there and a T5 encoder. Reads no weights."""
     path = find_text_encoder(name)
-    t5_entries(layout.find_text_encoder(path).weights, path)
+    files = layout.find_text_encoder(path)
+    check_encoder(files.weights, path, files.config)
 
 
 def _list(kind: str) -> list[str]:

@@ -35,6 +35,7 @@ class _Config(comfy.supported_models_base.BASE):
     unet_extra_config = {}
     sampling_settings = {"multiplier": 1.0, "shift": 6.0}
     supported_inference_dtypes = [torch.bfloat16, torch.float32]
+    vae_key_prefix, text_encoder_key_prefix = ["vae."], ["text_encoders."]  # in a checkpoint that is saved
 
 
 class Mochi(comfy.model_base.GenmoMochi):

@@ -1,0 +1,107 @@
+"""What a weight file is, in numbers and words: how it is packed, which parts of a Mochi are in it, what they lack."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..weights.catalog import readable
+from .entry import Entry
+from .file import Entries, WeightFile, first_few, open_weights
+from .identify import TITLES, layout_of, seems_to_be
+from .load import check_file
+
+LOADERS = {
+    "dit": "Load AsymmDiT (Mochi)",
+    "decoder": "Load AsymmVAE (Mochi)",
+    "encoder": "Load AsymmVAE (Mochi)",
+    "t5": "Load T5 (Mochi)",
+}
+"""The node that takes a part."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network in a file. parameters: how many; kinds: of these, how many are of which dtype or packing.
+
+    problem: why it cannot be used, None where it is whole.
+    """
+
+    part: str
+    title: str
+    loader: str
+    parameters: int
+    kinds: dict[str, int]
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """layout: None where nothing of a Mochi is in it. seems_to_be: in words. names: a few, of what is unknown."""
+
+    path: str
+    bytes: int
+    layout: str | None
+    seems_to_be: str
+    parts: tuple[Part, ...] = ()
+    lacks: tuple[str, ...] = ()
+    names: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        out = [f"{self.path}: {readable(self.bytes)}, {self.seems_to_be}"]
+        if self.layout is None:
+            return [*out, f"  nothing of a Mochi is in it (its tensors: {self.names})"]
+        out[0] += f", {self.layout} layout"
+        for part in self.parts:
+            kinds = ", ".join(f"{count / part.parameters:.1%} {kind}" for kind, count in part.kinds.items())
+            out.append(f"  {part.title}: {part.parameters:,} parameters ({kinds})")
+            out.append(f"    {part.problem}" if part.problem else f"    whole; goes into {part.loader}")
+        return [*out, *(f"  lacks: {what}" for what in self.lacks)]
+
+
+def describe(path: str | Path) -> Description:
+    """What a file, or a checkpoint's folder, is. Reads no weights. Raises CheckpointError when it cannot be opened."""
+    file = open_weights(path)
+    layout, found = layout_of(file)
+    paths = [file.path] if file.path.is_file() else sorted(file.path.glob("*.safetensors"))
+    size = sum(each.stat().st_size for each in paths)
+    if layout is None:
+        return Description(str(path), size, None, seems_to_be(file), names=first_few(file.entries))
+    parts = tuple(_part(file, part, entries) for part, entries in found.items())
+    decodes_only = "decoder" in found and "encoder" not in found
+    lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
+    return Description(str(path), size, layout, seems_to_be(file), parts, lacks, metadata=_short(file.metadata))
+
+
+def _part(file: WeightFile, part: str, entries: Entries) -> Part:
+    kinds: Counter[str] = Counter()
+    for entry in entries.values():
+        kinds[_kind(entry)] += math.prod(entry.shape)
+    return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(file, part))
+
+
+def _kind(entry: Entry) -> str:
+    return str(entry.dtype).removeprefix("torch.") if entry.packing is None else entry.packing.title
+
+
+def _problem(file: WeightFile, part: str) -> str | None:
+    from ..text.t5 import check_encoder  # imports transformers, which takes a while
+
+    try:
+        check_encoder([file.path], file.path) if part == "t5" else check_file(file.path, part)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{file.path}: ")
+    return None
+
+
+def _short(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if len(value) <= 200}
