@@ -6,6 +6,7 @@ The table is written out, so that the registry and the Manager can read it witho
 from .nodes import (
     GroupStatus,
     LoadDiT,
+    LoadLoRA,
     LoadT5,
     LoadVAE,
     Parallel,
@@ -21,6 +22,7 @@ NODE_CLASS_MAPPINGS = {
     "MochiLoadT5": LoadT5,
     "MochiLoadDiT": LoadDiT,
     "MochiLoadVAE": LoadVAE,
+    "MochiLoadLoRA": LoadLoRA,
     "MochiTextEncode": TextEncode,
     "MochiSigmas": Sigmas,
     "MochiSampler": Sampler,
@@ -35,6 +37,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiLoadT5": "Load T5 (Mochi)",
     "MochiLoadDiT": "Load AsymmDiT (Mochi)",
     "MochiLoadVAE": "Load AsymmVAE (Mochi)",
+    "MochiLoadLoRA": "Load LoRA (Mochi)",
     "MochiTextEncode": "Mochi Text Encode",
     "MochiSigmas": "Mochi Sigmas",
     "MochiSampler": "Mochi Sampler",

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from . import cli_download
+from . import cli_download, cli_inspect
 from .config import RunDefaults
 from .errors import GroupError, MochiError
 from .jobs import Job, check_outputs, read_jsonl
+from .lora.option import add_option, read_loras
 from .model_dir import ModelDir, find_model
 from .parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
 from .sampling.guidance import parse_cfg
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         help="of weights and computation (default: float32 on the CPU, else bfloat16, "
         "and quantised weights stay as they are; float8: of weights only)",
     )
+    add_option(add)
     add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
     commands.choices["generate"].set_defaults(run=generate)
     group = commands.choices["generate"].add_argument_group("one video over several GPUs").add_argument
@@ -88,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
         "..., output); options given here hold where a line does not say otherwise",
     )
     cli_download.add_parser(commands)
+    cli_inspect.add_parser(commands)
     return main
 
 
@@ -113,7 +116,9 @@ def generate(options: argparse.Namespace) -> None:
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
     jobs = read_jobs(options, model.config.defaults)
+    loras = read_loras(options.lora, model.config.dit)
     with closing(load(model, options, device, parallel)) as pipeline:
+        pipeline.use_loras(loras)
         for number, job in enumerate(jobs, 1):
             run(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
 
@@ -152,6 +157,7 @@ def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -
             "model": str(options.model_dir or pipeline.config.name),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
             "device": str(pipeline.device),
+            "loras": options.lora,
             "seconds": round(time.monotonic() - started, 1),
         },
     }

@@ -13,6 +13,7 @@ from .config import ModelConfig
 from .dit import AsymmDiT
 from .errors import Cancelled, MochiError
 from .geometry import latent_shape
+from .lora.apply import LoraMount, Loras
 from .model_dir import ModelDir, find_model
 from .packing import FLOAT8
 from .sampling import Denoised, guided, sample
@@ -31,6 +32,14 @@ class Pipeline:
         self.text, self.dit, self.decoder = text, dit, decoder
         # Of the patch embedding, which is never packed.
         self.dtype, self.device = dit.x_embedder.proj.weight.dtype, dit.x_embedder.proj.weight.device
+        self._loras = LoraMount(dit)
+
+    def use_loras(self, loras: Loras) -> None:
+        """Have these LoRAs, each with its strength, on the denoiser, and no others.
+
+        Raises CheckpointError on one that does not fit.
+        """
+        self._loras.use(loras)
 
     def close(self) -> None:
         """Nothing to end here; a pipeline over several devices has processes."""

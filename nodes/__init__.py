@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .loaders import LoadDiT, LoadT5, LoadVAE
+from .lora import LoadLoRA
 from .parallel import GroupStatus, Parallel
 from .sampler import Sampler, Sigmas
 from .text import TextEncode
@@ -12,6 +13,7 @@ from .video import SaveVideo
 __all__ = [
     "GroupStatus",
     "LoadDiT",
+    "LoadLoRA",
     "LoadT5",
     "LoadVAE",
     "Parallel",

@@ -1,6 +1,7 @@
 """Patches on a weight, as ComfyUI's nodes make them: plain values and tensors, which cross to the ranks.
 
-`{"kind": "lora", "up": (out, r), "down": (r, in), "scale": s, "strength_model": m}`: weight * m + s * up @ down
+`{"kind": "lora", "up": (out, r), "down": (r, in), "scale": s, "strength_model": m}`: weight * m + s * up @ down;
+with `"start": first`, only on the rows that `up` has, from that one on
 `{"kind": "weight", "weight": like the parameter}`: that, instead of the weight
 """
 
@@ -58,27 +59,30 @@ def patched(name: str, weight: Tensor, patches: Sequence[Patch], shape: Sequence
     What returns shares no memory with the patches. Raises MochiError, which names the parameter, on a patch that does
     not fit.
     """
-    w = weight.float()
+    w = weight.to(torch.float32, copy=True)
     for patch in patches:
-        w = _apply(name, w, patch, shape, rows)
-    return w.to(weight.dtype, copy=True)
+        if patch["kind"] == "weight":
+            _check(name, patch["weight"].shape == tuple(shape), f"a weight of {list(patch['weight'].shape)}", shape)
+            w.copy_(patch["weight"][rows])
+        elif patch["kind"] == "lora":
+            _add_lora(name, w, patch, shape, rows)
+        else:
+            raise MochiError(f"{name}: patches of kind {patch['kind']!r} are not supported on several ranks")
+    return w.to(weight.dtype)
 
 
-def _apply(name: str, w: Tensor, patch: Patch, shape: Sequence[int], rows: slice) -> Tensor:
-    if patch["kind"] == "weight":
-        _check(name, patch["weight"].shape == tuple(shape), f"a weight of {list(patch['weight'].shape)}", shape)
-        return patch["weight"][rows].to(w)
-    if patch["kind"] == "lora":
-        up, down = patch["up"].flatten(1), patch["down"].flatten(1)
-        fits = up.shape[1] == down.shape[0] and up.shape[0] == shape[0] and up.shape[0] * down.shape[1] == _size(shape)
-        _check(name, fits, f"a LoRA of {list(up.shape)} @ {list(down.shape)}", shape)
-        difference = (up[rows].to(w) @ down.to(w)).reshape(w.shape)
-        return patch["strength_model"] * w + patch["scale"] * difference
-    raise MochiError(f"{name}: patches of kind {patch['kind']!r} are not supported on several ranks")
-
-
-def _size(shape: Sequence[int]) -> int:
-    return torch.Size(shape).numel()
+def _add_lora(name: str, w: Tensor, patch: Patch, shape: Sequence[int], rows: slice) -> None:
+    up, down = patch["up"].flatten(1), patch["down"].flatten(1)
+    start = patch.get("start", 0)
+    stop = start + len(up)
+    in_range = start >= 0 and stop <= shape[0] if "start" in patch else stop == shape[0]
+    fits = in_range and up.shape[1] == down.shape[0] and shape[0] * down.shape[1] == torch.Size(shape).numel()
+    _check(name, fits, f"a LoRA of {list(up.shape)} @ {list(down.shape)} from row {start} on", shape)
+    first, last = max(start, rows.start), min(stop, rows.stop)
+    if first < last:
+        part = w[first - rows.start : last - rows.start]
+        difference = up[first - start : last - start].to(w) @ down.to(w)
+        part.mul_(patch["strength_model"]).add_(difference.view(part.shape).mul_(patch["scale"]))
 
 
 def _check(name: str, fits: bool, what: str, shape: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from ..checkpoint.load import blueprint
 from ..config import ModelConfig
 from ..dit import AsymmDiT
 from ..errors import Cancelled
+from ..lora.apply import Loras, as_patches, shapes_of
 from ..model_dir import ModelDir, find_model
 from ..pipeline import GenerateSettings, Pipeline, compute_dtype
 from ..sampling import Denoised
@@ -39,6 +40,14 @@ class ParallelPipeline(Pipeline):
         self.config, self.text, self.dit, self.decoder, self.keeper = config, text, dit, decoder, keeper
         self.dtype, self.device = dtype, ", ".join(keeper.devices)
         self._on_event = on_event
+        self._patched = False
+
+    def use_loras(self, loras: Loras) -> None:
+        """As Pipeline.use_loras; the ranks get the factors."""
+        patches = as_patches(loras, shapes_of(self.config.dit))
+        if patches or self._patched:  # without any, the ranks need not start yet
+            finish(self.dit.patch(object() if patches else None, patches), self._on_event)
+            self._patched = bool(patches)
 
     def close(self) -> None:
         """End the ranks."""

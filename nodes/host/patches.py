@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ...mochi.checkpoint.load import blueprint
 from ...mochi.dit import AsymmDiT
+from ...mochi.lora import swap_halves
+from ...mochi.packing import PACKED
 from ...mochi.parallel.patches import Patch
 
 PREFIX = "diffusion_model."
@@ -26,7 +28,9 @@ class FileWeights:
 
     def __init__(self, path: Path, network: nn.Module):
         _, self._entries = blueprint(path, "dit", AsymmDiT)
-        self._dtypes = {name: p.dtype for name, p in network.named_parameters()}
+        # What is packed has values of its own only when it is unpacked.
+        dtypes = {name: p.dtype for name, p in network.named_parameters()}
+        self._dtypes = {name: torch.float32 if dtype == PACKED else dtype for name, dtype in dtypes.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._entries[name].read().to(self._dtypes[name])
@@ -37,8 +41,8 @@ def for_ranks(
 ) -> dict[str, list[Patch]]:
     """Patches by name of the MODEL's parameter -> those for the ranks, by name of the network's.
 
-    A plain LoRA goes as its two factors. Whatever else there is, the host computes from the file's weight on `device`,
-    in the way that it does on one GPU, and the result goes.
+    A plain LoRA, on a weight or some of its rows, goes as its two factors. Whatever else there is, the host computes
+    from the file's weight on `device`, in the way that it does on one GPU, and the result goes.
     """
     out = {}
     for key, of_weight in patches.items():
@@ -52,17 +56,20 @@ def for_ranks(
 
 def _is_plain_lora(patch: HostPatch) -> bool:
     _, adapter, _, offset, function = patch
-    if type(adapter) is not LoRAAdapter or offset is not None or function is not None:
+    if type(adapter) is not LoRAAdapter or function not in (None, swap_halves):
         return False
-    _, _, _, mid, dora_scale, reshape = adapter.weights
-    return mid is None and dora_scale is None and reshape is None
+    up, _, _, mid, dora_scale, reshape = adapter.weights
+    on_rows = offset is None or (function is None and offset[0] == 0 and offset[2] == len(up))
+    return on_rows and mid is None and dora_scale is None and reshape is None
 
 
 def _factors(patch: HostPatch) -> Patch:
-    strength, adapter, strength_model, _, _ = patch
+    strength, adapter, strength_model, offset, function = patch
     up, down, alpha, *_ = adapter.weights
     scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
-    return {"kind": "lora", "up": up.cpu(), "down": down.cpu(), "scale": scale, "strength_model": strength_model}
+    up = up.cpu() if function is None else function(up.cpu())
+    factors = {"kind": "lora", "up": up, "down": down.cpu(), "scale": scale, "strength_model": strength_model}
+    return factors if offset is None else factors | {"start": offset[1]}
 
 
 def _patched(weight: Tensor, patches: Sequence[HostPatch], key: str, device: torch.device) -> Tensor:

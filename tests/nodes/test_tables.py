@@ -14,6 +14,7 @@ NODES = [
     "MochiLoadT5",
     "MochiLoadDiT",
     "MochiLoadVAE",
+    "MochiLoadLoRA",
     "MochiTextEncode",
     "MochiSigmas",
     "MochiSampler",

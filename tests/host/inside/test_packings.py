@@ -34,7 +34,7 @@ def config(pack, small):
 
 
 def write(small, config, kind):
-    """A file of the small network in one packing; returns its name, and the weights as an independent reader has them."""
+    """A file of the small network in one packing; returns its name, and the weights as others read them."""
     folder, state = small.models / "diffusion_models", small.network.state_dict()
     stored, plain = {}, {}
     for name, p in state.items():
@@ -159,7 +159,7 @@ def test_merging_models(packed, call, model, k_sampler):
 
 
 def test_chosen_dtypes(packed, call, k_sampler):
-    name, model, unpacked = packed
+    name, _, unpacked = packed
     (plain,) = call("MochiLoadDiT", file=name, dtype="float32")
     assert {p.dtype for p in plain.model.parameters()} == {torch.float32}
     assert_close(k_sampler(plain), k_sampler(unpacked))

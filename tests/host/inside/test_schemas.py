@@ -37,6 +37,7 @@ def test_sockets_are_standard_types(schemas):
         "MochiLoadT5": ["CLIP"],
         "MochiLoadDiT": ["MODEL"],
         "MochiLoadVAE": ["VAE"],
+        "MochiLoadLoRA": ["MODEL"],
         "MochiTextEncode": ["CONDITIONING"],
         "MochiSigmas": ["SIGMAS"],
         "MochiSampler": ["LATENT"],

@@ -1,0 +1,105 @@
+"""LoRAs on the weights of an AsymmDiT: on one device, and as patches for the ranks of a group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from ..dit import AsymmDiT
+from ..errors import MochiError
+from ..packing import PackedLinear
+from ..parallel.patches import Patch, patched
+from .file import Lora, Shapes
+
+Loras = Sequence[tuple[Lora, float]]
+"""LoRAs, each with its strength: 1 as trained, 0 not at all."""
+
+
+def layer_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each weight that a LoRA can be for: of Linear layers, packed or not, and of convolutions."""
+    shapes = {}
+    for name, module in network.named_modules():
+        if hasattr(module, "out_features"):
+            shapes[name] = (module.out_features, module.in_features)
+        elif isinstance(module, nn.Conv2d):
+            shapes[name] = (module.out_channels, module.in_channels * math.prod(module.kernel_size))
+    return shapes
+
+
+def shapes_of(config: DiTConfig) -> Shapes:
+    """The same of a model of these sizes."""
+    return layer_shapes(AsymmDiT(config, device="meta"))
+
+
+def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[Patch]]:
+    """What to do to each parameter (see mochi/parallel/patches.py), by its name; nothing for a strength of 0.
+
+    Raises CheckpointError on a LoRA that does not fit the model, MochiError on a strength that is no number.
+    """
+    patches: dict[str, list[Patch]] = {}
+    for lora, strength in loras:
+        if not math.isfinite(strength):
+            raise MochiError(f"{lora.path}: its strength is {strength}, but must be a number")
+        for layer, several in lora.fitted(shapes).layers.items() if strength else ():
+            for factors in several:
+                patch = {"kind": "lora", "up": factors.up, "down": factors.down, "start": factors.start}
+                patch |= {"scale": strength * factors.scale, "strength_model": 1.0}
+                patches.setdefault(f"{layer}.weight", []).append(patch)
+    return patches
+
+
+class LoraMount:
+    """The LoRAs on a model on one device, which can change at any time.
+
+    Plain weights are computed in float32 and rounded once; what they were before is kept in the host's memory, for the
+    layers in question. Packed weights stay as they are: theirs are added whenever they are unpacked.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        self._shapes = layer_shapes(model)
+        self._originals: dict[str, Tensor] = {}
+        self._packed: set[str] = set()
+
+    @torch.no_grad()
+    def use(self, loras: Loras) -> None:
+        """Have these, and no others; without any the model is as it was, bit for bit. Raises like `as_patches`."""
+        patches = as_patches(loras, self._shapes)
+        for name in self._originals.keys() - patches.keys():
+            self._assign(name, self._originals.pop(name))
+        for name in self._packed - patches.keys():
+            self._layer(name).patch = None
+        self._packed = {name for name in patches if isinstance(self._layer(name), PackedLinear)}
+        for name, several in patches.items():
+            if name in self._packed:
+                self._patch_packed(name, several)
+            else:
+                self._merge(name, several)
+
+    def _patch_packed(self, name: str, patches: Sequence[Patch]) -> None:
+        layer = self._layer(name)
+        device = layer.weight.device
+        here = [{key: v.to(device) if isinstance(v, Tensor) else v for key, v in patch.items()} for patch in patches]
+        shape = (layer.out_features, layer.in_features)
+        layer.patch = partial(_patched, name=name, patches=here, shape=shape)
+
+    def _merge(self, name: str, patches: Sequence[Patch]) -> None:
+        weight = self._layer(name).weight
+        original = self._originals.setdefault(name, weight.detach().cpu())
+        self._assign(name, _patched(original.to(weight.device), name, patches, original.shape))
+
+    def _assign(self, name: str, weight: Tensor) -> None:
+        layer = self._layer(name)
+        layer.weight = nn.Parameter(weight.to(layer.weight.device), requires_grad=False)
+
+    def _layer(self, name: str) -> nn.Module:
+        return self._model.get_submodule(name.removesuffix(".weight"))
+
+
+def _patched(weight: Tensor, name: str, patches: Sequence[Patch], shape: Sequence[int]) -> Tensor:
+    return patched(name, weight, patches, shape, rows=slice(0, shape[0]))

@@ -1,0 +1,161 @@
+"""The pairs of factors in a LoRA file, and the layers that they are for; by names and shapes only."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..checkpoint.entry import Entry
+from ..checkpoint.file import WeightFile, first_few
+from ..checkpoint.identify import seems_to_be
+from ..errors import CheckpointError
+from .names import Place, depth_of, places
+
+log = logging.getLogger(__name__)
+
+# Behind a layer's name: `.lora_A`, `.lora_A.weight`, `.lora_A.default.weight`, `.lora_down.weight`, `_lora.down.weight`
+FACTOR = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:(?:\.\w+)?\.weight)?")
+ALPHA = re.compile(r"(.+?)\.(?:lora_)?alpha")
+UPS = ("B", "up")
+
+# Adapters of other kinds. Left out in silence, they would make a result that nobody trained.
+OTHER_KINDS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "lora_mid": "LoCon with a middle factor",
+    "lora_B.bias": "LoRA with biases",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+    ".diff_b": "differences of biases",
+    ".diff": "whole differences of weights",
+    ".set_weight": "whole weights",
+    ".reshape_weight": "weights of another shape",
+    ".w_norm": "differences of norms",
+}
+
+# Fragments of the names in LoRAs for other models.
+OTHER_MODELS = {
+    "single_transformer_blocks": "Flux",
+    "double_blocks": "Flux or Hunyuan Video",
+    "single_blocks": "Flux or Hunyuan Video",
+    "joint_blocks": "Stable Diffusion 3",
+    "down_blocks": "Stable Diffusion",
+    "input_blocks": "Stable Diffusion",
+    "lora_te": "Stable Diffusion",
+    "self_attn": "Wan",
+    "cross_attn": "Wan",
+    "img_mod": "Qwen-Image",
+    "attn2": "LTX Video",
+}
+
+
+class Pair(NamedTuple):
+    """Two factors, up (rows, r, ...) and down (r, columns, ...), for a place; alpha where it is beside them."""
+
+    stem: str
+    place: Place
+    up: Entry
+    down: Entry
+    alpha: Entry | None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+
+def find_pairs(file: WeightFile) -> list[Pair]:
+    """The pairs for layers of an AsymmDiT; it warns about others where they are few.
+
+    Raises CheckpointError on a file that is no LoRA, an adapter of another kind, a LoRA for another model, and pairs
+    that are incomplete or do not go together.
+    """
+    ups, downs, alphas = _by_stem(file)
+    if halves := ups.keys() ^ downs.keys():
+        raise CheckpointError(
+            f"{file.path}: {len(halves)} layers have only one of a LoRA's two factors ({first_few(halves)}): the file "
+            "is not whole; download it again"
+        )
+    for stem in ups:
+        _check_pair(file, stem, ups[stem], downs[stem])
+    table = places(depth_of(ups))
+    known = [stem for stem in ups if stem in table]
+    unknown = ups.keys() - set(known)
+    if len(known) < len(unknown):
+        raise CheckpointError(_for_another_model(file, ups, unknown))
+    if unknown:
+        log.warning(
+            "%s: %d of its %d layers are not known in Mochi and left out (%s)",
+            file.path,
+            len(unknown),
+            len(ups),
+            first_few(unknown),
+        )
+    pairs = [Pair(stem, table[stem], ups[stem], downs[stem], alphas.get(stem)) for stem in known]
+    _check_twice(file, pairs)
+    return pairs
+
+
+def _by_stem(file: WeightFile) -> tuple[dict[str, Entry], dict[str, Entry], dict[str, Entry]]:
+    """The factors `up` and `down`, and the alphas, by the name that stands before."""
+    ups: dict[str, Entry] = {}
+    downs: dict[str, Entry] = {}
+    alphas: dict[str, Entry] = {}
+    others = []
+    for name, entry in file.entries.items():
+        if factor := FACTOR.fullmatch(name):
+            stem, factors = factor[1], ups if factor[2] in UPS else downs
+            if stem in factors:
+                raise CheckpointError(f"{file.path}: has several LoRAs for {stem}; choose a file with one")
+            factors[stem] = entry
+        elif alpha := ALPHA.fullmatch(name):
+            alphas[alpha[1]] = entry
+        else:
+            others.append(name)
+    for fragment, kind in OTHER_KINDS.items():
+        if strange := [name for name in others if fragment in name]:
+            raise CheckpointError(
+                f"{file.path}: has {kind} ({first_few(strange)}), which is not supported here; choose a plain LoRA, "
+                "with two factors for each layer"
+            )
+    if not ups and not downs:
+        raise CheckpointError(
+            f"{file.path}: not a LoRA; it seems to be {seems_to_be(file)} (its tensors: {first_few(file.entries)}). "
+            "A LoRA has tensors such as blocks.0.attn.qkv_x.lora_A"
+        )
+    if others:
+        log.warning("%s: %d tensors do not belong to a LoRA, left out (%s)", file.path, len(others), first_few(others))
+    return ups, downs, alphas
+
+
+def _check_pair(file: WeightFile, stem: str, up: Entry, down: Entry) -> None:
+    fit = min(len(up.shape), len(down.shape)) > 1 and math.prod(up.shape[1:]) == down.shape[0] > 0
+    if not fit:
+        raise CheckpointError(
+            f"{file.path}: the factors of {stem} are {list(up.shape)} and {list(down.shape)}, which do not go together"
+        )
+    if any(entry.dtype is None or not entry.dtype.is_floating_point for entry in (up, down)):
+        raise CheckpointError(f"{file.path}: the factors of {stem} are not of floating point")
+
+
+def _check_twice(file: WeightFile, pairs: Iterable[Pair]) -> None:
+    seen: dict[Place, str] = {}
+    for pair in pairs:
+        if pair.place in seen:
+            raise CheckpointError(
+                f"{file.path}: {seen[pair.place]} and {pair.stem} are both for {pair.place.layer}; choose a file with "
+                "one LoRA"
+            )
+        seen[pair.place] = pair.stem
+
+
+def _for_another_model(file: WeightFile, stems: Iterable[str], unknown: Iterable[str]) -> str:
+    models = (model for fragment, model in OTHER_MODELS.items() if any(fragment in stem for stem in stems))
+    model = next(models, "another model")
+    return (
+        f"{file.path}: a LoRA, but not for Mochi; it seems to be one for {model} (its layers: {first_few(unknown)}). "
+        "Mochi's are such as blocks.0.attn.qkv_x or transformer_blocks.0.attn1.to_q"
+    )
