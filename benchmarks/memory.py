@@ -1,0 +1,170 @@
+"""The memory model beside what it predicts: `python -m benchmarks.memory`, on a CPU, in a minute and 4 GB.
+
+The denoiser, the decoder and T5 run with random weights, some at the published width with fewer blocks, and the tensors
+that are alive are counted. It prints, for each: bytes predicted and measured, without the weights, and their ratio.
+What kernels and allocators take inside themselves is not seen here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
+
+from benchmarks.live import peak_bytes
+from mochi.config import TINY, DecoderConfig, DiTConfig
+from mochi.dit import AsymmDiT, TextContext
+from mochi.memory import decode, denoise, text
+from mochi.packing import Ggml, packed_linears
+from mochi.parallel.ulysses import TokenShards, UlyssesAttention
+from mochi.vae import Decoder
+
+MEDIUM = DiTConfig(depth=2, num_heads=12, hidden_x=768, hidden_y=384, mlp_x=2048, mlp_y=1024, text_width=256)
+PUBLISHED_WIDTH = DiTConfig(depth=1)
+
+
+class Figures(NamedTuple):
+    """Bytes without those of the weights."""
+
+    predicted: int
+    measured: int
+
+
+def main() -> int:
+    print(f"{'':<48} {'predicted, MB':>14} {'measured, MB':>14} {'ratio':>7}")
+    for name, measure in cases():
+        predicted, measured = measure()
+        print(f"{name:<48} {predicted / 1e6:>14.1f} {measured / 1e6:>14.1f} {predicted / measured:>7.3f}", flush=True)
+    return 0
+
+
+def cases() -> Iterator[tuple[str, Callable[[], Figures]]]:
+    bf16, f32 = torch.bfloat16, torch.float32
+    yield "denoiser, tiny, float32", lambda: denoiser(TINY.dit, (1, 12, 8, 32, 32), f32)
+    yield "denoiser, 768 wide, bfloat16", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), bf16)
+    yield "denoiser, 768 wide, two samples", lambda: denoiser(MEDIUM, (2, 12, 4, 40, 40), bf16)
+    yield "denoiser, 768 wide, one of 2 ranks", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), bf16, ulysses=2)
+    yield "denoiser, 768 wide, one of 6 ranks", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), f32, ulysses=6)
+    yield "denoiser, 768 wide, Q8_0", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), bf16, packing=Ggml("Q8_0"))
+    yield "denoiser, published width, bfloat16", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 8, 32, 32), bf16)
+    yield "denoiser, published width, float32", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 4, 32, 32), f32)
+    q3_k = Ggml("Q3_K")
+    yield "denoiser, published width, Q3_K", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 4, 32, 32), bf16, packing=q3_k)
+    yield "decoder, tiny, bfloat16", lambda: decoder(TINY.decoder, (1, 12, 4, 8, 8), bf16)
+    yield "decoder, a quarter of the width, bfloat16", lambda: decoder(DecoderConfig(base=32), (1, 12, 4, 16, 24), bf16)
+    yield "decoder, published width, bfloat16", lambda: decoder(DecoderConfig(), (1, 12, 3, 8, 8), bf16)
+    yield "decoder, published width, float32", lambda: decoder(DecoderConfig(), (1, 12, 3, 8, 8), f32)
+    yield "T5, 512 wide, bfloat16", lambda: text_encoder(512, bf16)
+    yield "T5, 512 wide, float32", lambda: text_encoder(512, f32)
+
+
+def denoiser(
+    config: DiTConfig,
+    latents: tuple[int, ...],
+    dtype: torch.dtype,
+    ulysses: int = 1,
+    packing: Ggml | None = None,
+) -> Figures:
+    """A forward pass and its table of positions, on one of `ulysses` ranks that share the tokens."""
+    model = _random(AsymmDiT(config, dtype=dtype))
+    if packing is not None:
+        linears = (name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2)
+        packed_linears(model, dict.fromkeys(linears, packing))
+    if ulysses > 1:
+        _share(model, ulysses)
+    batch, length = latents[0], config.text_length
+    tokens = torch.randn(batch, length, config.hidden_y, dtype=dtype)
+    prompts = TextContext(torch.randn(batch, config.hidden_x, dtype=dtype), tokens, (length,) * batch)
+    z, sigma = torch.randn(latents, dtype=dtype), torch.full((batch,), 0.5)
+
+    def run() -> None:
+        model(z, sigma, prompts, _part(model.rotary(*latents[2:]), ulysses))
+
+    measured = peak_bytes(run, [*model.parameters(), z])
+    _, count = denoise.tokens_of(config, latents)
+    predicted = denoise.activations(config, count, batch, dtype, ulysses, packing is not None)
+    return Figures(predicted + denoise.positions(config, count, ulysses), measured)
+
+
+def decoder(config: DecoderConfig, latents: tuple[int, ...], dtype: torch.dtype) -> Figures:
+    """The frames of a video, each piece dropped as soon as it is there."""
+    model = _random(Decoder(config, dtype=dtype))
+    z = torch.randn(latents, dtype=dtype)
+
+    def run() -> None:
+        for _ in model.stream(z):
+            pass
+
+    values = decode.live_values(config, 1, *latents[3:])
+    predicted = latents[0] * (values["tails"] + values["layers"]) * dtype.itemsize
+    return Figures(predicted, peak_bytes(run, [*model.parameters(), z]))
+
+
+def text_encoder(width: int, dtype: torch.dtype, prompts: int = 2) -> Figures:
+    """Two layers of T5, in the proportions of the published encoder."""
+    config = T5Config(
+        vocab_size=100,
+        d_model=width,
+        d_kv=64,
+        d_ff=5 * width // 2,
+        num_layers=2,
+        num_heads=width // 64,
+        feed_forward_proj="gated-gelu",
+        attn_implementation="eager",
+    )
+    model = T5EncoderModel(config).to(dtype).eval().requires_grad_(False)
+    ids, mask = (torch.ones(prompts, text.LENGTH, dtype=torch.long) for _ in range(2))
+    measured = peak_bytes(lambda: model(input_ids=ids, attention_mask=mask), [*model.parameters(), ids, mask])
+    return Figures(text.activations(width, prompts, dtype), measured)
+
+
+class AlonePeers:
+    """The first of `size` ranks, whose peers send what happens to be in memory: it holds what a real rank holds."""
+
+    def __init__(self, size: int):
+        self.rank, self.size = 0, size
+
+    def shares(self, rows: int) -> list[int]:
+        return [len(part) for part in torch.empty(rows, 0).tensor_split(self.size)]
+
+    def all_to_all(self, t: Tensor, give: Any, take: list[int]) -> Callable[[], Tensor]:
+        arrived, sent = t.new_empty(sum(take), *t.shape[1:]), [t]  # what is sent is held until it has arrived
+
+        def arrive() -> Tensor:
+            sent.clear()
+            return arrived
+
+        return arrive
+
+    def all_gather(self, t: Tensor) -> Callable[[], Tensor]:
+        arrived = t.new_empty(self.size, *t.shape)
+        return lambda: arrived
+
+    def gather_rows(self, t: Tensor, shares: list[int]) -> Tensor:
+        return t.new_empty(sum(shares), *t.shape[1:])
+
+
+def _share(model: AsymmDiT, ranks: int) -> None:
+    shards = TokenShards(AlonePeers(ranks))
+    model.x_embedder.register_forward_hook(lambda module, args, tokens: shards.enter(tokens))
+    model.final_layer.register_forward_hook(lambda module, args, tokens: shards.leave(tokens))
+    for block in model.blocks:
+        block.attn.joint = UlyssesAttention(shards=shards, text_is_read=block.attn.proj_y is not None)
+
+
+def _part(table: Any, ranks: int) -> Any:
+    return table if ranks == 1 else type(table)(*(t.tensor_split(ranks)[0].clone() for t in table))
+
+
+def _random(network: nn.Module) -> nn.Module:
+    for p in network.requires_grad_(False).eval().parameters():
+        p.normal_(0, 0.02)
+    return network
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Decoding: what is alive when AsymmVAE makes the frames of one latent frame.
+
+The stream remembers the last two input frames of each convolution (tails). The peak is in the last blocks, at the full
+size of the picture, where a convolution's input is padded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from ..config import DecoderConfig
+from ..parallel.vae import plan_strips
+from ..vae import Decoder
+from .need import SLACK, Need
+
+KERNELS = 3
+"""Copies of the activations at full size for what kernels take in themselves: norms and padding may copy what they
+read, convolutions have workspaces. Not measured on a GPU."""
+
+
+class Stage(NamedTuple):
+    """Residual blocks of one width. time, space: frames, and rows or columns, that they have for one of the latents."""
+
+    width: int
+    blocks: int
+    time: int
+    space: int
+
+
+def decoding(
+    config: DecoderConfig, latents: Sequence[int], ranks: int = 1, compute: torch.dtype = torch.bfloat16
+) -> Need:
+    """The peak of decoding VAE latents (B, 12, T, h, w); one device keeps all frames until it has the last one."""
+    batch, _, frames, height, width = latents
+    strips = plan_strips(height, width, ranks)
+    rows, columns = (max(strips.sizes), width) if strips.axis == 3 else (height, max(strips.sizes))
+    values = live_values(config, min(strips.chunk, frames), rows, columns)
+    stage = list(stages(config))[-1]
+    video = 3 * ((frames - 1) * stage.time + 1) * height * width * stage.space**2
+    return Need(
+        {
+            "weights": _parameters(config) * compute.itemsize,
+            **{name: batch * count * compute.itemsize for name, count in values.items()},
+            # Piece by piece, and joined; ranks send off each piece.
+            "frames": (2 * batch * video if ranks == 1 else 0) * compute.itemsize,
+            "slack": SLACK,
+        }
+    )
+
+
+def stages(config: DecoderConfig) -> Iterator[Stage]:
+    """From the latents to the frames."""
+    time = space = 1
+    yield Stage(config.widths[-1], config.res_blocks[-1], time, space)
+    for i in reversed(range(len(config.temporal))):
+        yield Stage(config.widths[i + 1], config.res_blocks[i + 1], time, space)
+        time, space = time * config.temporal[i], space * config.spatial[i]
+    yield Stage(config.widths[0], config.res_blocks[0], time, space)
+
+
+def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int) -> dict[str, int]:
+    """Values alive at the peak, with `chunk` latent frames of `rows` x `columns` at a time, by what they are for."""
+
+    def picture(stage: Stage, border: int = 0) -> int:
+        return stage.width * (rows * stage.space + border) * (columns * stage.space + border)
+
+    *_, last = every = list(stages(config))
+    tails = sum(2 * stage.blocks * 2 * picture(stage, border=2) for stage in every)
+    # The block's input, the first convolution's output, silu of its norm; that padded, by two frames in front; and the
+    # last piece of the video, which whoever took it still holds.
+    frames = chunk * last.time
+    piece = 3 * frames * picture(last) // last.width
+    layers = 3 * frames * picture(last) + (frames + 2) * picture(last, border=2) + piece
+    return {"tails": tails, "layers": layers, "kernels": KERNELS * frames * picture(last)}
+
+
+@lru_cache
+def _parameters(config: DecoderConfig) -> int:
+    return sum(math.prod(p.shape) for p in Decoder(config, device="meta").parameters())

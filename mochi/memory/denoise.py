@@ -1,0 +1,110 @@
+"""Denoising: what is alive in a forward pass of AsymmDiT when it is most.
+
+Every moment below is a line of mochi/dit with the tensors that are alive there, counted in visual tokens of D_x
+values, of which a block has one set at a time. The caller holds a block's input through the whole block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ..config import DiTConfig
+from ..packing.ggml import CHUNK
+from ..parallel.split import choose_split
+from .need import SLACK, Need
+from .weights import counts, on_device
+
+UNPACKING = 13
+"""Bytes, for each value of a chunk, of the temporaries in which packed weights are unpacked. Measured: 8 to 12.3."""
+
+LATENTS = 8
+"""Copies of the latents in float32 that the sampler and its guidance have at a time."""
+
+
+def denoising(
+    config: DiTConfig,
+    weights: int,
+    latents: Sequence[int],
+    ranks: int = 1,
+    sharding: str = "replicated",
+    compute: torch.dtype = torch.bfloat16,
+    passes: int = 1,
+) -> Need:
+    """The peak of a guided run on each of the ranks.
+
+    weights: bytes of all weights as they are kept; packed where these are fewer than in `compute`. latents: shape
+    (B, 12, T, h, w). sharding: "replicated", "sharded" or "offloaded". passes: of guidance in one batch (2 as a host
+    may do where there is room; 1: one after the other).
+    """
+    batch, tokens = tokens_of(config, latents)
+    ulysses = choose_split(ranks, config.num_heads, 2).ulysses
+    is_packed = weights < counts(config).all * compute.itemsize
+    return Need(
+        {
+            "weights": on_device(config, weights, ranks, sharding, compute),
+            "activations": activations(config, tokens, batch * passes, compute, ulysses, is_packed),
+            "positions": positions(config, tokens, ulysses),
+            "latents": LATENTS * 4 * math.prod(latents),
+            "slack": SLACK,
+        },
+        host=weights if sharding == "offloaded" else 0,
+    )
+
+
+def tokens_of(config: DiTConfig, latents: Sequence[int]) -> tuple[int, int]:
+    """Samples, and visual tokens of each, for latents of shape (B, channels, T, h, w)."""
+    batch, _, frames, *sides = latents
+    return batch, frames * math.prod(-(-side // config.patch_size) for side in sides)
+
+
+def positions(config: DiTConfig, tokens: int, ulysses: int = 1) -> int:
+    """Bytes of a rank's rotary table: two float32 for each pair of a token's channels."""
+    return 4 * config.hidden_x * -(-tokens // ulysses)
+
+
+def activations(
+    config: DiTConfig, tokens: int, batch: int, compute: torch.dtype, ulysses: int = 1, is_packed: bool = False
+) -> int:
+    """Bytes of activations of a forward pass at its peak, on one of `ulysses` ranks that share the visual tokens."""
+    own = -(-tokens // ulysses)
+    moments = _moments(config, batch * own, batch * config.text_length, compute.itemsize, ulysses > 1, is_packed)
+    # A part of the embedded tokens is a view of all of them, which the first block's caller holds.
+    embedded = batch * (tokens - own) * config.hidden_x * compute.itemsize
+    # Before the first step the table of positions is made: all of it, from angles, of which a rank copies its part.
+    table, part = positions(config, tokens), positions(config, tokens, ulysses)
+    making = table + max(table // 2, part if ulysses > 1 else 0)
+    return max(embedded + max(moments.values()), making - part)
+
+
+def _moments(
+    config: DiTConfig, visual: int, text: int, itemsize: int, is_shared: bool, is_packed: bool
+) -> dict[str, int]:
+    """Bytes alive at the moments of a block that can be its peak, with so many visual and text tokens."""
+    x, y = visual * config.hidden_x * itemsize, text * config.hidden_y * itemsize
+    joint = text * config.hidden_x * itemsize  # text, as wide as what it meets in attention
+    wide = visual * config.mlp_x * itemsize
+    in_float = 4 * visual * config.hidden_x
+
+    def weight(rows: int, columns: int) -> int:
+        """A layer's weight while it is unpacked."""
+        return rows * columns * itemsize + UNPACKING * min(CHUNK, rows * columns) if is_packed else 0
+
+    # Input, normed input, qkv in one piece; q turned, k normed. In a parallel run q and v are on their way instead,
+    # each as what is sent and what arrives. Turning is in float32: k, its halves and both together.
+    turned = 2 + 3 + (4 if is_shared else 1) + 1
+    turning = (3 if itemsize < 4 else 2) * in_float
+    # Until attention has its q, k and v (3, beside the text's) and has given out (1), those of the streams are alive.
+    attending = 2 + (6 if is_shared else 5) + 4
+    # Input, residual, output of attention (a name of the block's forward), normed input; gate and value; then silu
+    # of the gate, and its product with the value.
+    return {
+        "unpacking qkv": 2 * x + 2 * y + weight(3 * config.hidden_x, config.hidden_x),
+        "turning k": turned * x + turning + 2 * y,
+        "attention": attending * x + 2 * y + 9 * joint,
+        "unpacking w1": 4 * x + 2 * y + weight(2 * config.mlp_x, config.hidden_x),
+        "MLP": 4 * x + 4 * wide + 2 * y,
+        "unpacking w2": 4 * x + 3 * wide + 2 * y + weight(config.hidden_x, config.mlp_x),
+    }

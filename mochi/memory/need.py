@@ -1,0 +1,32 @@
+"""The answer of every estimate, and what a device takes for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GB = 10**9
+
+CONTEXT = 600_000_000
+"""Bytes of a card that no tensor gets: the driver's context and its kernels, 0.5 to 0.8 GB. Not measured here."""
+
+SLACK = 400_000_000
+"""Bytes that a phase takes besides its tensors: holes of the allocator, libraries' workspaces. Not measured here."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on one device at the peak of a phase, by name. host: bytes of weights in the machine's memory, of all
+    ranks together."""
+
+    parts: Mapping[str, int]
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def readable(size: int) -> str:
+    """Bytes for people, such as `20 GB` or `5.8 GB`."""
+    return f"{size / GB:.1f} GB" if size < 10 * GB else f"{size / GB:.0f} GB"

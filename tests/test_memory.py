@@ -1,0 +1,159 @@
+"""The memory model: laws, known sizes, what the networks really hold, and the README's table."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import memory as benchmark
+from mochi.config import PREVIEW, TINY, DecoderConfig, DiTConfig
+from mochi.geometry import latent_shape
+from mochi.memory import CARDS, FILES, decoding, denoising, encoding, fits, longest, warning_for, weight_bytes
+from mochi.memory.need import GB
+from mochi.packing import Ggml
+from scripts.memory_table import text
+
+DIT = PREVIEW.dit
+PUBLISHED = latent_shape(848, 480, 163)
+BF16 = weight_bytes(DIT, FILES[0])
+
+sides = st.integers(1, 80).map(lambda n: 16 * n)
+videos = st.tuples(sides, sides, st.integers(0, 60).map(lambda n: 6 * n + 1))
+weights = st.sampled_from([weight_bytes(DIT, kept) for kept in FILES])
+shardings = st.sampled_from(["replicated", "sharded", "offloaded"])
+dtypes = st.sampled_from([torch.bfloat16, torch.float32])
+
+
+@given(video=videos, axis=st.integers(0, 2), weights=weights, ranks=st.sampled_from([1, 2, 3, 4, 6, 8]), how=shardings)
+def test_a_larger_video_never_needs_less(video, axis, weights, ranks, how):
+    larger = tuple(size + (16 if i < 2 else 6) * (i == axis) for i, size in enumerate(video))
+    small, large = latent_shape(*video), latent_shape(*larger)
+    assert denoising(DIT, weights, small, ranks, how).total <= denoising(DIT, weights, large, ranks, how).total
+    assert decoding(PREVIEW.decoder, small, ranks).total <= decoding(PREVIEW.decoder, large, ranks).total
+
+
+# With fewer visual tokens than text, which every rank has, there is nothing to share.
+@given(video=videos.filter(lambda video: min(video[:2]) >= 256), weights=weights, how=shardings, dtype=dtypes)
+def test_twice_the_ranks_never_need_more_each(video, weights, how, dtype):
+    needs = [denoising(DIT, weights, latent_shape(*video), ranks, how, dtype) for ranks in (2, 4, 8, 16)]
+    if how != "offloaded":  # one device streams layers, several gather blocks
+        needs.insert(0, denoising(DIT, weights, latent_shape(*video), 1, how, dtype))
+    assert all(fewer.total >= more.total for fewer, more in pairwise(needs))
+
+
+@given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=shardings, dtype=dtypes)
+def test_packed_weights_never_need_more(video, ranks, how, dtype):
+    plain, *packed = (
+        denoising(DIT, weight_bytes(DIT, kept, dtype), latent_shape(*video), ranks, how, dtype).total for kept in FILES
+    )
+    room = 700_000_000 if how == "offloaded" else 0  # nothing is saved on the device, but a layer is unpacked there
+    assert max(packed) <= plain + room
+
+
+@given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=st.sampled_from(["sharded", "offloaded"]))
+def test_sharing_weights_needs_less_than_holding_them(video, ranks, how):
+    shape = latent_shape(*video)
+    assert denoising(DIT, BF16, shape, ranks, how).total <= denoising(DIT, BF16, shape, ranks).total
+
+
+def test_two_passes_at_once_need_twice_the_activations():
+    one, two = (denoising(DIT, BF16, PUBLISHED, passes=passes).parts["activations"] for passes in (1, 2))
+    assert two == 2 * one
+
+
+def test_sizes_of_the_published_files():
+    published = {"bf16": 20.1, "fp8": 10.1, "Q8_0": 10.9, "Q4_0": 5.78, "Q3_K": 4.31}
+    for kept, size in zip(FILES, published.values(), strict=True):
+        assert weight_bytes(DIT, kept) / GB == pytest.approx(size, rel=0.04)
+    assert encoding(9_520_000_000).total < 10.2 * GB
+
+
+def test_host_memory_is_named_where_weights_are_offloaded():
+    assert denoising(DIT, BF16, PUBLISHED, 2, "offloaded").host == BF16
+    assert denoising(DIT, BF16, PUBLISHED, 2, "sharded").host == 0
+
+
+@pytest.mark.parametrize("packing", [None, Ggml("Q4_0")])
+@pytest.mark.parametrize("config, latents", [(TINY.dit, (1, 12, 4, 16, 16)), (benchmark.MEDIUM, (1, 12, 6, 32, 32))])
+def test_the_denoiser_holds_what_is_predicted(config: DiTConfig, latents: tuple[int, ...], packing):
+    predicted, measured = benchmark.denoiser(config, latents, torch.bfloat16, packing=packing)
+    # Unpacking is counted as for the format that takes most.
+    assert 0.9 * measured <= predicted <= (1.15 if packing is None else 1.7) * measured
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_a_rank_holds_what_is_predicted(ranks: int, dtype: torch.dtype):
+    predicted, measured = benchmark.denoiser(benchmark.MEDIUM, (1, 12, 8, 40, 40), dtype, ulysses=ranks)
+    assert 0.9 * measured <= predicted <= 1.15 * measured
+
+
+@pytest.mark.parametrize("config", [TINY.decoder, DecoderConfig(base=32)])
+def test_the_decoder_holds_what_is_predicted(config: DecoderConfig):
+    predicted, measured = benchmark.decoder(config, (1, 12, 4, 8, 12), torch.bfloat16)
+    assert 0.9 * measured <= predicted <= 1.15 * measured
+
+
+def test_t5_holds_what_is_predicted():
+    predicted, measured = benchmark.text_encoder(256, torch.float32)
+    assert 0.9 * measured <= predicted <= 1.15 * measured
+
+
+@settings(max_examples=30)
+@given(free=st.integers(1, 60 * GB), video=videos, weights=weights, ranks=st.sampled_from([1, 2, 4]), how=shardings)
+def test_a_warning_says_what_is_needed_and_what_would_fit(free, video, weights, ranks, how):
+    shape = latent_shape(*video)
+    warning = warning_for(DIT, weights, shape, ranks, how, free)
+    if denoising(DIT, weights, shape, ranks, how).total <= free:
+        assert warning is None
+        return
+    assert warning.startswith(f"A video of {video[0]} x {video[1]}, {video[2]} frames needs about ")
+    assert "choose " in warning and warning.endswith(".") and "\n" not in warning
+    if " frames or fewer" in warning:
+        frames = int(warning.split("choose ")[1].split(" frames")[0])
+        assert warning_for(DIT, weights, latent_shape(*video[:2], frames), ranks, how, free) is None
+        assert warning_for(DIT, weights, latent_shape(*video[:2], frames + 6), ranks, how, free) is not None
+
+
+def test_a_warning_offers_each_way_out():
+    warning = warning_for(DIT, BF16, PUBLISHED, 1, "replicated", 23 * GB)
+    for choice in ("85 frames or fewer", "fp8", "offloaded weights (20 GB", "2 GPUs with sharded weights"):
+        assert choice in warning
+    assert "sharded weights" in warning_for(DIT, BF16, PUBLISHED, 2, "replicated", 18 * GB)
+    assert warning_for(DIT, BF16, PUBLISHED, 1, "replicated", 26 * GB) is None
+    assert "smaller width and height" in warning_for(DIT, BF16, PUBLISHED, 8, "offloaded", GB)
+
+
+def test_a_tiny_model_gets_no_advice_that_cannot_be():
+    warning = warning_for(TINY.dit, weight_bytes(TINY.dit, FILES[0]), latent_shape(64, 64, 25), 1, "replicated", 10**6)
+    assert "Q3_K" not in warning
+
+
+def test_the_longest_video():
+    def need(frames: int):
+        return denoising(DIT, BF16, (1, 12, frames, 60, 106))
+
+    free = need(10).total
+    assert longest(need, 28, free) == 10 and longest(need, 28, free - 1) == 9
+    assert longest(need, 5, free) == 5 and longest(need, 28, 1) == 0
+
+
+@pytest.mark.parametrize("kept", FILES, ids=lambda kept: kept.title)
+@pytest.mark.parametrize("cards", [1, 2, 4])
+def test_a_larger_card_fits_more(kept, cards):
+    best = [max((fit.frames for fit in fits(kept, card, cards)), default=0) for card in CARDS]
+    assert best == sorted(best) and best[-1] == 163
+    for card in CARDS:
+        lengths = [fit.frames for fit in fits(kept, card, cards)]
+        assert lengths == sorted(set(lengths))  # a slower way only for a longer video
+
+
+def test_the_readme_has_the_table():
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    section = readme.split("\n## What fits\n")[1].split("\n## ")[0]
+    assert text() in section, "run `python -m scripts.memory_table` and put what it prints under What fits"
