@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ class Pipeline:
         self.text, self.dit, self.decoder = text, dit, decoder
         # Of the patch embedding, which is never packed.
         self.dtype, self.device = dit.x_embedder.proj.weight.dtype, dit.x_embedder.proj.weight.device
+        self.text_device = self.device
         self._loras = LoraMount(dit)
 
     def use_loras(self, loras: Loras) -> None:
@@ -67,12 +68,21 @@ class Pipeline:
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
         """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
-        features, mask = self.text([settings.prompt, settings.negative])
+        features, mask = self.encode([settings.prompt, settings.negative])
         noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
         latents = self.sample(features, mask, noise, settings, on_step, cancelled)
         if not latents.isfinite().all():
             raise MochiError(f"sampling in {self.dtype} ran out of the range of numbers; choose bfloat16 or float32")
         return latents
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """T5 features (B, L, width) and mask (B, L) of B prompts. T5 is on a GPU only while it encodes: it is as large
+        as the denoiser of a small file."""
+        self.text.model.to(self.text_device)
+        try:
+            return self.text(prompts)
+        finally:
+            self.text.model.to("cpu")
 
     def sample(
         self,
@@ -125,7 +135,7 @@ def load_pipeline(
     compute = compute_dtype(dtype, device)
     return Pipeline(
         files.config,
-        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device, compute=compute),
+        load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         load_dit(files.dit, dtype, device, compute=compute),
         load_decoder(files.decoder, compute, device),
     )

@@ -9,6 +9,7 @@ from .host import files
 from .host.checks import ABSENT, complaint
 from .host.clip import DEVICES, load_clip
 from .host.dtypes import DIT_DTYPES, DTYPES, PACKED_DTYPES
+from .host.fits import warn_if_short
 from .host.model import load_model
 from .host.remote_model import load_remote_model
 from .host.remote_vae import load_remote_vae
@@ -101,9 +102,9 @@ class LoadDiT(io.ComfyNode):
     @classmethod
     def execute(cls, file: str, dtype: str, gpus: str = "1", parallel: ParallelSettings | None = None) -> io.NodeOutput:
         path, settings = files.find_dit(file), parallel_settings(gpus, parallel)
-        if not settings.in_process:
-            return io.NodeOutput(load_remote_model(path, dtype, settings))
-        return io.NodeOutput(load_model(path, dtype))
+        model = load_model(path, dtype) if settings.in_process else load_remote_model(path, dtype, settings)
+        warn_if_short(model)
+        return io.NodeOutput(model)
 
 
 class LoadVAE(io.ComfyNode):

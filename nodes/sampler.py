@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..mochi import geometry
 from ..mochi.config import PREVIEW, TINY
 from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
-from ..mochi.sampling.schedule import linear_quadratic
+from ..mochi.sampling.schedule import SCHEDULES, linear_quadratic, scheduled
 from .host.checks import (
     ABSENT,
     check_at_most,
@@ -77,7 +77,7 @@ class Sigmas(io.ComfyNode):
         def check() -> None:
             check_at_most("steps", steps, MAX_STEPS)
             if None not in (steps, threshold_noise, linear_steps):  # linked ones have no value yet
-                schedule(steps, threshold_noise, linear_steps)
+                levels(steps, threshold_noise, linear_steps)
 
         return complaint(check)
 
@@ -88,7 +88,7 @@ class Sigmas(io.ComfyNode):
         # As ComfyUI counts: `steps` steps are taken, the end of a schedule that is longer by so much.
         whole = max(steps, int(steps / denoise))
         linear = round(linear_steps * whole / steps)
-        return io.NodeOutput(torch.tensor(schedule(whole, threshold_noise, linear)[-(steps + 1) :]))
+        return io.NodeOutput(torch.tensor(levels(whole, threshold_noise, linear)[-(steps + 1) :]))
 
 
 class Sampler(io.ComfyNode):
@@ -174,6 +174,14 @@ class Sampler(io.ComfyNode):
                     tooltip="A cfg for each step, with commas between: as many numbers as steps. Empty: the one "
                     "above for all steps.",
                 ),
+                io.Combo.Input(
+                    "schedule",
+                    options=list(SCHEDULES),
+                    default="mochi",
+                    optional=True,
+                    tooltip="Of the noise. distilled: for the distilled model (FastMochi), with 8 steps and cfg 1.5. "
+                    "Ignored when sigmas are given.",
+                ),
                 io.Latent.Input(
                     "latent",
                     optional=True,
@@ -220,12 +228,13 @@ class Sampler(io.ComfyNode):
         frames: int,
         batch_size: int = 1,
         cfg_schedule: str = "",
+        schedule: str = "mochi",
         latent: dict | None = None,
         sigmas: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         if sigmas is not None and len(sigmas) < 2 and latent is not None:
             return io.NodeOutput(latent)  # a schedule of denoise 0
-        levels = linear_quadratic(steps) if sigmas is None else sigmas.tolist()
+        levels = scheduled(schedule, steps) if sigmas is None else sigmas.tolist()
         scales = guidance_scales(cfg, cfg_schedule, len(levels) - 1)
         if latent is None:
             geometry.check_size(width, height)
@@ -238,7 +247,7 @@ class Sampler(io.ComfyNode):
         return io.NodeOutput(sample(model, positive, negative, latent, seed, levels, scales))
 
 
-def schedule(steps: int, threshold_noise: float, linear_steps: int) -> list[float]:
+def levels(steps: int, threshold_noise: float, linear_steps: int) -> list[float]:
     """Mochi's schedule; 0 linear steps stand for half of them."""
     return linear_quadratic(steps, threshold_noise, linear_steps or None)
 

@@ -10,6 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from mochi.weights.catalog import PUBLISHED
 from scripts.client import ComfyClient
 from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
 from scripts.server import ComfyServer
@@ -23,10 +24,11 @@ def note(text: str, height: int) -> Node:
     return Node(NOTE, {"text": text}, width=340, height=height, title="Note", colours=YELLOW)
 
 
-def download(repository: str, file: str, directory: str) -> list[dict[str, str]]:
+def download(name: str) -> list[dict[str, str]]:
     """The hint by which the editor offers to download a model that is not there."""
-    url = f"https://huggingface.co/{repository}/resolve/main/{file}?download=true"
-    return [{"name": Path(file).name, "url": url, "directory": directory}]
+    published = PUBLISHED[name]
+    url = f"https://huggingface.co/{published.repository}/resolve/main/{published.file}?download=true"
+    return [{"name": published.name, "url": url, "directory": published.folder}]
 
 
 def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, Node]:
@@ -51,7 +53,10 @@ def prompts(kind: str, widget: str, positive: str, height: int = 140) -> dict[st
 def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: int) -> Node:
     links = {"model": Link("dit"), "positive": Link("positive"), "negative": Link("negative")}
     size = {"width": width, "height": height, "frames": frames, "batch_size": 1}
-    return Node("MochiSampler", {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": ""})
+    return Node(
+        "MochiSampler",
+        {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": "", "schedule": "mochi"},
+    )
 
 
 def save(fps: float, prefix: str, width: int, height: int) -> Node:
@@ -134,8 +139,6 @@ One video, made by 4 GPUs of this machine together. The files are those of **moc
 - The first prompt starts a process for each GPU and loads the weights; the next ones find them there.
 """
 
-REPACKAGED = "Comfy-Org/mochi_preview_repackaged"
-
 
 def tiny_text_to_video() -> Graph:
     nodes = {
@@ -164,8 +167,8 @@ def mochi_text_to_video() -> Graph:
         "decode": Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link("sampler")}),
         "save": save(30.0, "video/mochi", 720, 580),
     }
-    for node, file, folder in zip(("t5", "dit", "vae"), files, ("text_encoders", "diffusion_models", "vae")):
-        nodes[node].models = download(REPACKAGED, f"split_files/{folder}/{file}", folder)
+    for node, file in zip(("t5", "dit", "vae"), files):
+        nodes[node].models = download(file)
     return Graph("mochi_text_to_video", nodes, columns("Mochi 1"))
 
 

@@ -41,7 +41,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """layout: None where nothing of a Mochi is in it. seems_to_be: in words. names: a few, of what is unknown."""
+    """layout: None where nothing of a Mochi is in it. seems_to_be: in words. names: a few, of what is unknown. lora:
+    what a LoRA is, or why it is not one for Mochi."""
 
     path: str
     bytes: int
@@ -50,6 +51,7 @@ class Description:
     parts: tuple[Part, ...] = ()
     lacks: tuple[str, ...] = ()
     names: str = ""
+    lora: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -58,6 +60,8 @@ class Description:
     def lines(self) -> list[str]:
         """For people."""
         out = [f"{self.path}: {readable(self.bytes)}, {self.seems_to_be}"]
+        if self.lora is not None:
+            return [*out, f"  {self.lora}"]
         if self.layout is None:
             return [*out, f"  nothing of a Mochi is in it (its tensors: {self.names})"]
         out[0] += f", {self.layout} layout"
@@ -75,7 +79,8 @@ def describe(path: str | Path) -> Description:
     paths = [file.path] if file.path.is_file() else sorted(file.path.glob("*.safetensors"))
     size = sum(each.stat().st_size for each in paths)
     if layout is None:
-        return Description(str(path), size, None, seems_to_be(file), names=first_few(file.entries))
+        names = first_few(file.entries)
+        return Description(str(path), size, None, seems_to_be(file), names=names, lora=_lora(file))
     parts = tuple(_part(file, part, entries) for part, entries in found.items())
     decodes_only = "decoder" in found and "encoder" not in found
     lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
@@ -87,6 +92,20 @@ def _part(file: WeightFile, part: str, entries: Entries) -> Part:
     for entry in entries.values():
         kinds[_kind(entry)] += math.prod(entry.shape)
     return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(file, part))
+
+
+def _lora(file: WeightFile) -> str | None:
+    from ..lora.pairs import find_pairs  # which needs this folder's other files
+
+    if not any("lora" in name for name in file.entries):
+        return None
+    try:
+        pairs = find_pairs(file)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{file.path}: ")
+    ranks = sorted({pair.rank for pair in pairs})
+    rank = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    return f"a LoRA for Mochi: {len(pairs)} layers of rank {rank}; goes into Load LoRA (Mochi)"
 
 
 def _kind(entry: Entry) -> str:

@@ -39,6 +39,7 @@ class ParallelPipeline(Pipeline):
     ):
         self.config, self.text, self.dit, self.decoder, self.keeper = config, text, dit, decoder, keeper
         self.dtype, self.device = dtype, ", ".join(keeper.devices)
+        self.text_device = torch.device(keeper.devices[0])
         self._on_event = on_event
         self._patched = False
 
@@ -106,7 +107,7 @@ def load_parallel_pipeline(
     weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
     return ParallelPipeline(
         files.config,
-        load_prompt_encoder(files.text_encoder, dtype=dtype, device=device, compute=compute),
+        load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         keeper,
         RemoteDiT(keeper, files.dit, dtype, compute, weights, degrees),
         RemoteVAE(keeper, files.decoder, None, compute),

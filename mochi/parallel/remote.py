@@ -125,7 +125,7 @@ class RemoteDiT(RemoteModel):
     ):
         precision = {"dtype": dtype, "compute_dtype": compute_dtype, "fast": fast}
         super().__init__(keeper, "load_dit", path=path, weights=weights, **precision)
-        self.degrees = degrees
+        self.degrees, self.sharding = degrees, weights
         self.seconds: list[float] = []  # that each rank computed for the last sample or forward
         self._wants: Any = None  # which patches it is to have
         self.patched: Any = None  # which patches the ranks have; None: those of the file, that is, none

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from ..errors import MochiError
 
+SCHEDULES = {"mochi": (0.025, 0.5), "distilled": (0.1, 0.75)}
+"""Threshold noise and the linear part of the steps: of the published model, and of FastMochi, distilled for 8 steps."""
+
+
+def scheduled(name: str, steps: int) -> list[float]:
+    """One of SCHEDULES for so many steps. Raises MochiError on another name."""
+    if name not in SCHEDULES:
+        raise MochiError(f"schedule is {name!r}, but must be one of {', '.join(SCHEDULES)}")
+    threshold_noise, linear = SCHEDULES[name]
+    return linear_quadratic(steps, threshold_noise, int(steps * linear))
+
 
 def linear_quadratic(steps: int, threshold_noise: float = 0.025, linear_steps: int | None = None) -> list[float]:
     """`steps + 1` noise levels from 1 to 0.

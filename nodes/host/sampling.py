@@ -19,6 +19,7 @@ from ...mochi.errors import MochiError
 from ...mochi.geometry import latent_shape
 from ...mochi.sampling import Denoised
 from ...mochi.sampling import sample as euler
+from .fits import warn_if_short
 from .whole_run import can_run_whole, run_whole
 
 Latent = dict[str, Any]
@@ -60,6 +61,7 @@ def sample(
     if len(sigmas) < 2:  # the schedule of denoise 0
         return latent
     image = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    warn_if_short(model, image.shape)
     noise = comfy.sample.prepare_noise(image, seed, latent.get("batch_index"))
     sigmas = torch.as_tensor(sigmas, dtype=torch.float32)
     guider = ScheduledGuider(model, positive, negative, scales)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mochi.config import TINY
 from mochi.errors import Cancelled, MochiError
@@ -78,3 +79,28 @@ def test_settings_are_frozen_and_checked() -> None:
     with pytest.raises(MochiError, match="seed"):
         settings(seed=2**64)
     assert settings(steps=None, cfg=None).steps == TINY.defaults.steps
+
+
+def test_the_text_encoder_is_on_the_device_only_while_it_encodes(model_dir: Path, monkeypatch) -> None:
+    loaded, moves = load_pipeline(model_dir, device="cpu"), []
+    loaded.text_device = torch.device("cuda")  # as on a GPU; nothing here really moves
+    monkeypatch.setattr(loaded.text.model, "to", lambda device: moves.append(str(device)))
+    loaded.encode(["a red circle"])
+    monkeypatch.setattr(loaded.text, "encode", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loaded.encode(["a red circle"])
+    assert moves == ["cuda", "cpu"] * 2
+
+
+def test_packed_weights_of_any_file_in_a_directory(model_dir: Path, tmp_path: Path) -> None:
+    """GGUF in place of safetensors; computed in float32, as everything is on a CPU."""
+    from tests.checkpoint.writers import gguf
+
+    weights = load_file(model_dir / "dit.safetensors")
+    gguf(tmp_path, weights, "Q8_0")
+    (tmp_path / "decoder.safetensors").symlink_to(model_dir / "decoder.safetensors")
+    (tmp_path / "t5").symlink_to(model_dir / "t5")
+    loaded = load_pipeline(tmp_path, device="cpu")
+    assert loaded.dtype == torch.float32
+    assert loaded.dit.blocks[0].attn.qkv_x.packing.title == "Q8_0"
+    assert torch.cat(list(loaded.generate(settings(seed=1)))).isfinite().all()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mochi.errors import MochiError
 from mochi.sampling import linear_quadratic
+from mochi.sampling.schedule import scheduled
 
 # Published values: 8 steps with threshold 0.025; the distilled checkpoint's 8 steps, threshold 0.1, 6 linear.
 EIGHT = [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0]
@@ -41,3 +42,12 @@ def test_falls_from_one_to_zero(steps, threshold, share):
 def test_refuses(arguments):
     with pytest.raises(MochiError):
         linear_quadratic(*arguments)
+
+
+def test_schedules_by_name():
+    """The distilled model's: `--linear_threshold 0.1 --linear_range 0.75` of its published script."""
+    assert scheduled("mochi", 64) == linear_quadratic(64)
+    assert scheduled("distilled", 8) == linear_quadratic(8, 0.1, 6)
+    assert scheduled("mochi", 1) == linear_quadratic(1)
+    with pytest.raises(MochiError, match="schedule is 'karras', but must be one of mochi, distilled"):
+        scheduled("karras", 8)

@@ -80,6 +80,13 @@ def test_cfg_schedule(call, pack, small, model, prompts):
     assert_close(ours, core_sampler(pack, small, prompts, scales))
 
 
+def test_schedule_of_the_distilled_model(call, model, prompts):
+    (sigmas,) = call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=1.0)
+    preset = mochi_sampler(call, model, prompts, steps=8, schedule="distilled")
+    assert torch.equal(preset, mochi_sampler(call, model, prompts, steps=8, sigmas=sigmas))
+    assert not torch.equal(preset, mochi_sampler(call, model, prompts, steps=8))
+
+
 @pytest.fixture
 def progress(monkeypatch):
     """What the node tells the editor: (value, total, preview) of each step."""
