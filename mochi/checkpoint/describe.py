@@ -116,7 +116,7 @@ def _problem(file: WeightFile, part: str) -> str | None:
     from ..text.t5 import check_encoder  # imports transformers, which takes a while
 
     try:
-        check_encoder([file.path], file.path) if part == "t5" else check_file(file.path, part)
+        check_encoder(file.path, file.path) if part == "t5" else check_file(file.path, part)
     except CheckpointError as error:
         return str(error).removeprefix(f"{file.path}: ")
     return None

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import CheckpointError
 from .entry import Entry, Joined, Piece
 from .file import Entries, WeightFile
 from .genmo import Parts, under
@@ -125,7 +127,7 @@ def _count(names: Sequence[str], pattern: str) -> int:
     return len({m[1] for name in names if (m := re.match(pattern, name))})
 
 
-def translated(entries: Entries, sources: Sources) -> Entries:
+def translated(path: Path, entries: Entries, sources: Sources) -> Entries:
     """The tensors under our names; what has no place there keeps its own, so that it is noticed."""
     left = dict(entries)
     found: Entries = {}
@@ -133,13 +135,16 @@ def translated(entries: Entries, sources: Sources) -> Entries:
         for kind in ("weight", "bias"):
             names = [f"{theirs}.{kind}" for theirs in source.layers]
             if all(name in left for name in names):
-                found[f"{ours}.{kind}"] = _joined([left.pop(name) for name in names], source.swapped)
+                found[f"{ours}.{kind}"] = _joined(path, names, [left.pop(name) for name in names], source.swapped)
     return found | left
 
 
-def _joined(tensors: Sequence[Entry], swapped: bool) -> Entry:
+def _joined(path: Path, names: Sequence[str], tensors: Sequence[Entry], swapped: bool) -> Entry:
     if len(tensors) == 1 and not swapped:
         return tensors[0]
+    shapes = [list(tensor.shape) for tensor in tensors]
+    if not all(shapes) or any(shape[1:] != shapes[0][1:] for shape in shapes):
+        raise CheckpointError(f"{path}: {', '.join(names)} should be rows of one weight, but are {shapes}")
     if swapped:
         tensor, rows = tensors[0], tensors[0].shape[0]
         return Joined((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
@@ -151,13 +156,13 @@ def parts(file: WeightFile) -> Parts:
     found: Parts = {}
     if _has(file, DIT):
         depth = _count(tuple(file.entries), r"transformer_blocks\.(\d+)\.")
-        found["dit"] = translated(file.entries, dit_sources(depth))
+        found["dit"] = translated(file.path, file.entries, dit_sources(depth))
     if _has(file, DECODER):
         entries = under("decoder.", file.entries)
-        found["decoder"] = translated(entries, decoder_sources(entries))
+        found["decoder"] = translated(file.path, entries, decoder_sources(entries))
     if _has(file, ENCODER):
         entries = under("encoder.", file.entries)
-        found["encoder"] = translated(entries, encoder_sources(entries))
+        found["encoder"] = translated(file.path, entries, encoder_sources(entries))
     return found
 
 

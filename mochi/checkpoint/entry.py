@@ -96,6 +96,22 @@ class Rounded(Entry):
         return self.packing.pack(self.source.rows(start, stop))
 
 
+@dataclass(frozen=True)
+class Reshaped(Entry):
+    """A tensor whose rows are not those of the packed one that it is stored as, so that it is read as a whole."""
+
+    source: Packed
+    shape: tuple[int, ...]
+    packing: None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.source.dtype
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.source.read().reshape(self.shape)[start:stop]
+
+
 class Piece(NamedTuple):
     """Rows from start to stop of a tensor."""
 

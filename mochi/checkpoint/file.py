@@ -46,4 +46,4 @@ def first_few(names: Iterable[str], count: int = 4) -> str:
     """Names for a message: the first few, and how many more."""
     names = sorted(names)
     more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    return (", ".join(names[:count]) or "none") + more

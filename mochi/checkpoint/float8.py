@@ -20,28 +20,29 @@ from .file import Entries, WeightFile
 
 MARKER = "scaled_fp8"
 WEIGHT_SCALES, INPUT_SCALES = ("weight_scale", "scale_weight"), ("input_scale", "scale_input")
-FORMAT, FORMATS = "comfy_quant", {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
+FORMAT, FORMATS = "comfy_quant", ("float8_e4m3fn", "float8_e5m2")
 BESIDE = (*WEIGHT_SCALES, *INPUT_SCALES, FORMAT)
 
 
 def packed(file: WeightFile) -> WeightFile:
     """Weights with their scales; what belongs to them is gone. Raises CheckpointError on formats that are not known."""
-    formats = _formats(file)
+    _check_formats(file)
     weights = {}
     for name, entry in file.entries.items():
         layer, _, leaf = name.rpartition(".")
         if leaf == MARKER or (leaf in BESIDE and f"{layer}.weight" in file.entries):
             continue
-        weights[name] = _weight(file, layer, entry, formats.get(layer)) if leaf == "weight" else entry
+        weights[name] = _weight(file, layer, entry) if leaf == "weight" else entry
     return replace(file, entries=weights)
 
 
-def _weight(file: WeightFile, layer: str, entry: Entry, stored_format: torch.dtype | None) -> Entry:
-    dtype = entry.dtype if entry.dtype in FLOAT8 else stored_format
-    if dtype is None or not entry.shape:
-        return entry
+def _weight(file: WeightFile, layer: str, entry: Entry) -> Entry:
     scale, input_scale = (_scale(file, layer, names) for names in (WEIGHT_SCALES, INPUT_SCALES))
-    return Packed(entry, Float8(dtype, scale, input_scale), entry.shape)
+    if entry.dtype in FLOAT8 and entry.shape:
+        return Packed(entry, Float8(entry.dtype, scale, input_scale), entry.shape)
+    if scale is not None:
+        raise CheckpointError(f"{file.path}: {layer}.weight has a scale, but is in {entry.dtype}")
+    return entry
 
 
 def _scale(file: WeightFile, layer: str, names: tuple[str, ...]) -> float | None:
@@ -50,7 +51,7 @@ def _scale(file: WeightFile, layer: str, names: tuple[str, ...]) -> float | None
     name = next((f"{layer}.{name}" for name in names if f"{layer}.{name}" in entries), None)
     if name is None:
         return None
-    if math.prod(entries[name].shape) != 1:
+    if math.prod(entries[name].shape) != 1 or entries[name].dtype is None:
         raise CheckpointError(f"{file.path}: {name} is {list(entries[name].shape)}, but must be one number")
     scale = entries[name].read().float().item()
     if not math.isfinite(scale):
@@ -58,8 +59,8 @@ def _scale(file: WeightFile, layer: str, names: tuple[str, ...]) -> float | None
     return None if scale == 1 else scale
 
 
-def _formats(file: WeightFile) -> dict[str, torch.dtype]:
-    """Layers that say which format they are in."""
+def _check_formats(file: WeightFile) -> None:
+    """Raise CheckpointError where a layer says that it is in another format. The dtype tells those that are known."""
     names = {}
     try:
         for layer, described in json.loads(file.metadata.get("_quantization_metadata", "{}")).get("layers", {}).items():
@@ -67,6 +68,8 @@ def _formats(file: WeightFile) -> dict[str, torch.dtype]:
         for name, entry in file.entries.items():
             layer, _, leaf = name.rpartition(".")
             if leaf == FORMAT:
+                if entry.dtype != torch.uint8:
+                    raise TypeError(f"{name} is no text")
                 names[layer] = json.loads(entry.read().numpy().tobytes())["format"]
         unknown = {layer: name for layer, name in names.items() if name not in FORMATS}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,4 +79,3 @@ def _formats(file: WeightFile) -> dict[str, torch.dtype]:
         raise CheckpointError(
             f"{file.path}: {layer} is in the format {name}; those that can be read are {', '.join(FORMATS)}"
         )
-    return {layer: FORMATS[name] for layer, name in names.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..packing import Ggml
 from ..packing.ggml import FORMATS
-from .entry import Entry, Packed, Stored
+from .entry import Entry, Packed, Reshaped, Stored
 from .file import WeightFile
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # where a tensor was reshaped to have whole blocks
+# More tensors, fields, or items of a list (vocabularies are the longest) than any file has that is not damaged.
+MOST = 1 << 18
 
 
 def is_gguf(path: Path) -> bool:
@@ -38,22 +41,45 @@ def open_gguf(path: Path) -> WeightFile:
         raise CheckpointError(
             f"{path}: not a whole GGUF file: it is cut short or corrupt ({error}); download it again"
         ) from error
+    if reader.byte_order != "I":
+        raise CheckpointError(f"{path}: a GGUF file for machines of the other byte order, which is not read here")
     entries = {tensor.name: _entry(path, tensor, fields) for tensor in reader.tensors}
     return WeightFile(path, entries, {name: value for name, value in fields.items() if isinstance(value, str)})
 
 
 def _reader(path: Path) -> Any:
-    from gguf import GGUFReader  # takes a while
+    from gguf import GGUFReader, GGUFValueType  # takes a while
 
     class Reader(GGUFReader):
+        """The library's, which reads on and on, also past the end, as a count that is wrong tells it to."""
+
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
-            # The library reads on past the end, for as long as a count that is wrong tells it to.
             size = np.dtype(dtype).itemsize * int(count)
             if int(offset) + size > len(self.data):
                 raise ValueError(f"{size} bytes at {offset} are beyond its end")
             return super()._get(int(offset), dtype, count, *args, **kwargs)
 
-    return Reader(path)
+        def _build_fields(self, offs: int, count: int) -> int:
+            return super()._build_fields(offs, _possible(count))
+
+        def _build_tensor_info(self, offs: int, count: int) -> Any:
+            return super()._build_tensor_info(offs, _possible(count))
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == GGUFValueType.ARRAY:
+                kind, count = self._get(orig_offs, np.uint32)[0], self._get(orig_offs + 4, np.uint64)[0]
+                if kind == GGUFValueType.ARRAY:
+                    raise ValueError("a list of lists")
+                _possible(count)
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    return Reader(path, "c")  # a mode in which torch, too, takes the memory for its own
+
+
+def _possible(count: int) -> int:
+    if count > MOST:
+        raise ValueError(f"{count} items are more than there can be")
+    return count
 
 
 def _is_small(field: Any) -> bool:
@@ -61,11 +87,7 @@ def _is_small(field: Any) -> bool:
 
 
 def _entry(path: Path, tensor: Any, fields: dict[str, Any]) -> Entry:
-    kind, data = tensor.tensor_type.name, tensor.data
-    shape = tuple(int(size) for size in reversed(tensor.shape))
-    original = fields.get(ORIGINAL_SHAPE + tensor.name)
-    if isinstance(original, list) and np.prod(original) == np.prod(shape):
-        shape = tuple(int(size) for size in original)
+    kind, data, shape = tensor.tensor_type.name, tensor.data, _shape(path, tensor, fields)
     if kind in PLAIN:
         return Stored(
             shape, PLAIN[kind], lambda a, b: _plain(data, kind, shape)[a:b], lambda: _plain(data, kind, shape)
@@ -73,9 +95,24 @@ def _entry(path: Path, tensor: Any, fields: dict[str, Any]) -> Entry:
     if kind not in FORMATS:
         readable = ", ".join([*PLAIN, *FORMATS])
         raise CheckpointError(f"{path}: {tensor.name} is of the type {kind}; those that can be read are {readable}")
-    rows = (shape[0], data.size // shape[0]) if shape and shape[0] else (0, 0)
-    source = Stored(rows, torch.uint8, lambda a, b: _bytes(data, rows)[a:b], lambda: _bytes(data, rows))
-    return Packed(source, Ggml(kind), shape)
+    rows_are_blocks = len(shape) == 2 and shape[0] > 0 and shape[1] % FORMATS[kind].values == 0
+    rows, columns = shape if rows_are_blocks else (1, math.prod(shape))
+    size = (rows, data.size // rows)
+    source = Stored(size, torch.uint8, lambda a, b: _bytes(data, size)[a:b], lambda: _bytes(data, size))
+    packed = Packed(source, Ggml(kind), (rows, columns))
+    return packed if rows_are_blocks else Reshaped(packed, shape)
+
+
+def _shape(path: Path, tensor: Any, fields: dict[str, Any]) -> tuple[int, ...]:
+    """The shape in which the network has it."""
+    stored = tuple(int(size) for size in reversed(tensor.shape))
+    original = fields.get(ORIGINAL_SHAPE + tensor.name)
+    if original is None:
+        return stored
+    shape = tuple(original) if isinstance(original, list) else (original,)
+    if not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) != math.prod(stored):
+        raise CheckpointError(f"{path}: {tensor.name} is {list(stored)}, which cannot have been {original} once")
+    return shape
 
 
 def _bytes(data: np.ndarray, shape: tuple[int, ...]) -> Tensor:

@@ -23,24 +23,26 @@ TITLES = {
     "t5": "T5 text encoder",
 }
 
-# Names that only occur in the files of one kind of model.
+PART_OF_T5 = "a part of a T5 text encoder"
+
+# Names that only occur in the files of one kind of model. Encoders stand last: whole models have them too.
 OTHERS = {
     "lora_A": "a LoRA, which goes into a LoRA loader",
     "lora_down": "a LoRA, which goes into a LoRA loader",
-    "SelfAttention.q.weight": "a part of a T5 text encoder",
-    "text_model.encoder.layers": "a CLIP text encoder",
     "double_blocks.0.": "a Flux or Hunyuan model",
     "single_transformer_blocks.0.": "a Flux model in the diffusers layout",
     "input_blocks.0.": "a Stable Diffusion model",
     "joint_blocks.0.": "a Stable Diffusion 3 model",
     "self_attn.q.weight": "a Wan video model",
+    "adaln_single.": "an LTX video or PixArt model",
     "blocks.0.attn.qkv_x": "a part of a Mochi AsymmDiT",
     "attn1.add_q_proj": "a part of a Mochi AsymmDiT in the diffusers layout",
-    "adaln_single.": "an LTX video or PixArt model",
     "stack.0.weight": "a part of a Mochi AsymmVAE",
     "conv1.conv.weight": "a part of a video VAE",
     "decoder.up": "an image VAE",
     "decoder.mid": "an image VAE",
+    "text_model.encoder.layers": "a CLIP text encoder",
+    "SelfAttention.q.weight": PART_OF_T5,
 }
 
 
@@ -60,11 +62,10 @@ def parts_of(file: WeightFile) -> Parts:
 def seems_to_be(file: WeightFile) -> str:
     """`the Mochi AsymmVAE decoder`, `a T5 text encoder`, ... or that it is unknown."""
     found = parts_of(file)
-    if set(found) == {"t5"}:
-        return "a T5 text encoder"
-    if found:
+    if found.keys() - {"t5"}:
         return "the " + " and ".join(TITLES[part] for part in found)
-    for fragment, title in OTHERS.items():
-        if any(fragment in name for name in file.entries):
-            return title
-    return "no model that is known here"
+    titles = (title for fragment, title in OTHERS.items() if any(fragment in name for name in file.entries))
+    other = next(titles, None)
+    if found and other in (None, PART_OF_T5):
+        return "a T5 text encoder"
+    return other or "no model that is known here"

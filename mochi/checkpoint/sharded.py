@@ -72,7 +72,10 @@ def _open_all(index: Path) -> WeightFile:
         part = index.parent / name
         if not part.is_file():
             raise CheckpointError(f"{part}: missing, but listed in {index.name}; download it again")
-        entries |= open_one(part).entries
+        found = open_one(part).entries
+        if twice := found.keys() & entries.keys():
+            raise CheckpointError(f"{part}: has tensors that another part has too ({first_few(twice)})")
+        entries |= found
     if missing := places.keys() - entries.keys():
         raise CheckpointError(
             f"{index.parent}: {len(missing)} tensors of the index are in no file ({first_few(missing)})"

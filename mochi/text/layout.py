@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ class TextEncoderFiles(NamedTuple):
 
     folder: Path
     config: Path | None
-    weights: tuple[Path, ...]
+    weights: Path
 
 
 def find_text_encoder(path: Path) -> TextEncoderFiles:
@@ -28,10 +27,10 @@ def find_text_encoder(path: Path) -> TextEncoderFiles:
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such file or folder")
     if path.is_file():
-        return TextEncoderFiles(path.parent, None, (path,))
+        return TextEncoderFiles(path.parent, None, path)
     for folder in (path, path / "text_encoder"):
         if (folder / "config.json").is_file():
-            return TextEncoderFiles(folder, folder / "config.json", _weight_files(folder))
+            return TextEncoderFiles(folder, folder / "config.json", _weight_file(folder))
     raise CheckpointError(f"{path}: not a text encoder's folder, it has no config.json, nor text_encoder/config.json")
 
 
@@ -45,16 +44,16 @@ def find_tokenizer(path: Path, folder: Path) -> Path:
     )
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a folder: model.safetensors, else those that the index names, else the only one."""
+def _weight_file(folder: Path) -> Path:
+    """The safetensors file of a folder: model.safetensors, else the index of several, else the only one."""
     whole = folder / "model.safetensors"
     if whole.is_file():
-        return (whole,)
+        return whole
     if indices := sorted(folder.glob("*.safetensors.index*.json")):
-        return _shards(folder, min(indices, key=lambda path: len(path.name)))
-    files = tuple(sorted(folder.glob("*.safetensors")))
+        return min(indices, key=lambda path: len(path.name))
+    files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
-        return files
+        return files[0]
     if files:
         names = ", ".join(path.name for path in files[:4])
         raise CheckpointError(f"{folder}: several weight files ({names}) and no index; choose one of them")
@@ -64,17 +63,3 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             "download or convert to model.safetensors"
         )
     raise CheckpointError(f"{folder}: there are no weights (*.safetensors) in it")
-
-
-def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
-    try:
-        names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not a readable weight index ({error!r})") from error
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder}: {len(missing)} of the {len(names)} weight files that {index.name} names are missing "
-            f"({', '.join(missing[:4])}); download them again"
-        )
-    return tuple(folder / name for name in names)

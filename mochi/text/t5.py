@@ -71,8 +71,8 @@ def load_prompt_encoder(
     The weights are memory-mapped and cast one by one. Raises CheckpointError, naming the file and what to do.
     """
     path, device = Path(path), torch.device(device)
-    folder, config_file, weight_files = find_text_encoder(path)
-    model, entries = check_encoder(weight_files, path, config_file)
+    folder, config_file, weights = find_text_encoder(path)
+    model, entries = check_encoder(weights, path, config_file)
     config = model.config
     prompt_tokenizer = PromptTokenizer(tokenizer or find_tokenizer(path, folder), length)
     if prompt_tokenizer.vocab_size > config.vocab_size:
@@ -87,12 +87,12 @@ def load_prompt_encoder(
     return PromptEncoder(model, prompt_tokenizer)
 
 
-def check_encoder(paths: Sequence[Path], name: Path, config_file: Path | None = None) -> tuple[T5EncoderModel, Entries]:
-    """The model of weight files without its weights, and where these are, all of them and no others.
+def check_encoder(weights: Path, name: Path, config_file: Path | None = None) -> tuple[T5EncoderModel, Entries]:
+    """The model of a weight file without its weights, and where these are, all of them and no others.
 
     Raises CheckpointError, which speaks of `name`, on anything but a whole T5 encoder. Reads no weights.
     """
-    entries = t5_entries(paths, name)
+    entries = t5_entries(weights, name)
     model = empty_model(read_config(config_file) if config_file else infer_config(entries, name))
     check_tensors(name, "T5 encoder", entries, dict(model.named_parameters()))
     return model, entries

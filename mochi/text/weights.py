@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import T5Config
 
-from ..checkpoint.file import Entries, WeightFile, first_few, open_weights
+from ..checkpoint.file import Entries, first_few, open_weights
 from ..checkpoint.identify import parts_of, seems_to_be
 from ..checkpoint.t5 import BLOCK, EMBEDDING, QUERY
 from ..errors import CheckpointError
@@ -16,14 +15,13 @@ from ..errors import CheckpointError
 BIAS = f"{BLOCK}0.SelfAttention.relative_attention_bias.weight"
 
 
-def t5_entries(paths: Sequence[Path], name: Path) -> Entries:
-    """The encoder's tensors in the files `paths`, under the names that transformers uses.
+def t5_entries(weights: Path, name: Path) -> Entries:
+    """The encoder's tensors in a file, or behind an index of several, under the names that transformers uses.
 
     What a prompt encoder has no use for (the decoder) is left out. Raises CheckpointError, which speaks
     of `name`, when this is no T5.
     """
-    files = [open_weights(path) for path in paths]
-    file = WeightFile(name, {key: entry for file in files for key, entry in file.entries.items()})
+    file = open_weights(weights)
     found = parts_of(file).get("t5")
     if found is None:
         raise CheckpointError(
@@ -35,18 +33,19 @@ def t5_entries(paths: Sequence[Path], name: Path) -> Entries:
 
 def infer_config(entries: Entries, name: Path) -> T5Config:
     """The configuration that follows from a T5 encoder's tensor shapes."""
-    gated = f"{BLOCK}1.DenseReluDense.wi_0.weight" in entries
+    gated = f"{BLOCK}1.DenseReluDense.wi.weight" not in entries
     try:
         vocabulary, width = entries[EMBEDDING].shape
         buckets, heads = entries[BIAS].shape
         inner = entries[QUERY].shape[0]
         hidden = entries[f"{BLOCK}1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"].shape[0]
-    except (KeyError, ValueError) as error:
+        width_of_head = inner // heads
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{name}: a T5 encoder with tensors missing or misshapen: {error}") from error
     return T5Config(
         vocab_size=vocabulary,
         d_model=width,
-        d_kv=inner // heads,
+        d_kv=width_of_head,
         d_ff=hidden,
         num_layers=len({m[1] for key in entries if (m := re.match(r"encoder\.block\.(\d+)\.", key))}),
         num_heads=heads,

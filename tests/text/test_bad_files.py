@@ -62,15 +62,23 @@ def test_truncated(kept: int, single_file: Path) -> None:
     fails(single_file, "cut short or corrupt")
 
 
-def test_quantised(tensors: dict, single_file: Path) -> None:
+def test_a_marker_alone_changes_nothing(tensors: dict, single_file: Path) -> None:
+    expected, _ = load_prompt_encoder(single_file)("red")
     save_file(tensors | {"scaled_fp8": torch.zeros(2)}, single_file)
-    fails(single_file, "quantised", "scaled_fp8")
+    assert load_prompt_encoder(single_file)("red")[0].equal(expected)
+
+
+def test_integers(tensors: dict, single_file: Path) -> None:
     save_file(tensors | {Q: tensors[Q].to(torch.int8)}, single_file)
-    fails(single_file, "quantised", Q)
+    fails(single_file, "not of floating point, nor packed in a known way", Q)
 
 
 def test_other_file_formats(single_file: Path) -> None:
-    for start, what in ((b"GGUF\3\0\0\0", "GGUF"), (b"\x80\x02}q\0.", "pickle"), (b"version https://git-lfs", "LFS")):
+    for start, what in (
+        (b"GGUF\3\0\0\0\5", "not a whole GGUF file"),
+        (b"\x80\x02}q\0.", "pickle"),
+        (b"version https://git-lfs", "LFS"),
+    ):
         single_file.write_bytes(start + bytes(100))
         fails(single_file, what)
 
@@ -121,8 +129,10 @@ def test_missing_shard_and_bad_index(copy: Path) -> None:
     index = copy / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {Q: "model-00001-of-00002.safetensors"}}))
     fails(copy, "model-00001-of-00002.safetensors", "download")
+    index.write_text(json.dumps({"weight_map": {Q: "../elsewhere/model.safetensors"}}))
+    fails(copy, "outside its folder")
     index.write_text("{")
-    fails(copy, "not a readable weight index")
+    fails(copy, "not an index of safetensors files")
 
 
 def test_config_of_another_model(copy: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
-from mochi.checkpoint.file import Entry
+from mochi.checkpoint.entry import Stored
+from mochi.packing import PACKED
 from mochi.text import load_prompt_encoder
 from mochi.text.weights import infer_config
 
@@ -84,7 +85,7 @@ def test_config_of_the_published_file() -> None:
     )
     with torch.device("meta"):
         model = T5EncoderModel(published)
-    entries = {key: Entry(None, key, tuple(p.shape), p.dtype) for key, p in model.named_parameters()}
+    entries = {key: Stored(tuple(p.shape), p.dtype, None, None) for key, p in model.named_parameters()}
     config = infer_config(entries, Path("t5xxl_fp16.safetensors"))
     for name in (
         "vocab_size",
@@ -123,9 +124,16 @@ def test_variant_file_name(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", [torch.float16, torch.float8_e4m3fn], ids=str)
 def test_stored_dtypes_are_cast(stored: torch.dtype, tensors: dict, single_file: Path) -> None:
     save_file({k: v.to(stored) for k, v in tensors.items()}, single_file)
-    encoder = load_prompt_encoder(single_file)
+    encoder = load_prompt_encoder(single_file, dtype=torch.float32)
     assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
     assert encoder(PROMPT)[0].isfinite().all()
+
+
+def test_float8_stays_packed(tensors: dict, single_file: Path) -> None:
+    save_file({k: v.to(torch.float8_e4m3fn) for k, v in tensors.items()}, single_file)
+    packed, cast = load_prompt_encoder(single_file), load_prompt_encoder(single_file, dtype=torch.float32)
+    assert {p.dtype for p in packed.model.parameters()} == {torch.float32, PACKED}
+    assert packed(PROMPT)[0].equal(cast(PROMPT)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -1,0 +1,122 @@
+"""Rows of a tensor equal those of the whole, however it is stored: what ranks read when they share a model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from mochi.checkpoint.entry import Joined, Packed, Piece, Reshaped, Rounded, Stored
+from mochi.checkpoint.file import open_weights
+from mochi.checkpoint.load import entries_of
+from mochi.packing import FLOAT8, PACKED, Float8, Packing
+from tests.checkpoint import toys, writers
+from tests.peers import diffusers_dit
+
+QKV, GATE = "blocks.0.attn.qkv_x.weight", "blocks.1.mlp_x.w1.weight"
+PLAIN = "transformer_blocks.0.attn1.to_{}.weight"
+
+
+def in_diffusers_layout(folder, cast):
+    """A file of one packing for q, k and v, or of several, as `cast` makes of their names."""
+    state = diffusers_dit(toys.dit(toys.DIFFUSERS_DIT)).state_dict()
+    return toys.save(folder / "theirs.safetensors", {name: value.to(cast(name)) for name, value in state.items()})
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """Name -> (entry, the kind that it should be)."""
+    weights = toys.dit().state_dict()
+
+    def opened(writer, **options):
+        return entries_of(open_weights(writer(tmp_path_factory.mktemp("entries"), **options)), "dit")
+
+    def ours(writer, **options):
+        return opened(lambda folder: writer(folder, weights, **options))[GATE]
+
+    float8, flat = FLOAT8[0], weights["x_embedder.proj.weight"].reshape(-1, 256)
+    plain = opened(lambda folder: toys.save(folder / "dit.safetensors", weights))
+    joined = opened(in_diffusers_layout, cast=lambda name: torch.float16)
+    same = opened(in_diffusers_layout, cast=lambda name: float8)
+    mixed = opened(in_diffusers_layout, cast=lambda name: float8 if ".to_k" in name else torch.bfloat16)
+    reshaped = opened(
+        lambda folder: writers.gguf(
+            folder, weights | {"x_embedder.proj.weight": flat}, "Q8_0", {"x_embedder.proj.weight": (64, 12, 2, 2)}
+        )
+    )
+    return {
+        "safetensors": (plain[GATE], Stored),
+        "vector": (plain["t5_yproj.bias"], Stored),
+        "four dimensions": (plain["x_embedder.proj.weight"], Stored),
+        "GGUF, plain": (ours(writers.gguf, kind="F16"), Stored),
+        "GGUF": (ours(writers.gguf, kind="Q5_1"), Packed),
+        "GGUF, reshaped": (reshaped["x_embedder.proj.weight"], Reshaped),
+        "qweight": (ours(writers.qweight, kind="Q4_0"), Packed),
+        "float8": (ours(writers.plain_float8, dtype=float8), Packed),
+        "scaled float8": (ours(writers.old_scaled), Packed),
+        "rounded": (Rounded(plain[GATE], Float8(float8)), Rounded),
+        "rounded, joined": (Rounded(joined[QKV], Float8(float8)), Rounded),
+        "joined": (joined[QKV], Joined),
+        "joined, packed": (same[QKV], Joined),
+        "joined, packed and plain": (mixed[QKV], Joined),
+        "swapped": (joined[GATE], Joined),
+        "swapped, packed": (same[GATE], Joined),
+        "pieces of pieces": (Joined([Piece(joined[QKV], 50, 200), Piece(joined[QKV], 3, 20)]), Joined),
+    }
+
+
+NAMES = (
+    "safetensors", "vector", "four dimensions", "GGUF, plain", "GGUF", "GGUF, reshaped", "qweight", "float8",
+    "scaled float8", "rounded", "rounded, joined", "joined", "joined, packed", "joined, packed and plain", "swapped",
+    "swapped, packed", "pieces of pieces",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+def test_rows_equal_those_of_the_whole(name, data, entries):
+    assert set(NAMES) == set(entries)
+    entry, kind = entries[name]
+    assert isinstance(entry, kind)
+    count = entry.shape[0]
+    a, b = sorted(data.draw(st.tuples(st.integers(0, count), st.integers(0, count))))
+    whole = entry.read()
+    assert whole.shape == entry.shape and whole.isfinite().all()
+    assert entry.rows(a, b).equal(whole[a:b]) and entry.rows(a, b).dtype == whole.dtype
+    if entry.packing is None:
+        with pytest.raises(TypeError, match="not packed"):
+            entry.packed(a, b)
+        return
+    assert isinstance(entry.packing, Packing)
+    packed = entry.packed(0, count)
+    assert packed.dtype == PACKED and packed.shape == (count, entry.packing.row_bytes(entry.shape[1]))
+    assert entry.packed(a, b).equal(packed[a:b])
+    assert entry.packing.unpack(packed, torch.float32).equal(whole)
+
+
+def test_joined_rows_lie_where_they_belong(entries):
+    """Against the tensors themselves, put together by hand."""
+    theirs = diffusers_dit(toys.dit(toys.DIFFUSERS_DIT)).state_dict()
+    qkv = torch.cat([theirs[PLAIN.format(letter)] for letter in "qkv"]).half()
+    assert entries["joined"][0].read().equal(qkv)
+    assert entries["pieces of pieces"][0].read().equal(torch.cat((qkv[50:200], qkv[3:20])))
+    value, gate = theirs["transformer_blocks.1.ff.net.0.proj.weight"].half().chunk(2)
+    assert entries["swapped"][0].read().equal(torch.cat((gate, value)))
+
+
+def test_only_the_rows_asked_for_are_read(tmp_path):
+    """The rest may be damaged."""
+    path = toys.save(tmp_path / "dit.safetensors", {"a.weight": torch.arange(12.0).reshape(6, 2)})
+    read = []
+
+    def rows(a, b):
+        read.append((a, b))
+        return load_file(path)["a.weight"][a:b]
+
+    source = Stored((6, 2), torch.float32, rows, lambda: rows(0, 6))
+    joined = Joined([Piece(source, 4, 6), Piece(source, 0, 4)])
+    assert joined.rows(1, 3).flatten().tolist() == [10, 11, 0, 1]
+    assert Rounded(source, Float8(FLOAT8[0])).rows(2, 3).flatten().tolist() == [4, 5]
+    assert read == [(5, 6), (0, 1), (2, 3)]

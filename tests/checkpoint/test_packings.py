@@ -1,0 +1,135 @@
+"""An AsymmDiT from every packing equals the same network with weights that another library has unpacked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mochi.checkpoint import load_dit
+from mochi.packing import PACKED, Float8, PackedLinear
+from tests.checkpoint import toys, writers
+from tests.checkpoint.independent import values
+from tests.golden import relative_error
+from tests.peers import diffusers_dit
+
+QUANTISED = writers.GGUFS | writers.WIDE_GGUFS | writers.QWEIGHTS | writers.FLOAT8S
+
+
+def config_for(packing: str):
+    return toys.WIDE if packing in writers.WIDE_GGUFS else toys.DIT
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Each packing's file, written when it is first asked for."""
+    weights = {config: toys.dit(config).state_dict() for config in (toys.DIT, toys.WIDE)}
+    found = {}
+
+    def file(packing):
+        if packing not in found:
+            folder = tmp_path_factory.mktemp("packing")
+            found[packing] = QUANTISED[packing](folder, weights[config_for(packing)])
+        return found[packing]
+
+    return file
+
+
+def expected(packing, path):
+    unpacked = {name.removeprefix(writers.PREFIX): value for name, value in values(path).items()}
+    return toys.with_weights(config_for(packing), unpacked)
+
+
+def packed_layers(network):
+    return {name: module for name, module in network.named_modules() if isinstance(module, PackedLinear)}
+
+
+@pytest.mark.parametrize("packing", QUANTISED)
+def test_packed_equals_unpacked_by_another_library(packing, files):
+    path = files(packing)
+    network = load_dit(path, compute=torch.float32)
+    assert len(packed_layers(network)) >= 14
+    assert toys.output(network).equal(toys.output(expected(packing, path)))
+
+
+@pytest.mark.parametrize("packing", QUANTISED)
+def test_unpacked_while_loading_equals_too(packing, files):
+    path = files(packing)
+    network, reference = load_dit(path, torch.float32), expected(packing, path)
+    assert not packed_layers(network)
+    weights = reference.state_dict()
+    assert network.state_dict().keys() == weights.keys()
+    assert all(value.equal(weights[name]) for name, value in network.state_dict().items())
+    assert toys.output(network).equal(toys.output(reference))
+
+
+@pytest.mark.parametrize("packing", QUANTISED)
+def test_packed_weights_stay_as_small_as_they_are_stored(packing, files):
+    network = load_dit(files(packing))
+    kind = packing.split()[1]
+    values_of_block, bytes_of_block = (1, 1) if packing in writers.FLOAT8S else writers.blocks_of(kind)
+    for layer in packed_layers(network).values():
+        assert layer.weight.dtype == PACKED and not layer.weight.requires_grad
+        assert layer.weight.nbytes == layer.in_features * layer.out_features // values_of_block * bytes_of_block
+    others = {name: p.dtype for name, p in network.named_parameters() if p.dtype != PACKED}
+    assert others.pop("pos_frequencies") == torch.float32
+    assert set(others.values()) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_gguf_without_quantisation_loses_nothing(kind, tmp_path):
+    original = toys.rounded(toys.rounded(toys.dit(), torch.bfloat16), torch.float16)
+    path = writers.gguf(tmp_path, original.state_dict(), kind)
+    network = load_dit(path, torch.float32)
+    assert all(value.equal(original.state_dict()[name]) for name, value in network.state_dict().items())
+    assert not packed_layers(load_dit(path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shard_size", ["10GB", "200KB"])
+def test_diffusers_loses_nothing(dtype, shard_size, tmp_path):
+    original = toys.rounded(toys.dit(toys.DIFFUSERS_DIT), dtype)
+    diffusers_dit(original).to(dtype).save_pretrained(tmp_path, max_shard_size=shard_size)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert (len(files) > 1) == (shard_size == "200KB")
+    weights = original.state_dict()
+    for path in (tmp_path, *files[:2], *tmp_path.glob("*.index.json")):
+        network = load_dit(path)
+        assert network.blocks[0].mod_x.weight.dtype == dtype
+        assert network.state_dict().keys() == weights.keys()
+        assert all(value.float().equal(weights[name]) for name, value in network.state_dict().items())
+    assert toys.output(load_dit(tmp_path, torch.float32)).equal(toys.output(original))
+
+
+def test_tensors_that_were_reshaped_to_have_whole_blocks(tmp_path):
+    """As converters do where a row is no whole number of blocks."""
+    weights = toys.dit().state_dict()
+    name = "x_embedder.proj.weight"
+    path = writers.gguf(tmp_path, weights | {name: weights[name].reshape(-1, 256)}, "Q8_0", {name: weights[name].shape})
+    network = load_dit(path, torch.float32)
+    assert network.state_dict()[name].equal(values(path)[name])
+    assert toys.output(network).equal(toys.output(toys.with_weights(toys.DIT, values(path))))
+
+
+@pytest.mark.parametrize("input_scale", [False, True])
+def test_fast_products_are_near(input_scale, files):
+    """Activations are rounded to float8 too: about 2.5 % of each value."""
+    network = load_dit(files("old scaled"), compute=torch.float32)
+    layer = network.blocks[0].mlp_x.w1
+    x = torch.randn(3, 5, layer.in_features, generator=torch.Generator().manual_seed(0))
+    exact = layer(x)
+    scale = x.abs().max().item() / 448 if input_scale else None
+    fast = Float8(layer.packing.dtype, layer.packing.scale, scale, fast=True)
+    found = fast.matmul(x, layer.weight, layer.bias)
+    assert found is not None and found.dtype == x.dtype and found.shape == exact.shape
+    assert 0 < relative_error(found, exact) < 0.04
+
+
+def test_rounding_to_float8_while_loading(tmp_path):
+    """What a plain cast stores, from a file in full precision."""
+    weights = toys.dit().state_dict()
+    path = toys.save(tmp_path / "dit.safetensors", weights)
+    network = load_dit(path, torch.float8_e4m3fn, compute=torch.float32)
+    layers = packed_layers(network)
+    assert layers
+    cast = {n: w.to(torch.float8_e4m3fn) if n.removesuffix(".weight") in layers else w for n, w in weights.items()}
+    assert toys.output(network).equal(toys.output(toys.with_weights(toys.DIT, cast)))
