@@ -54,7 +54,6 @@ def compare(path: Path) -> Iterator[tuple[str, float]]:
     def get(name: str) -> Tensor:
         return file.entries[name].read()
 
-
     dit = filled(AsymmDiT(dit_config(under("dit.weights.", file.entries), {})), file, "dit.weights.")
     text = dit.encode_text(get("dit.text"), get("dit.text_mask").bool())
     nothing = dit.encode_text(get("dit.text_empty"), torch.zeros(get("dit.text_empty").shape[:2], dtype=torch.bool))
