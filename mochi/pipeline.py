@@ -16,6 +16,7 @@ from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
 from .model_dir import ModelDir, find_model
 from .packing import FLOAT8
+from .parallel.memory import give_back
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder
@@ -83,6 +84,7 @@ class Pipeline:
             return self.text(prompts)
         finally:
             self.text.model.to("cpu")
+            give_back(self.text_device)  # to the rank on the same GPU, if there is one
 
     def sample(
         self,

@@ -76,22 +76,21 @@ def describe(path: str | Path) -> Description:
     """What a file, or a checkpoint's folder, is. Reads no weights. Raises CheckpointError when it cannot be opened."""
     file = open_weights(path)
     layout, found = layout_of(file)
-    paths = [file.path] if file.path.is_file() else sorted(file.path.glob("*.safetensors"))
-    size = sum(each.stat().st_size for each in paths)
+    size = sum(part.stat().st_size for part in file.parts or (file.path,))
     if layout is None:
         names = first_few(file.entries)
         return Description(str(path), size, None, seems_to_be(file), names=names, lora=_lora(file))
-    parts = tuple(_part(file, part, entries) for part, entries in found.items())
+    parts = tuple(_part(Path(path), part, entries) for part, entries in found.items())
     decodes_only = "decoder" in found and "encoder" not in found
     lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
     return Description(str(path), size, layout, seems_to_be(file), parts, lacks, metadata=_short(file.metadata))
 
 
-def _part(file: WeightFile, part: str, entries: Entries) -> Part:
+def _part(path: Path, part: str, entries: Entries) -> Part:
     kinds: Counter[str] = Counter()
     for entry in entries.values():
         kinds[_kind(entry)] += math.prod(entry.shape)
-    return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(file, part))
+    return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(path, part))
 
 
 def _lora(file: WeightFile) -> str | None:
@@ -112,13 +111,13 @@ def _kind(entry: Entry) -> str:
     return str(entry.dtype).removeprefix("torch.") if entry.packing is None else entry.packing.title
 
 
-def _problem(file: WeightFile, part: str) -> str | None:
+def _problem(path: Path, part: str) -> str | None:
     from ..text.t5 import check_encoder  # imports transformers, which takes a while
 
     try:
-        check_encoder(file.path, file.path) if part == "t5" else check_file(file.path, part)
+        check_encoder(path, path) if part == "t5" else check_file(path, part)
     except CheckpointError as error:
-        return str(error).removeprefix(f"{file.path}: ")
+        return str(error).removeprefix(f"{path}: ")
     return None
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ..packing import PACKED, Float8, Packing
 
+ROWS = 1024
+"""That are read at a time where a whole tensor is looked at."""
+
 
 class Entry(ABC):
     """One tensor of a network.
@@ -74,26 +77,27 @@ class Packed(Entry):
         return rows.reshape(len(rows), math.prod(self.source.shape[1:])).view(PACKED)
 
 
-@dataclass(frozen=True)
 class Rounded(Entry):
-    """A tensor that is rounded to 8-bit floating point as it is read."""
+    """A matrix that is rounded to 8-bit floating point as it is read, with a scale which brings its largest value to
+    the largest there is. `find_scale` reads it all for that, and has to be called first."""
 
-    source: Entry
-    packing: Float8
+    def __init__(self, source: Entry, dtype: torch.dtype):
+        self.shape, self.dtype = source.shape, source.dtype
+        self.packing = Float8(dtype)
+        self._source = source
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        return self.source.dtype
+    def find_scale(self) -> Float8:
+        """The packing with its scale. Rows are read in turn, of which only a few are in memory."""
+        starts = range(0, self.shape[0], ROWS)
+        parts = (self._source.rows(a, min(a + ROWS, self.shape[0])).abs().amax().item() for a in starts)
+        self.packing = Float8(self.packing.dtype, max(parts) / torch.finfo(self.packing.dtype).max or None)
+        return self.packing
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self.packing.unpack(self.packed(start, stop), torch.float32)
 
     def packed(self, start: int, stop: int) -> Tensor:
-        return self.packing.pack(self.source.rows(start, stop))
+        return self.packing.pack(self._source.rows(start, stop))
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ Entries = dict[str, Entry]
 
 @dataclass(frozen=True)
 class WeightFile:
-    """path: of the file, or of the folder that its parts lie in. entries: its tensors by name; metadata of it."""
+    """path: of the file, or of the folder that its parts lie in. entries: its tensors by name; metadata of it.
+    parts: the files, where there are several."""
 
     path: Path
     entries: Entries
     metadata: dict[str, str] = field(default_factory=dict)
+    parts: tuple[Path, ...] = ()
 
 
 def open_weights(path: str | Path) -> WeightFile:

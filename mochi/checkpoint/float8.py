@@ -38,6 +38,7 @@ def packed(file: WeightFile) -> WeightFile:
 
 def _weight(file: WeightFile, layer: str, entry: Entry) -> Entry:
     scale, input_scale = (_scale(file, layer, names) for names in (WEIGHT_SCALES, INPUT_SCALES))
+    scale = None if scale == 1 else scale
     if entry.dtype in FLOAT8 and entry.shape:
         return Packed(entry, Float8(entry.dtype, scale, input_scale), entry.shape)
     if scale is not None:
@@ -46,7 +47,7 @@ def _weight(file: WeightFile, layer: str, entry: Entry) -> Entry:
 
 
 def _scale(file: WeightFile, layer: str, names: tuple[str, ...]) -> float | None:
-    """The number beside a weight under one of the names; none for 1, which changes nothing."""
+    """The number beside a weight under one of the names, if there is one."""
     entries: Entries = file.entries
     name = next((f"{layer}.{name}" for name in names if f"{layer}.{name}" in entries), None)
     if name is None:
@@ -56,7 +57,7 @@ def _scale(file: WeightFile, layer: str, names: tuple[str, ...]) -> float | None
     scale = entries[name].read().float().item()
     if not math.isfinite(scale):
         raise CheckpointError(f"{file.path}: {name} is {scale}, which is not a scale; download the file again")
-    return None if scale == 1 else scale
+    return scale
 
 
 def _check_formats(file: WeightFile) -> None:
@@ -72,7 +73,7 @@ def _check_formats(file: WeightFile) -> None:
                     raise TypeError(f"{name} is no text")
                 names[layer] = json.loads(entry.read().numpy().tobytes())["format"]
         unknown = {layer: name for layer, name in names.items() if name not in FORMATS}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file.path}: what it says of its quantisation cannot be read ({error!r})") from error
     if unknown:
         layer, name = next(iter(unknown.items()))

@@ -34,6 +34,10 @@ def is_gguf(path: Path) -> bool:
 def open_gguf(path: Path) -> WeightFile:
     """Its tensors, memory-mapped; metadata that is text. Raises CheckpointError on a file that is cut short or corrupt,
     and on formats that are not read here."""
+    from gguf import ReaderField
+
+    if not hasattr(ReaderField, "contents"):
+        raise CheckpointError(f"{path}: the library that reads GGUF files is too old; pip install -U 'gguf>=0.16'")
     try:
         reader = _reader(path)
         fields = {name: field.contents() for name, field in reader.fields.items() if _is_small(field)}

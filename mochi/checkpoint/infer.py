@@ -20,8 +20,13 @@ def _count(entries: Entries, pattern: str) -> int:
 
 
 def _hints(metadata: dict[str, str], kind: type) -> dict[str, Any]:
+    """What the metadata says of the fields of a configuration. Raises ValueError on what cannot be."""
     stored = json.loads(metadata.get("config", "{}"))
-    return {f.name: stored[f.name] for f in fields(kind) if f.name in stored}
+    hints = {f.name: stored[f.name] for f in fields(kind) if f.name in stored}
+    for name, value in hints.items():
+        if not isinstance(value, list) and not (isinstance(value, (int, float)) and value > 0):
+            raise ValueError(f"{name} is {value!r} in its metadata")
+    return hints
 
 
 def dit_config(entries: Entries, metadata: dict[str, str]) -> DiTConfig:
@@ -41,7 +46,10 @@ def dit_config(entries: Entries, metadata: dict[str, str]) -> DiTConfig:
     }
     if depth > 1:  # the last block has no text MLP
         sizes["mlp_y"] = entries["blocks.0.mlp_y.w2.weight"].shape[1]
-    return DiTConfig(**_hints(metadata, DiTConfig) | sizes)
+    config = DiTConfig(**_hints(metadata, DiTConfig) | sizes)
+    if config.text_width % config.caption_heads:
+        raise ValueError(f"{config.caption_heads} heads cannot share a text width of {config.text_width}")
+    return config
 
 
 def decoder_config(entries: Entries, metadata: dict[str, str]) -> DecoderConfig:

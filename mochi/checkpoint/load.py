@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..dit import AsymmDiT
 from ..errors import CheckpointError
-from ..packing import FLOAT8, PACKED, Float8, PackedLinear, packed_linears
+from ..packing import FLOAT8, PACKED, PackedLinear, packed_linears
 from ..vae import Decoder, Encoder
 from .check import check_numbers, check_tensors
 from .entry import Entry, Rounded
@@ -91,6 +91,7 @@ def _load(
 ) -> Network:
     model, entries = blueprint(path, part, network, dtype, operations, compute)
     check_numbers(Path(path), entries)
+    find_scales(model, entries)
     weights = {name: values_for(p.dtype, entries[name]).to(device) for name, p in model.named_parameters()}
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
@@ -129,11 +130,18 @@ def pack(model: nn.Module, entries: Entries, dtype: torch.dtype | None, operatio
         return entries
     linears = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if dtype is not None:
-        rounded = {n: Rounded(e, Float8(dtype)) for n, e in entries.items() if n in linears and e.packing is None}
+        rounded = {n: Rounded(e, dtype) for n, e in entries.items() if n in linears and e.packing is None}
         entries = entries | rounded
     packings = {n: e.packing for n, e in entries.items() if n in linears and e.packing is not None}
     packed_linears(model, packings, getattr(operations, "PackedLinear", PackedLinear))
     return entries
+
+
+def find_scales(model: nn.Module, entries: Entries) -> None:
+    """Give those layers their scale whose weights are packed while loading. Reads these."""
+    for name, entry in entries.items():
+        if isinstance(entry, Rounded):
+            model.get_submodule(name.removesuffix(".weight")).packing = entry.find_scale()
 
 
 def values_for(dtype: torch.dtype, entry: Entry, rows: slice | None = None) -> Tensor:
@@ -165,5 +173,5 @@ def entries_of(file: WeightFile, part: str) -> Entries:
 def _config_of(file: WeightFile, part: str, entries: Entries) -> Any:
     try:
         return CONFIGS[part](entries, file.metadata)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file.path}: a {TITLES[part]} with tensors missing or misshapen: {error}") from error

@@ -36,9 +36,11 @@ def _index_of(path: Path) -> Path | None:
     shard = SHARD.fullmatch(path.name)
     if shard is None:
         return None
-    index = path.with_name(f"{shard[1]}.safetensors.index.json")
-    if not index.is_file():
-        raise CheckpointError(f"{path}: one of several parts, but {index.name}, which lists them, is not beside it")
+    stem, _, variant = shard[1].rpartition(".")
+    names = (f"{shard[1]}.safetensors.index.json", f"{stem}.safetensors.index.{variant}.json")  # the latter: diffusers
+    index = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    if index is None:
+        raise CheckpointError(f"{path}: one of several parts, but {names[0]}, which lists them, is not beside it")
     return index
 
 
@@ -63,7 +65,7 @@ def _open_all(index: Path) -> WeightFile:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
         wrong = [name for name in names if Path(name).name != name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not an index of safetensors files ({error!r})") from error
     if wrong:
         raise CheckpointError(f"{index}: lists a file outside its folder ({wrong[0]})")
@@ -80,4 +82,4 @@ def _open_all(index: Path) -> WeightFile:
         raise CheckpointError(
             f"{index.parent}: {len(missing)} tensors of the index are in no file ({first_few(missing)})"
         )
-    return WeightFile(index.parent, entries)
+    return WeightFile(index.parent, entries, parts=tuple(index.parent / name for name in names))

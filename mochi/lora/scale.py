@@ -39,9 +39,12 @@ class Scales:
         return 1.0
 
     def _peft_alpha(self, stem: str) -> Any:
-        for pattern, alpha in (self._peft.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", stem):  # as PEFT does
-                return alpha
+        try:
+            for pattern, alpha in (self._peft.get("alpha_pattern") or {}).items():
+                if re.match(rf"(.*\.)?({pattern})$", stem):  # as PEFT does
+                    return alpha
+        except (AttributeError, re.error) as error:
+            raise CheckpointError(f"{self._path}: its alpha_pattern cannot be read ({error})") from error
         return self._peft.get("lora_alpha")
 
     def _trainer_alpha(self, layer: str) -> Any:
@@ -52,7 +55,7 @@ class Scales:
     def _number(self, pair: Pair, values: list[Any]) -> float:
         try:
             (alpha,) = (float(value) for value in values)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             alpha = math.nan
         if not math.isfinite(alpha):
             raise CheckpointError(f"{self._path}: the alpha of {pair.stem} is {values}, but must be a number")
@@ -68,13 +71,13 @@ def _beside(path: Path) -> dict[str, Any]:
     config = path.with_name(PEFT_CONFIG)
     if path.name != PEFT_FILE or not config.is_file():
         return {}
-    return _parsed(config.read_text(encoding="utf-8"), str(config))
+    return _parsed(config.read_bytes(), str(config))
 
 
-def _parsed(text: str, what: str) -> dict[str, Any]:
+def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{what} is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{what} is not an object but {text[:40]!r}")

@@ -74,7 +74,7 @@ def warning_for(
     choices = list(_alternatives(plan, free)) or ["a smaller width and height"]
     return (
         f"A video of {width * SPACE} x {height * SPACE}, {video_frames(plan.latent_frames)} frames needs about "
-        f"{readable(plan.need.total)} to denoise, but {device} {readable(free)} free; choose {_either(choices)}."
+        f"{readable(plan.need.total)} to denoise, but {device} {readable(free)} for it; choose {_either(choices)}."
     )
 
 

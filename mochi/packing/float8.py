@@ -42,9 +42,10 @@ class Float8(Packing):
         return weight if self.scale is None else weight.mul_(self.scale)
 
     def pack(self, weight: Tensor) -> Tensor:
-        """Weight (rows, columns) -> bytes, without a scale: each value rounded, and cut off at the largest."""
+        """Weight (rows, columns) -> bytes: each value over the scale, rounded, and cut off at the largest there is."""
         most = torch.finfo(self.dtype).max
-        return weight.clamp(-most, most).to(self.dtype).view(PACKED)
+        scaled = weight if self.scale is None else weight.float() / self.scale
+        return scaled.clamp(-most, most).to(self.dtype).view(PACKED)
 
     def matmul(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor | None:
         if not self.fast or self.dtype != torch.float8_e4m3fn or not _has_float8_products(x.device):
@@ -56,20 +57,20 @@ class Float8(Packing):
         if self.input_scale is None:
             scale = (rows.abs().amax().float() / most).clamp(min=torch.finfo(torch.float32).tiny)
         else:
-            scale = torch.tensor(self.input_scale, device=x.device)
-        quantised = (rows / scale.to(rows.dtype)).clamp(-most, most).to(self.dtype)
-        one = torch.tensor(1.0 if self.scale is None else self.scale, device=x.device)
+            scale = torch.full((), self.input_scale, device=x.device)
+        quantised = (rows.float() / scale).clamp(-most, most).to(self.dtype)
+        weight_scale = torch.full((), 1.0 if self.scale is None else self.scale, device=x.device)
         out = torch._scaled_mm(
             quantised,
             packed.view(self.dtype).t(),
             scale_a=scale,
-            scale_b=one,
+            scale_b=weight_scale,
             out_dtype=torch.bfloat16 if x.dtype == torch.float32 else x.dtype,
         ).to(x.dtype)
         return (out if bias is None else out + bias).unflatten(0, x.shape[:-1])
 
 
 def _has_float8_products(device: torch.device) -> bool:
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.version.hip is None:
         return torch.cuda.get_device_capability(device) >= (8, 9)
     return device.type == "cpu" and hasattr(F, "scaled_mm")

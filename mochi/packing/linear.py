@@ -20,6 +20,7 @@ class PackedLinear(nn.Module):
     State dict: `weight` (out_features, bytes of a row) in PACKED, and `bias` where the layer has one.
 
     Attributes:
+        compute: what to compute in and to return, whatever x is; None: the dtype of x.
         patch: takes the unpacked weight (out_features, in_features) to the one to compute with, such as with a LoRA,
             which packing again would lose.
     """
@@ -39,9 +40,11 @@ class PackedLinear(nn.Module):
         self.weight = nn.Parameter(packed, requires_grad=False)
         values = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), requires_grad=False)
         self.register_parameter("bias", values if bias else None)
+        self.compute: torch.dtype | None = None
         self.patch: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.compute or x.dtype)
         if self.patch is None:
             out = self.packing.matmul(x, self.weight, self.bias)
             if out is not None:
@@ -70,4 +73,5 @@ def packed_linears(model: nn.Module, packings: dict[str, Packing], kind: Any = P
         old = model.get_submodule(path)
         factory = {"device": old.weight.device, "dtype": old.weight.dtype}
         new = kind(old.in_features, old.out_features, old.bias is not None, packing, **factory)
-        model.set_submodule(path, new.train(old.training))
+        parent, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, new.train(old.training))

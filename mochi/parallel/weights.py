@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoint.check import check_numbers
 from ..checkpoint.entry import Entry
-from ..checkpoint.load import blueprint, pack, values_for
+from ..checkpoint.load import blueprint, find_scales, pack, values_for
 from ..dit import AsymmDiT
 from ..errors import MochiError
 from ..packing import PACKED, use_float8_products
@@ -64,6 +64,7 @@ class RankWeights:
         self.compute_dtype = compute_dtype or plan.x_embedder.proj.weight.dtype
         self.model = AsymmDiT(plan.config, dtype=self.compute_dtype, device="meta").requires_grad_(False).eval()
         pack(self.model, entries, dtype)
+        find_scales(self.model, entries)
         if fast:
             use_float8_products(self.model)
         check_numbers(Path(path), entries)
@@ -134,6 +135,10 @@ class RankWeights:
 
 
 def _moved(patches: Sequence[Patch], device: torch.device | str) -> list[Patch]:
+    """Factors are needed again and again; a whole weight would take on the device what packing saves there."""
+    whole = [patch for patch in patches if patch["kind"] == "weight"]
+    if whole and str(device) != "meta":
+        return list(patches)
     return [{key: v.to(device) if isinstance(v, Tensor) else v for key, v in patch.items()} for patch in patches]
 
 

@@ -13,9 +13,9 @@ from transformers import T5Config, T5EncoderModel
 
 from ..checkpoint.check import check_numbers, check_tensors
 from ..checkpoint.file import Entries
-from ..checkpoint.load import pack, values_for
+from ..checkpoint.load import find_scales, pack, values_for
 from ..errors import CheckpointError
-from ..packing import FLOAT8, PACKED
+from ..packing import FLOAT8, PACKED, PackedLinear
 from .layout import find_text_encoder, find_tokenizer
 from .tokenizer import PromptTokenizer
 from .weights import infer_config, t5_entries
@@ -82,6 +82,7 @@ def load_prompt_encoder(
         )
     entries = pack(model, entries, dtype, operations)
     check_numbers(path, entries)
+    find_scales(model, entries)
     plain = (None if dtype in FLOAT8 else dtype) or compute
     fill(model, entries, plain or (torch.float32 if device.type == "cpu" else torch.bfloat16), device)
     return PromptEncoder(model, prompt_tokenizer)
@@ -93,7 +94,11 @@ def check_encoder(weights: Path, name: Path, config_file: Path | None = None) ->
     Raises CheckpointError, which speaks of `name`, on anything but a whole T5 encoder. Reads no weights.
     """
     entries = t5_entries(weights, name)
-    model = empty_model(read_config(config_file) if config_file else infer_config(entries, name))
+    config = read_config(config_file) if config_file else infer_config(entries, name)
+    try:
+        model = empty_model(config)
+    except (RuntimeError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{config_file or name}: a T5 of sizes that cannot be ({error})") from error
     check_tensors(name, "T5 encoder", entries, dict(model.named_parameters()))
     return model, entries
 
@@ -103,11 +108,14 @@ def read_config(path: Path) -> T5Config:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         kind = values.get("model_type")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable model configuration ({error})") from error
     if kind != "t5":
         raise CheckpointError(f"{path}: describes a model of type {kind!r}, but Mochi's text encoder is of type 't5'")
-    return T5Config(**{**values, "attn_implementation": "eager"})
+    try:
+        return T5Config(**{**values, "attn_implementation": "eager"})
+    except Exception as error:  # the library has its own kinds for values that cannot be
+        raise CheckpointError(f"{path}: a T5 of sizes that cannot be ({error})") from error
 
 
 def empty_model(config: T5Config) -> T5EncoderModel:
@@ -123,7 +131,10 @@ def fill(model: T5EncoderModel, entries: Entries, dtype: torch.dtype, device: to
     for name, entry in entries.items():
         # The MLPs' output projections overflow in float16; T5 then keeps them in float32.
         wide = dtype == torch.float16 and name.endswith(".wo.weight")
-        packed = model.get_parameter(name).dtype == PACKED
-        values = values_for(PACKED if packed else torch.float32 if wide else dtype, entry).to(device)
-        module, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(module), leaf, nn.Parameter(values, requires_grad=False))
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        kept = torch.float32 if wide else dtype
+        if isinstance(module, PackedLinear) and leaf == "weight":
+            module.compute, kept = torch.float32 if wide else None, PACKED
+        values = values_for(kept, entry).to(device)
+        setattr(module, leaf, nn.Parameter(values, requires_grad=False))

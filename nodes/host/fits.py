@@ -10,8 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...mochi.dit import AsymmDiT
-from ...mochi.memory import warning_for
-from ...mochi.packing import PACKED
+from ...mochi.memory import CONTEXT, warning_for
 from .progress import show_text
 
 log = logging.getLogger(__name__)
@@ -36,16 +35,17 @@ def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
     if not isinstance(network, AsymmDiT):
         return None
     compute = model.model.manual_cast_dtype or model.model.get_dtype()
-    size = sum(p.numel() * (1 if p.dtype == PACKED else p.element_size()) for p in network.parameters())
+    size = sum(p.nbytes for p in network.parameters())
     remote = getattr(network, "remote", None)
     if remote is not None:
         devices = [torch.device(name) for name in remote.keeper.devices]
         if devices[0].type == "cpu":
             return None
-        free = min(mm.get_total_memory(device) for device in devices)
+        free = min(mm.get_total_memory(device) for device in devices) - CONTEXT
         return warning_for(network.config, size, latents, len(devices), remote.sharding, free, compute)
     if mm.is_device_cpu(model.load_device):  # where the weights are in memory already
         free = mm.get_free_memory(model.load_device) + size
         return warning_for(network.config, size, latents, 1, "replicated", free, compute)
     # The host makes other models leave, and streams what does not fit.
-    return warning_for(network.config, size, latents, 1, "offloaded", mm.get_total_memory(model.load_device), compute)
+    free = mm.get_total_memory(model.load_device) - CONTEXT
+    return warning_for(network.config, size, latents, 1, "offloaded", free, compute)

@@ -28,6 +28,7 @@ class PackedLinear(packing.PackedLinear, CastWeightBiasOp):
 
     def forward(self, x: Tensor) -> Tensor:
         run_every_op()
+        x = x.to(self.compute or x.dtype)
         packed, bias = self._here(self.weight, None, x.device), None
         if self.bias is not None:
             bias = self._here(self.bias, x.dtype, x.device)
@@ -44,11 +45,11 @@ class PackedLinear(packing.PackedLinear, CastWeightBiasOp):
         return F.linear(x, weight, bias)
 
     def whole(self, dtype: torch.dtype) -> Tensor:
-        """The weight (out_features, in_features) as it is computed with, where the packed one is."""
+        """The weight (out_features, in_features) as it is computed with, in host memory."""
         weight = self.packing.unpack(self.weight, dtype)
         for function in self._functions():
             weight = function(weight)
-        return weight
+        return weight.cpu()
 
     def _functions(self) -> Sequence[Any]:
         """What changes the weight. ComfyUI brings a patch of its own where a model is loaded only in part."""

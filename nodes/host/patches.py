@@ -9,7 +9,7 @@ import comfy.lora
 import comfy.model_management as mm
 import torch
 from comfy.weight_adapter import LoRAAdapter
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...mochi.checkpoint.load import blueprint
 from ...mochi.dit import AsymmDiT
@@ -26,11 +26,11 @@ HostPatch = tuple
 class FileWeights:
     """The weights of a network on the meta device as its file has them, rounded to the network's dtypes."""
 
-    def __init__(self, path: Path, network: nn.Module):
+    def __init__(self, path: Path, network: AsymmDiT):
         _, self._entries = blueprint(path, "dit", AsymmDiT)
-        # What is packed has values of its own only when it is unpacked.
-        dtypes = {name: p.dtype for name, p in network.named_parameters()}
-        self._dtypes = {name: torch.float32 if dtype == PACKED else dtype for name, dtype in dtypes.items()}
+        # What is packed is computed with in the dtype of the patch embedding, which never is.
+        plain, dtypes = network.x_embedder.proj.weight.dtype, {n: p.dtype for n, p in network.named_parameters()}
+        self._dtypes = {name: plain if dtype == PACKED else dtype for name, dtype in dtypes.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._entries[name].read().to(self._dtypes[name])

@@ -169,3 +169,34 @@ def test_sizes_of_the_config_are_stored_and_read_back(tmp_path, networks):
     path = tmp_path / "dit.safetensors"
     save_file(networks["dit"].state_dict(), path, {"config": json.dumps(asdict(DIT))})
     assert load_dit(path).config == DIT
+
+
+@pytest.mark.parametrize("hints", [{"caption_heads": 0}, {"caption_heads": 7}, {"rope_area": "x"}, {"rope_area": -1}])
+def test_hints_that_cannot_be(tmp_path, networks, hints):
+    path = tmp_path / "dit.safetensors"
+    save_file(networks["dit"].state_dict(), path, {"config": json.dumps(hints)})
+    refused(load_dit, path, "missing or misshapen", "heads" if hints == {"caption_heads": 7} else next(iter(hints)))
+
+
+def test_any_part_of_a_checkpoint_of_diffusers_with_a_variant(tmp_path, networks):
+    weights = networks["dit"].state_dict()
+    names = sorted(weights)
+    stem = "diffusion_pytorch_model"
+    parts = {
+        f"{stem}.bf16-00001-of-00002.safetensors": names[::2],
+        f"{stem}.bf16-00002-of-00002.safetensors": names[1::2],
+    }
+    for part, held in parts.items():
+        save_file({name: weights[name] for name in held}, tmp_path / part)
+    index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+    (tmp_path / f"{stem}.safetensors.index.bf16.json").write_text(json.dumps(index))
+    for path in (tmp_path, *(tmp_path / part for part in parts)):
+        loaded = load_dit(path)
+        assert all(torch.equal(v, weights[k]) for k, v in loaded.state_dict().items())
+
+
+def test_deeply_nested_metadata(tmp_path, networks):
+    path = tmp_path / "dit.safetensors"
+    for key in ("config", "_quantization_metadata"):
+        save_file(networks["dit"].state_dict(), path, {key: "[" * 100_000})
+        refused(load_dit, path)

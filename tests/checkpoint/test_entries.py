@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from mochi.checkpoint.entry import Joined, Packed, Piece, Reshaped, Rounded, Stored
 from mochi.checkpoint.file import open_weights
 from mochi.checkpoint.load import entries_of
-from mochi.packing import FLOAT8, PACKED, Float8, Packing
+from mochi.packing import FLOAT8, PACKED, Packing
 from tests.checkpoint import toys, writers
 from tests.peers import diffusers_dit
 
@@ -56,8 +56,8 @@ def entries(tmp_path_factory):
         "qweight": (ours(writers.qweight, kind="Q4_0"), Packed),
         "float8": (ours(writers.plain_float8, dtype=float8), Packed),
         "scaled float8": (ours(writers.old_scaled), Packed),
-        "rounded": (Rounded(plain[GATE], Float8(float8)), Rounded),
-        "rounded, joined": (Rounded(joined[QKV], Float8(float8)), Rounded),
+        "rounded": (Rounded(plain[GATE], float8), Rounded),
+        "rounded, joined": (Rounded(joined[QKV], float8), Rounded),
         "joined": (joined[QKV], Joined),
         "joined, packed": (same[QKV], Joined),
         "joined, packed and plain": (mixed[QKV], Joined),
@@ -118,5 +118,18 @@ def test_only_the_rows_asked_for_are_read(tmp_path):
     source = Stored((6, 2), torch.float32, rows, lambda: rows(0, 6))
     joined = Joined([Piece(source, 4, 6), Piece(source, 0, 4)])
     assert joined.rows(1, 3).flatten().tolist() == [10, 11, 0, 1]
-    assert Rounded(source, Float8(FLOAT8[0])).rows(2, 3).flatten().tolist() == [4, 5]
+    assert Rounded(source, FLOAT8[0]).rows(2, 3).flatten().tolist() == [4, 5]
     assert read == [(5, 6), (0, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.02, 3.0])
+def test_rounding_uses_the_whole_range(spread):
+    """As close as 8 bits allow, however small the weights are."""
+    weight = spread * torch.randn(3000, 40, generator=torch.Generator().manual_seed(0))
+    weight[2500, 7] = 9 * spread
+    entry = Rounded(Stored(tuple(weight.shape), torch.float32, lambda a, b: weight[a:b], lambda: weight), FLOAT8[0])
+    assert entry.find_scale().scale == pytest.approx(9 * spread / 448, rel=1e-6)
+    assert ((entry.read() - weight).norm() / weight.norm()).item() < 0.03
+    assert torch.equal(entry.rows(10, 20), entry.read()[10:20])
+    nothing = Rounded(Stored((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
+    assert nothing.find_scale().scale is None and not nothing.read().any()

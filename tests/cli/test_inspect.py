@@ -79,3 +79,19 @@ def test_other_models_and_other_files(inspect, tmp_path):
     code, out, err = inspect(tmp_path / "noise.safetensors")
     assert code == 2 and "cut short or corrupt" in err and not out
     assert inspect(tmp_path / "nothing")[0] == 2
+
+
+def test_the_file_that_was_asked_about(inspect, tmp_path):
+    """An index beside another whole file; its size is that of its own parts."""
+    weights = load_file(TINY_WEIGHTS / "dit.safetensors")
+    names = sorted(weights)
+    parts = {"d-00001-of-00002.safetensors": names[:50], "d-00002-of-00002.safetensors": names[50:]}
+    for part, held in parts.items():
+        save_file({name: weights[name] for name in held}, tmp_path / part)
+    index = tmp_path / "d.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: part for part, held in parts.items() for name in held}}))
+    (tmp_path / "vae.safetensors").write_bytes((TINY_WEIGHTS / "decoder.safetensors").read_bytes())
+    for path in (index, tmp_path / "d-00002-of-00002.safetensors"):
+        described = json.loads(inspect("--json", path)[1])
+        assert [part["problem"] for part in described["parts"]] == [None]
+        assert described["bytes"] == sum((tmp_path / part).stat().st_size for part in parts)

@@ -120,3 +120,25 @@ def test_other_files(tmp_path, content, words):
         read_lora(path)
     with pytest.raises(CheckpointError, match="no such file"):
         read_lora(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lora_alpha": 1, "alpha_pattern": [1]},
+        {"lora_alpha": 1, "alpha_pattern": {"(": 2}},
+        {"lora_alpha": 10**400},
+        "[" * 100_000,
+    ],
+)
+def test_settings_that_cannot_be(saved, config):
+    path = saved(QKV, lora_adapter_metadata=config)
+    with pytest.raises(CheckpointError, match=path.name):
+        check_lora(path)
+
+
+def test_settings_beside_the_file_that_are_no_text(saved):
+    path = saved(QKV, name="adapter_model.safetensors")
+    path.with_name("adapter_config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is not JSON"):
+        check_lora(path)

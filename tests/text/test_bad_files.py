@@ -140,3 +140,10 @@ def test_config_of_another_model(copy: Path) -> None:
     fails(copy, "clip_text_model")
     (copy / "config.json").write_text("{")
     fails(copy, "not a readable model configuration")
+
+
+@pytest.mark.parametrize("change", [{"d_model": -1}, {"d_model": "wide"}, {"num_heads": None}, {"num_layers": [2]}])
+def test_sizes_that_cannot_be(copy: Path, change: dict) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | change))
+    fails(copy)

@@ -139,3 +139,18 @@ def test_folder_of_packed_weights(folder: Path, tmp_path: Path, tensors: Tensors
     model = reference(T5Config(vocab_size=400, **CONFIG), values(tmp_path / "model.safetensors"))
     found, expected = features(encoder, model)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["packed", "plain"])
+def test_outputs_of_the_mlps_that_float16_cannot_hold(kind, tensors, single_file):
+    """Their projections are computed in float32, packed or not, as the published encoder in float16 has it."""
+    tensors = {n: v * 3e4 if n.endswith(".wo.weight") else v for n, v in tensors.items()}
+    exact = encoder_of(single_file, tensors, "plain")(PROMPTS[0])[0]
+    ours = encoder_of(single_file, tensors, kind, compute=torch.float16)(PROMPTS[0])[0]
+    assert ((ours - exact).norm() / exact.norm()).item() < (0.1 if kind == "packed" else 0.01)
+
+
+def encoder_of(file: Path, tensors: Tensors, kind: str, **options) -> PromptEncoder:
+    path = file.with_name(f"{kind}.safetensors")
+    toys.save(path, tensors) if kind == "plain" else shutil.move(writers.old_scaled(file.parent, tensors), path)
+    return load_prompt_encoder(path, **options)

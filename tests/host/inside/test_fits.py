@@ -23,7 +23,7 @@ def test_says_what_to_choose_instead(fits, model, mochi_sampler, monkeypatch, ca
     assert fits.shortage(model, SHAPE) is None
     monkeypatch.setattr(mm, "get_free_memory", lambda *_: 500_000_000)
     text = fits.shortage(model, SHAPE)
-    assert "A video of 848 x 480, 163 frames needs about" in text and "has 0.5 GB free; choose" in text
+    assert "A video of 848 x 480, 163 frames needs about" in text and "has 0.5 GB for it; choose" in text
     assert "frames or fewer" in text
     monkeypatch.setattr(mm, "get_free_memory", lambda *_: 0)
     with caplog.at_level(logging.WARNING):
@@ -34,7 +34,7 @@ def test_says_what_to_choose_instead(fits, model, mochi_sampler, monkeypatch, ca
 def test_on_a_gpu_the_host_streams_weights(fits, model, monkeypatch):
     """Only what has to be on the device counts against all that it has."""
     monkeypatch.setattr(mm, "is_device_cpu", lambda device: False)
-    monkeypatch.setattr(mm, "get_total_memory", lambda *_: 500_000_000)
+    monkeypatch.setattr(mm, "get_total_memory", lambda *_: 1_100_000_000)
     assert "offloaded" not in fits.shortage(model, SHAPE)
     monkeypatch.setattr(mm, "get_total_memory", lambda *_: 24_000_000_000)
     assert fits.shortage(model, SHAPE) is None
