@@ -1,0 +1,83 @@
+"""The peers: networks of diffusers and of ComfyUI with our weights, to run beside ours in one process."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mochi.config import DecoderConfig, EncoderConfig
+from mochi.vae import Decoder, Encoder
+from scripts.comfyui import find_or_fetch_comfyui
+
+
+@lru_cache(maxsize=1)
+def comfyui() -> Any:
+    """ComfyUI's modules, set up for the CPU. Its folder comes first on the path."""
+    sys.path.insert(0, str(find_or_fetch_comfyui()))
+    ours, sys.argv = sys.argv, ["main.py", "--cpu"]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.ldm.genmo.vae.model
+        import comfy.ops
+    finally:
+        sys.argv = ours
+    return comfy
+
+
+def comfyui_decoder(ours: Decoder) -> nn.Module:
+    """ComfyUI's Mochi decoder."""
+    config: DecoderConfig = ours.config
+    theirs = comfyui().ldm.genmo.vae.model.Decoder(
+        latent_dim=config.latent_channels,
+        base_channels=config.base,
+        channel_multipliers=list(config.multipliers),
+        num_res_blocks=list(config.res_blocks),
+        temporal_expansions=list(config.temporal),
+        spatial_expansions=list(config.spatial),
+        has_attention=[False] * len(config.res_blocks),
+        padding_mode="replicate",
+        output_norm=False,
+    )
+    theirs.load_state_dict(ours.state_dict())
+    return theirs.eval()
+
+
+def comfyui_encoder(ours: Encoder) -> nn.Module:
+    """ComfyUI's Mochi encoder. Its attention over time is not causal: with it, it computes something else."""
+    config: EncoderConfig = ours.config
+    theirs = comfyui().ldm.genmo.vae.model.Encoder(
+        in_channels=config.in_channels,
+        base_channels=config.base,
+        channel_multipliers=list(config.multipliers),
+        num_res_blocks=list(config.res_blocks),
+        latent_dim=config.latent_channels,
+        temporal_reductions=list(config.temporal),
+        spatial_reductions=list(config.spatial),
+        prune_bottlenecks=[False] * len(config.res_blocks),
+        has_attentions=list(config.attention),
+        affine=True,
+        bias=True,
+        input_is_conv_1x1=True,
+        padding_mode="replicate",
+    )
+    theirs.load_state_dict(ours.state_dict())
+    return theirs.eval()
+
+
+def random_weights(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights of a size that keeps activations in range: a mistake shows, and nothing saturates."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            values: Tensor = torch.randn(p.shape, generator=generator)
+            if p.ndim == 1:
+                p.copy_(1 + 0.1 * values if "norm" in name or name.endswith("weight") else 0.1 * values)
+            else:
+                p.copy_(values * p[0].numel() ** -0.5)
+    return network.requires_grad_(False).eval()

@@ -1,0 +1,112 @@
+"""Decoding and encoding against diffusers and ComfyUI: `python -m benchmarks.vae [decode|encode|lengths]`.
+
+Decoder of base 32 (encoder of base 16) with the published block structure and random weights, float32 on a CPU; latents
+of 8 x 16 x 24, which are 43 frames of 192 x 128. diffusers decodes as a whole, with a hook that makes it drop the empty
+first frames where the published decoder does; ComfyUI as a whole too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.compare import Contenders, main
+from benchmarks.peers import comfyui_decoder, comfyui_encoder, random_weights
+from mochi.config import DecoderConfig, EncoderConfig
+from mochi.vae import Decoder, Encoder
+from tests.peers import diffusers_vae
+
+LATENTS, FRAMES = (1, 12, 8, 16, 24), (1, 3, 43, 128, 192)
+
+
+def networks() -> tuple[Decoder, Encoder]:
+    return random_weights(Decoder(DecoderConfig(base=32))), random_weights(Encoder(EncoderConfig(base=32, groups=32)))
+
+
+def decoding() -> Contenders:
+    z = torch.randn(LATENTS, generator=torch.Generator().manual_seed(0))
+
+    def streamed(decoder: Decoder) -> Tensor:
+        return torch.cat(list(decoder.stream(z)), dim=2)
+
+    def ours():
+        decoder = networks()[0]
+        return lambda: streamed(decoder)
+
+    def ours_whole():
+        decoder = networks()[0]
+        return lambda: decoder(z)
+
+    def diffusers():
+        vae = diffusers_vae(*networks())
+        return lambda: vae.decode(z).sample
+
+    def comfyui():
+        decoder = comfyui_decoder(networks()[0])
+        return lambda: decoder(z.clone())
+
+    return {"ours, streamed": ours, "ours, whole": ours_whole, "diffusers": diffusers, "ComfyUI": comfyui}
+
+
+def encoding() -> Contenders:
+    video = torch.rand(FRAMES, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def ours():
+        encoder = networks()[1]
+        return lambda: encoder.in_pieces(video).mean
+
+    def ours_whole():
+        encoder = networks()[1]
+        return lambda: encoder(video).mean
+
+    def diffusers():
+        vae = diffusers_vae(*networks())
+        return lambda: vae.encode(video).latent_dist.mean
+
+    def comfyui():
+        encoder = comfyui_encoder(networks()[1])
+        return lambda: encoder(video.clone()).mode()
+
+    return {"ours, in pieces": ours, "ours, whole": ours_whole, "diffusers": diffusers, "ComfyUI": comfyui}
+
+
+def lengths() -> Contenders:
+    """Ours alone: short and long videos, of which no output is kept. Only the memory is of interest."""
+
+    def decode(latent_frames: int) -> Callable[[], Callable[[], Tensor]]:
+        def set_up() -> Callable[[], Tensor]:
+            decoder, z = networks()[0], torch.randn(1, 12, latent_frames, 16, 24)
+
+            def run() -> Tensor:
+                for _ in decoder.stream(z):
+                    pass
+                return torch.ones(1)
+
+            return run
+
+        return set_up
+
+    def encode(frames: int) -> Callable[[], Callable[[], Tensor]]:
+        def set_up() -> Callable[[], Tensor]:
+            encoder, video = networks()[1], torch.rand(1, 3, frames, 128, 192) * 2 - 1
+
+            def run() -> Tensor:
+                encoder.in_pieces(video)
+                return torch.ones(1)
+
+            return run
+
+        return set_up
+
+    return {
+        "decode 25 frames": decode(5),
+        "decode 163 frames": decode(28),
+        "encode 25 frames": encode(25),
+        "encode 163 frames": encode(163),
+    }
+
+
+if __name__ == "__main__":
+    main("benchmarks.vae", {"decode": decoding, "encode": encoding, "lengths": lengths})

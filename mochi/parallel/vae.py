@@ -1,0 +1,236 @@
+"""The VAE over ranks: each has a strip of the picture, and all of the video's frames.
+
+Every rank runs the whole network on its strip. What the network asks of its surroundings comes from the others: a
+convolution needs the pixels next to the strip, a norm the statistics of whole frames. Nothing is computed twice or
+blended, so the strips, put together, are what one device would have made.
+
+All ranks call these functions together, with the same picture, under `torch.inference_mode()`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import MochiError
+from ..vae import Borders, Decoder, Encoder
+
+ROWS, COLUMNS = 3, 4
+
+Arriving = Callable[[], tuple[Tensor | None, list[Tensor]]]
+"""Statistics of whole frames, if they were asked for, and the neighbours' borders: waits for them."""
+
+
+class Strips(NamedTuple):
+    """How a picture is cut: along `axis` (3 rows, 4 columns) of (B, C, T, H, W), `sizes` of them for each rank.
+
+    Counted in latents: whatever a strip grows to, it begins and ends where a latent pixel does.
+    """
+
+    axis: int
+    sizes: tuple[int, ...]
+
+    @property
+    def ranks(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def chunk(self) -> int:
+        """Latent frames to decode at a time. As many as there are strips: activations then take the memory that they
+        take on one device, and the ranks, who meet at every convolution, meet less often."""
+        return self.ranks
+
+    def cut(self, x: Tensor, rank: int, unit: int = 1) -> Tensor:
+        """A rank's strip (a view) of x, latents or, with `unit` pixels for each of them, frames."""
+        return x.narrow(self.axis, unit * sum(self.sizes[:rank]), unit * self.sizes[rank])
+
+    def join(self, strips: Mapping[int, Tensor]) -> Tensor:
+        """The picture of all the strips, each under its rank."""
+        return torch.cat([strips[rank] for rank in range(self.ranks)], dim=self.axis)
+
+
+def plan_strips(height: int, width: int, ranks: int) -> Strips:
+    """Cut latents of `height` x `width` for `ranks` ranks, or fewer where there are not so many rows or columns.
+
+    The largest strip is what everybody waits for, so it is made small; then the borders are.
+    """
+    plans = [
+        (-(-length // ranks) * across, across, Strips(axis, _even(length, ranks)))
+        for axis, length, across in ((COLUMNS, width, height), (ROWS, height, width))
+    ]
+    return min(plans, key=lambda plan: plan[:2])[2]
+
+
+def _even(length: int, parts: int) -> tuple[int, ...]:
+    return tuple(length // parts + (i < length % parts) for i in range(min(parts, length)))
+
+
+class StripRanks:
+    """All ranks of torch.distributed, of which the first few work where a picture is cut for no more.
+
+    A number of ranks gets its process group when it is first needed; all ranks make it, and keep it.
+    timeout: of the operations of such groups.
+    """
+
+    def __init__(self, timeout: timedelta | None = None):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._timeout = timeout
+        self._groups = {self.size: dist.group.WORLD}
+
+    def borders(self, strips: Strips) -> Borders:
+        """What surrounds this rank's strip. Called by all ranks, those without a strip too."""
+        if strips.ranks == 1:
+            return Borders()
+        if strips.ranks not in self._groups:
+            self._groups[strips.ranks] = dist.new_group(list(range(strips.ranks)), timeout=self._timeout)
+        return StripBorders(strips, self.rank, self._groups[strips.ranks])
+
+
+class StripBorders(Borders):
+    """Surroundings in space of one strip: the strips of its neighbours, and the edge of the picture elsewhere."""
+
+    def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
+        self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
+        self.shares = [size / sum(strips.sizes) for size in strips.sizes]
+        # The neighbours in order, and the end of this strip where each is: True the first row or column.
+        self.ends = {r: first for r, first in ((rank - 1, True), (rank + 1, False)) if 0 <= r < strips.ranks}
+
+    def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        if not self._width(rows, columns):
+            return super().pad(x, time, rows, columns)
+        return self._padded(x, time, rows, columns, self._exchange(None, x, rows, columns))[0]
+
+    def norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+        statistics, _ = self._exchange(strip_statistics(x, norm.num_groups), x, 0, 0)()
+        return normalised(norm, x, statistics)
+
+    def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        """As in Borders. Borders travel with the statistics, before the norm, which who receives them applies."""
+        arrive = self._exchange(strip_statistics(x, norm.num_groups), x, rows, columns)
+        padded, statistics = self._padded(x, time, rows, columns, arrive)
+        frames = padded[:, :, time:]
+        F.silu(normalised(norm, frames, statistics, out=frames), inplace=True)
+        return padded
+
+    def _padded(self, x: Tensor, time: int, rows: int, columns: int, arrive: Arriving) -> tuple[Tensor, Tensor | None]:
+        """x with its neighbours' borders, and the statistics that came along."""
+        padded = super().pad(x, time, rows, columns)  # while they travel
+        statistics, borders = arrive()
+        width, across = self._width(rows, columns), (0, columns) if self.axis == ROWS else (rows, 0)
+        for first, border in zip(self.ends.values(), borders):
+            _end(padded, self.axis, first, width).copy_(super().pad(border, time, *across))
+        return padded, statistics
+
+    def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Arriving:
+        """Start to send statistics to all and the ends of x to the neighbours, in one message for each.
+
+        All-to-all rather than send and receive, and one rather than two: what counts is how often ranks meet.
+        """
+        width = self._width(rows, columns)
+        news = x.new_empty(0) if statistics is None else statistics.view(x.dtype).flatten()
+        borders = {r: _end(x, self.axis, first, width).movedim(1, -1) for r, first in self.ends.items() if width}
+        message = {r: [news, borders[r].flatten()] if r in borders else [news] for r in range(self.ranks)}
+        message[self.rank] = []
+        sizes = [sum(part.numel() for part in message[r]) for r in range(self.ranks)]
+        leaving = torch.cat([part for r in range(self.ranks) for part in message[r]])
+        arriving = torch.empty_like(leaving)
+        work = dist.all_to_all_single(arriving, leaving, sizes, sizes, group=self.group, async_op=True)
+
+        def arrive() -> tuple[Tensor | None, list[Tensor]]:
+            work.wait()
+            messages = arriving.split(sizes)
+            theirs = [messages[r][news.numel() :].view(borders[r].shape).movedim(-1, 1) for r in borders]
+            if statistics is None:
+                return None, theirs
+            parts = [news if r == self.rank else messages[r][: news.numel()] for r in range(self.ranks)]
+            return self._whole(torch.stack(parts).view(statistics.dtype).view(-1, *statistics.shape)), theirs
+
+        return arrive
+
+    def _width(self, rows: int, columns: int) -> int:
+        """Of the padding at the ends of the strip."""
+        return rows if self.axis == ROWS else columns
+
+    def _whole(self, statistics: Tensor) -> Tensor:
+        """Statistics of whole frames from those of all strips."""
+        shares = statistics.new_tensor(self.shares)[:, None, None, None]
+        return pooled(statistics[:, 0], statistics[:, 1], shares, dim=0)
+
+
+def _end(x: Tensor, axis: int, first: bool, width: int) -> Tensor:
+    return x.narrow(axis, 0 if first else x.shape[axis] - width, width)
+
+
+def strip_statistics(x: Tensor, groups: int) -> Tensor:
+    """Mean and variance (2, B, T, groups) of each frame and group of channels of x (B, C, T, H, W), at least float32.
+
+    In two passes, first of channels: torch's own group norm, in one pass, is a hundred times less accurate on a CPU.
+    """
+    frames = x.transpose(1, 2).flatten(0, 1)
+    mean = frames.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    # A frame at a time, for what is made of it stays in the cache.
+    variance = [(frame - centre).square_().mean((1, 2)) for frame, centre in zip(frames, mean, strict=True)]
+    channels = torch.stack((mean[:, :, 0, 0], torch.stack(variance)))
+    grouped = channels.view(2, x.shape[0], x.shape[2], groups, -1)
+    return pooled(*grouped, 1 / grouped.shape[-1], dim=-1)
+
+
+def pooled(mean: Tensor, variance: Tensor, share: Tensor | float, dim: int) -> Tensor:
+    """Mean and variance (2, ...) of a whole from those of its parts along `dim`, each a `share` of it."""
+    whole = (share * mean).sum(dim, keepdim=True)
+    return torch.stack((whole.squeeze(dim), (share * (variance + (mean - whole).square())).sum(dim)))
+
+
+def normalised(norm: nn.GroupNorm, x: Tensor, statistics: Tensor, out: Tensor | None = None) -> Tensor:
+    """A GroupNorm of x (B, C, T, H, W) with statistics (2, B, T, groups) from elsewhere: one pass over x, in its dtype.
+
+    out: where to write, which can be x.
+    """
+    mean, variance = statistics
+    channels = x.shape[1] // norm.num_groups
+    scale = norm.weight * (variance + norm.eps).rsqrt().repeat_interleave(channels, dim=2)
+    shift = norm.bias - mean.repeat_interleave(channels, dim=2) * scale
+    scale, shift = (per_frame.transpose(1, 2)[..., None, None] for per_frame in (scale, shift))
+    return torch.addcmul(shift, x, scale, out=torch.empty_like(x) if out is None else out)
+
+
+def decode_strips(decoder: Decoder, z: Tensor, ranks: StripRanks, chunk: int = 1) -> Iterator[Tensor]:
+    """This rank's strip (B, 3, F, H, W) of the frames, of `chunk` latent frames at a time, as they are ready.
+
+    z: whole latents (B, 12, T, h, w) of any dtype, on any device; strips are where the decoder is. A rank beyond
+    those of `plan_strips` yields nothing. All ranks take the same number of chunks, or the others wait.
+    """
+    strips = plan_strips(*z.shape[3:], ranks.size)
+    borders = ranks.borders(strips)
+    if ranks.rank < strips.ranks:
+        weight = decoder.output_proj.weight
+        yield from decoder.stream(strips.cut(z, ranks.rank).to(weight), chunk, borders)
+
+
+def encode_strip(
+    encoder: Encoder, video: Tensor, ranks: StripRanks, report: Callable[[int, int], None] | None = None
+) -> Tensor | None:
+    """This rank's strip (B, 12, T, h, w) of the mean latents; None for a rank beyond those of `plan_strips`.
+
+    report: see Encoder.in_pieces.
+
+    video: whole frames (B, 3, F, H, W) in -1 to 1, of any dtype, on any device. Raises MochiError on a height or
+    width that latents do not divide.
+    """
+    unit = math.prod(encoder.config.spatial)
+    height, width = video.shape[3:]
+    if height % unit or width % unit or not height * width:
+        raise MochiError(f"frames of {width} x {height} cannot be encoded: both must be multiples of {unit}")
+    strips = plan_strips(height // unit, width // unit, ranks.size)
+    borders = ranks.borders(strips)
+    if ranks.rank >= strips.ranks:
+        return None
+    mine = strips.cut(video, ranks.rank, unit).to(encoder.output_proj.weight)
+    return encoder.in_pieces(mine, strips.chunk, borders, report).mean

@@ -1,0 +1,143 @@
+"""AsymmVAE decoder: latents to frames. State-dict names are the published ones.
+
+T latent frames become F = 6 (T - 1) + 1 frames at the published sizes, 8 times as high and wide. The network
+is causal and its norms see single frames, so a video can be decoded piece by piece, in memory that does not
+depend on its length: `stream` gives the very frames that `forward` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import DecoderConfig
+from .layers import ResBlock, per_position
+from .stream import Borders, Stream
+
+DEEP = 4
+"""Latent frames that go through the deep layers at a time, at least: their weights are read and put in order for each
+pass, which for one frame takes as long as computing with them."""
+
+
+def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) -> Tensor:
+    """(B, c*t*s*s, T, H, W) -> (B, c, T*t - (t-1), H*s, W*s), or all T*t frames where it is not the start.
+
+    A causal video starts with a single frame, so the first `t - 1` of the expanded frames have no
+    content of their own and are dropped.
+    """
+    # Channels last while it is copied, so that it is copied once.
+    x = rearrange(x, "b (c t p q) T H W -> b (T t) (H p) (W q) c", t=time, p=space, q=space)
+    return x[:, time - 1 if start else 0 :].movedim(-1, 1)
+
+
+def _counts(total: int, each: int) -> list[int]:
+    return [min(each, total - start) for start in range(0, total, each)]
+
+
+class UpStage(nn.Module):
+    """Residual blocks, then a Linear whose channels unfold into time and space."""
+
+    def __init__(
+        self, dim: int, out: int, blocks: int, time: int, space: int, groups: int, operations: Any, **factory: Any
+    ):
+        super().__init__()
+        self.time, self.space = time, space
+        self.blocks = nn.ModuleList(ResBlock(dim, groups, operations, **factory) for _ in range(blocks))
+        self.proj = operations.Linear(dim, out * time * space * space, **factory)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """(B, dim, T, H, W) -> (B, out, T*time - (time-1), H*space, W*space)."""
+        for block in self.blocks:
+            x = block(x, stream)
+        return depth_to_space_time(per_position(self.proj, x), self.time, self.space, not stream.started)
+
+
+class Decoder(nn.Module):
+    """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        operations: Any = nn,
+    ):
+        super().__init__()
+        self.config = config
+        factory = {"dtype": dtype, "device": device}
+        groups = config.groups
+        shallow, *_, deep = widths = config.widths
+
+        def res_blocks(dim: int, count: int) -> list[nn.Module]:
+            return [ResBlock(dim, groups, operations, **factory) for _ in range(count)]
+
+        stages: list[nn.Module] = [
+            nn.ModuleList(
+                [operations.Conv3d(config.latent_channels, deep, kernel_size=1, **factory)]
+                + res_blocks(deep, config.res_blocks[-1])
+            )
+        ]
+        for i in reversed(range(len(config.temporal))):
+            stages.append(
+                UpStage(
+                    widths[i + 1],
+                    widths[i],
+                    config.res_blocks[i + 1],
+                    config.temporal[i],
+                    config.spatial[i],
+                    groups,
+                    operations,
+                    **factory,
+                )
+            )
+        stages.append(nn.ModuleList(res_blocks(shallow, config.res_blocks[0])))
+        self.blocks = nn.ModuleList(stages)
+        self.output_proj = operations.Linear(shallow, 3, **factory)
+
+    def forward(self, z: Tensor, stream: Stream | None = None) -> Tensor:
+        """Decode VAE latents (B, 12, T, h, w), in the dtype of the weights' computation.
+
+        stream: what surrounds z, where it is a piece of a video.
+        """
+        stream = Stream.whole() if stream is None else stream
+        return self._shallow(self._deep(z, stream), stream)
+
+    def _deep(self, z: Tensor, stream: Stream) -> Tensor:
+        """The layers at the size of the latents, and their first expansion: most weights, few activations."""
+        (expand, *stem), first, *_ = self.blocks
+        x = expand(z.contiguous(memory_format=torch.channels_last_3d))
+        for layer in (*stem, first):
+            x = layer(x, stream)
+        return x
+
+    def _shallow(self, x: Tensor, stream: Stream) -> Tensor:
+        """All that follows: few weights, many activations."""
+        _, _, *up, head = self.blocks
+        for layer in (*up, *head):
+            x = layer(x, stream)
+        return per_position(self.output_proj, F.silu(x))
+
+    def stream(self, z: Tensor, chunk: int = 1, borders: Borders | None = None) -> Iterator[Tensor]:
+        """Decode `chunk` latent frames at a time; the pieces, joined along time, are the whole video.
+
+        borders: what surrounds z in space, where it is a part of a picture.
+        """
+        deep, shallow, left = Stream(borders), Stream(borders), z.shape[2]
+        for part in z.split(chunk * -(-DEEP // chunk), dim=2):
+            deep.ends = part.shape[2] == left
+            x = self._deep(part, deep)
+            # The first latent frame has become one frame, the others `time` each.
+            time, first = self.blocks[1].time, not deep.started
+            sizes = [time * count for count in _counts(part.shape[2], chunk)]
+            sizes[0] -= (time - 1) * first
+            for piece in x.split(sizes, dim=2):
+                left -= chunk
+                shallow.ends = left <= 0
+                yield self._shallow(piece, shallow)
+                shallow.started = True
+            deep.started = True

@@ -1,0 +1,76 @@
+"""The building blocks of AsymmVAE: ordinary layers, applied causally in time and frame by frame.
+
+Activations are (B, C, T, H, W) in torch's channels_last_3d memory format, in which a frame's norm,
+a Linear over channels and a convolution all read memory in order; on a CPU without copies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .stream import Stream
+
+FEW = 1 << 16
+"""Values with which either way takes no time."""
+
+
+def per_position(linear: nn.Module, x: Tensor) -> Tensor:
+    """Apply a Linear over the channels of x (B, C, ...)."""
+    return linear(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def causal_conv(conv: nn.Conv3d, x: Tensor, stream: Stream, norm: nn.GroupNorm | None = None) -> Tensor:
+    """Apply a Conv3d that never sees the future to x or, where a norm is given, to `silu(norm(x))`.
+
+    Padding: in time `kernel - 1` frames in front and none behind, the first frame repeated or, in a stream, the end
+    of the chunk before; in space half a kernel on each side, unless the convolution strides there. One that strides
+    does so by its kernel.
+    """
+    time, *space = conv.kernel_size
+    rows, columns = ((k - 1) // 2 if s == 1 else 0 for k, s in zip(space, conv.stride[1:], strict=True))
+    # A convolution that strides in time needs its padding once: from then on its windows lie side by side.
+    strides = conv.stride[0] > 1
+    lead, borders = 0 if strides and stream.started else time - 1, stream.borders
+    # In space first: a frame that stays in the tail brings its border along.
+    x = borders.pad(x, lead, rows, columns) if norm is None else borders.activate(norm, x, lead, rows, columns)
+    if lead:  # into the room in front; joining them by `cat` costs a quarter of the convolution
+        x[:, :, :lead] = stream.tails.pop(conv, x[:, :, lead : lead + 1])
+    if lead and not strides and not stream.ends:
+        stream.tails[conv] = x[:, :, -lead:].clone()
+    return convolved(conv, x.contiguous(memory_format=torch.channels_last_3d))
+
+
+def convolved(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """`conv(x)`. On a CPU torch takes a slow way, up to eight times as slow, where channels, frames and rows are few,
+    however many columns there are: here the fast one is taken."""
+    is_float32 = x.dtype == conv.weight.dtype == torch.float32
+    if x.device.type == "cpu" and is_float32 and x.numel() > FEW and torch.backends.mkldnn.is_available():
+        return torch.mkldnn_convolution(x, conv.weight, conv.bias, (0, 0, 0), conv.stride, conv.dilation, conv.groups)
+    return conv(x)
+
+
+class ResBlock(nn.Module):
+    """`x + conv(silu(norm(conv(silu(norm(x))))))`, then causal attention where the stage has it."""
+
+    def __init__(self, dim: int, groups: int, operations: Any, attention: nn.Module | None = None, **factory: Any):
+        super().__init__()
+        # A Sequential for the published names only: it is never called as one.
+        self.stack = nn.Sequential(
+            operations.GroupNorm(groups, dim, **factory),
+            nn.SiLU(),
+            operations.Conv3d(dim, dim, kernel_size=3, **factory),
+            operations.GroupNorm(groups, dim, **factory),
+            nn.SiLU(),
+            operations.Conv3d(dim, dim, kernel_size=3, **factory),
+        )
+        self.attn_block = attention
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """(B, C, T, H, W) -> the same shape."""
+        norm1, _, conv1, norm2, _, conv2 = self.stack
+        branch = causal_conv(conv2, causal_conv(conv1, x, stream, norm1), stream, norm2)
+        x = x + branch if branch.requires_grad else branch.add_(x)
+        return x if self.attn_block is None else self.attn_block(x, stream)

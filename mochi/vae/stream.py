@@ -1,0 +1,87 @@
+"""What surrounds the piece of video that a layer sees: other frames in time, the rest of the picture in space.
+
+The networks are written for a whole video on one device. They take their surroundings as an argument, so that a
+video can pass through them in pieces: a few frames at a time (`Stream`), or a part of the picture (`Borders` that
+know its neighbours, given from outside).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Borders:
+    """Surroundings in space of a whole picture: there are none, and its border is repeated."""
+
+    def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        """x (B, C, T, H, W) with its borders on both sides, and in front room for `time` frames."""
+        if not (time or rows or columns):
+            return x
+        padded = room_around(x, time, rows, columns)
+        inside(padded, x, time, rows, columns).copy_(x)
+        return repeat_borders(padded, time, rows, columns)
+
+    def norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+        """A GroupNorm of x (B, C, T, H, W) with the statistics of each frame alone."""
+        frames = x.transpose(1, 2)
+        return norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+    def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        """What a convolution behind norm and SiLU sees: `silu(norm(x))`, padded."""
+        normed = self.norm(norm, x)
+        if normed.requires_grad:
+            return self.pad(F.silu(normed), time, rows, columns)
+        padded = room_around(x, time, rows, columns)
+        torch.ops.aten.silu.out(normed, out=inside(padded, x, time, rows, columns))
+        return repeat_borders(padded, time, rows, columns)
+
+
+def room_around(x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+    """Memory for x (B, C, T, H, W) with `time` frames in front, and rows and columns on both sides."""
+    b, c, t, h, w = x.shape
+    size = (b, c, time + t, h + 2 * rows, w + 2 * columns)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+
+
+def inside(padded: Tensor, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+    """Where x is in it."""
+    height, width = x.shape[3:]
+    return padded[:, :, time:, rows : rows + height, columns : columns + width]
+
+
+def repeat_borders(padded: Tensor, time: int, rows: int, columns: int) -> Tensor:
+    """Fill rows and columns on both sides of what is inside; the frames in front are left as they are."""
+    frames = padded[:, :, time:]
+    for axis, width in ((4, columns), (3, rows)):
+        length = padded.shape[axis]
+        if width:
+            frames.narrow(axis, 0, width).copy_(frames.narrow(axis, width, 1))
+            frames.narrow(axis, length - width, width).copy_(frames.narrow(axis, length - width - 1, 1))
+    return padded
+
+
+class Stream:
+    """What a causal network knows of a video besides the chunk of frames that it sees.
+
+    borders: the surroundings in space. started: whether there were chunks before. ends: whether this chunk is the
+    last one. left: how many chunks follow, as far as is known. tails: the last input frames of each temporal
+    convolution, with their padding in space; seen: what each temporal attention knows of the frames so far. Both are
+    kept only for a chunk to come.
+    """
+
+    def __init__(self, borders: Borders | None = None):
+        self.borders = borders or Borders()
+        self.started, self.ends, self.left = False, False, 1
+        self.tails: dict[nn.Module, Tensor] = {}
+        self.seen: dict[nn.Module, Any] = {}
+
+    @classmethod
+    def whole(cls, borders: Borders | None = None) -> Stream:
+        """A stream of one chunk."""
+        stream = cls(borders)
+        stream.ends, stream.left = True, 0
+        return stream

@@ -1,0 +1,40 @@
+"""The progress bar and the text of the node that runs now, and its cancel button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import comfy.model_management as mm
+import comfy.utils
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+Item = TypeVar("Item")
+
+
+def steps(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The `total` items one by one, with progress; raises the host's interrupt when the user cancels."""
+    bar = comfy.utils.ProgressBar(total)
+    for item in items:
+        mm.throw_exception_if_processing_interrupted()
+        yield item
+        bar.update(1)
+
+
+def progress() -> Callable[[int, int], None]:
+    """To be told (done, in all); raises the host's interrupt when the user cancels."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return report
+
+
+def show_text(text: str) -> None:
+    """Show a line of text in the node that runs, if one does."""
+    node = get_executing_context()
+    if node is not None:
+        PromptServer.instance.send_progress_text(text, node.node_id)

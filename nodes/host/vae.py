@@ -1,0 +1,152 @@
+"""The VAE socket: ComfyUI's own VAE object around AsymmVAE, which works in its decode, encode and tiled nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management as mm
+import comfy.ops
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...mochi.checkpoint import load_decoder, load_encoder
+from ...mochi.checkpoint.load import contains
+from ...mochi.errors import MochiError
+from ...mochi.geometry import SPACE, TIME
+from ...mochi.vae import Decoder, Encoder
+from ...mochi.vae.encoder import kept_values
+from .checks import check_latent
+from .dtypes import weight_dtype
+from .progress import progress, steps
+
+# Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
+DECODE_VALUES, ENCODE_VALUES = 12, 9
+
+
+class AsymmVAE(nn.Module):
+    """Decoder and encoder under the names of ComfyUI's VAE files: `decoder.` and `encoder.`. Either can be missing."""
+
+    def __init__(self, decoder: Decoder | None, encoder: Encoder | None):
+        super().__init__()
+        self.decoder, self.encoder = decoder, encoder
+
+    def decode(self, z: Tensor) -> Tensor:
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
+        frames = steps(self.decoder.stream(z), total=z.shape[2])
+        return torch.cat(list(frames), dim=2)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
+        return self.encoder.in_pieces(video, report=progress()).mean
+
+
+class MochiVAE(comfy.sd.VAE):
+    """A VAE made of our networks; sizes and memory estimates tell the host how to tile and what to unload.
+
+    patcher: of an AsymmVAE. ranks: how many devices share the work.
+    """
+
+    def __init__(self, patcher: ModelPatcher, dtype: torch.dtype, ranks: int = 1):
+        with _without_warning("No VAE weights detected"):
+            super().__init__(sd={})  # sets the host's defaults and stops, since there is nothing to load
+        self.first_stage_model = patcher.model.eval()
+        self.latent_channels, self.latent_dim = 12, 3
+        self.upscale_ratio = (lambda t: max(0, t * TIME - TIME + 1), SPACE, SPACE)
+        self.upscale_index_formula = (TIME, SPACE, SPACE)
+        self.downscale_ratio = (lambda f: max(0, (f + TIME - 1) // TIME), SPACE, SPACE)
+        self.downscale_index_formula = (TIME, SPACE, SPACE)
+        del self.memory_used_decode, self.memory_used_encode  # ours are methods
+        self.device, self.vae_dtype, self.output_device = patcher.load_device, dtype, mm.intermediate_device()
+        self.patcher, self._ranks = patcher, ranks
+        self.model_size()
+
+    def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
+        """Latents (B, 12, T, h, w) -> frames (B, F, H, W, 3) in 0 to 1."""
+        self._check(samples_in)
+        return super().decode(samples_in)
+
+    def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:
+        self._check(samples)
+        return super().decode_tiled(samples, **tiling)
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """Frames (F, H, W, 3) in 0 to 1 -> latents (1, 12, T, h, w)."""
+        self._need_encoder()
+        return super().encode(pixel_samples)
+
+    def encode_tiled(self, pixel_samples: Tensor, **tiling: int | None) -> Tensor:
+        self._need_encoder()
+        return super().encode_tiled(pixel_samples, **tiling)
+
+    def _check(self, latents: Tensor) -> None:
+        check_latent(latents)
+        if self.first_stage_model.decoder is None:
+            raise MochiError("This VAE has no decoder. Choose a file with one, such as decoder.safetensors, as `file`.")
+
+    def _need_encoder(self) -> None:
+        if self.first_stage_model.encoder is None:
+            raise MochiError(
+                "This VAE can only decode: its file has no encoder. Choose an encoder file (encoder.safetensors of "
+                "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
+            )
+
+    def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        # The layers see the frames of one latent frame at a time; the video itself is there twice, to be joined.
+        frame = shape[3] * shape[4] * SPACE * SPACE
+        layers = DECODE_VALUES * self.first_stage_model.decoder.config.base * TIME * frame
+        video = 2 * 3 * shape[2] * TIME * frame
+        return (layers + video) * mm.dtype_size(dtype) / self._ranks
+
+    def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        # The layers see the frames of one latent frame at a time; of the others there is what has become of them.
+        config, frame = self.first_stage_model.encoder.config, shape[3] * shape[4]
+        layers = ENCODE_VALUES * config.base * (TIME + 1) * frame
+        return (layers + kept_values(config) * shape[2] * frame) * mm.dtype_size(dtype) / self._ranks
+
+
+def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") -> MochiVAE:
+    """A VAE from one file (decoder, encoder or both), or from two. dtype: of the widget; "auto" is the host's choice.
+
+    Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
+    """
+    device, offload_device = mm.vae_device(), mm.vae_offload_device()
+    weights = vae_dtype(dtype)
+    options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
+    decoder_path, encoder_path = vae_parts(path, encoder_path)
+    decoder = None if decoder_path is None else load_decoder(decoder_path, **options)
+    encoder = None if encoder_path is None else load_encoder(encoder_path, **options)
+    return MochiVAE(ModelPatcher(AsymmVAE(decoder, encoder), device, offload_device), weights)
+
+
+def vae_dtype(name: str) -> torch.dtype:
+    """The dtype of the widget; the host's choice for "auto"."""
+    return weight_dtype(name, lambda: mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32]))
+
+
+def vae_parts(path: Path, encoder_path: Path | None) -> tuple[Path | None, Path | None]:
+    """The files of the decoder and of the encoder, None where there is none, from one file or two."""
+    parts = contains(path)
+    if encoder_path is None and "encoder" in parts:
+        encoder_path = path
+    # A decoder is the rule; a file with neither fails there, saying what it is.
+    return (path if parts != {"encoder"} else None), encoder_path
+
+
+@contextmanager
+def _without_warning(start: str) -> Iterator[None]:
+    """Keep one expected warning of the host out of its log."""
+    root = logging.getLogger()
+
+    def other(record: logging.LogRecord) -> bool:
+        return start not in record.getMessage()
+
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
