@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from . import cli_download, cli_inspect
 from .config import RunDefaults
+from .dit.backends import ATTENTIONS, SDPA
+from .dit.cache import in_words
 from .errors import GroupError, MochiError
 from .jobs import Job, check_outputs, read_jsonl
 from .lora.option import add_option, read_loras
@@ -61,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     add("--fps", type=float, help="frames a second")
     add("--threshold-noise", type=float, metavar="NOISE", help="how much noise the linear steps take away")
     add("--linear-steps", type=int, metavar="STEPS", help="how many steps are linear; by default half of them")
+    add(
+        "--teacache",
+        type=float,
+        metavar="THRESHOLD",
+        help="skip the network where its input hardly changes, such as 0.06: faster, and somewhat another video "
+        "(default: 0, exact)",
+    )
     add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
     add(
@@ -69,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
         help="of weights and computation (default: float32 on the CPU, else bfloat16, "
         "and quantised weights stay as they are; float8: of weights only)",
     )
+    add(
+        "--attention",
+        choices=ATTENTIONS,
+        default=SDPA,
+        help="torch's own (sdpa), FlashAttention 2 or 3, or SageAttention, where installed (default: %(default)s)",
+    )
+    add("--compile", action="store_true", help="compile the denoiser's blocks with torch.compile: slow to start")
     add_option(add)
     add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
     commands.choices["generate"].set_defaults(run=generate)
@@ -130,11 +146,11 @@ def load(
     if parallel is None:
         from .pipeline import load_pipeline  # imports transformers, which takes seconds
 
-        return load_pipeline(model, dtype, device)
+        return load_pipeline(model, dtype, device, options.attention, options.compile)
 
     from .parallel.pipeline import load_parallel_pipeline
 
-    return load_parallel_pipeline(model, parallel, dtype)
+    return load_parallel_pipeline(model, parallel, dtype, attention=options.attention, compiled=options.compile)
 
 
 def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -> None:
@@ -142,6 +158,8 @@ def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -
     settings, started = job.settings, time.monotonic()
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
         latents = pipeline.denoise(settings, on_step=lambda _: bar.update())
+    if settings.teacache:
+        print(in_words(pipeline.passes), file=sys.stderr)
     size = (settings.width, settings.height)
     with (
         tqdm(total=settings.frames, desc="decoding", unit="frame") as bar,

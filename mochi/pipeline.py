@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from .checkpoint import load_decoder, load_dit
 from .config import ModelConfig
-from .dit import AsymmDiT
+from .dit import AsymmDiT, TextContext
+from .dit.attention import use_attention
+from .dit.backends import SDPA, attention_named
+from .dit.cache import Passes, StepCache
 from .errors import Cancelled, MochiError
 from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
@@ -26,7 +30,10 @@ __all__ = ["GenerateSettings", "Pipeline", "load_pipeline"]
 
 
 class Pipeline:
-    """A whole Mochi in memory. `config` tells its sizes and the settings that it likes."""
+    """A whole Mochi in memory. `config` tells its sizes and the settings that it likes. passes: of the last run, which
+    of them a step cache had computed."""
+
+    passes: Passes = {}
 
     def __init__(self, config: ModelConfig, text: PromptEncoder, dit: AsymmDiT, decoder: Decoder):
         self.config = config
@@ -98,12 +105,20 @@ class Pipeline:
         """DiT latents from noise (1, 12, T, h, w); the prompt and the negative one as T5 features (2, L, width)."""
         prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         rotary = self.dit.rotary(*noise.shape[2:])
-        predict = guided(
-            lambda z, sigma: self.dit(z.to(self.dtype), sigma, prompt, rotary).float(),
-            lambda z, sigma: self.dit(z.to(self.dtype), sigma, negative, rotary).float(),
-            settings.scales(),
-        )
-        return sample(predict, noise.to(self.device), settings.sigmas(), on_step, cancelled)
+        plan = settings.cache()
+        cache = StepCache(plan) if plan is not None else None
+
+        def flow_of(side: int, text: TextContext) -> Callable[[Tensor, Tensor], Tensor]:
+            def flow(z: Tensor, sigma: Tensor) -> Tensor:
+                with cache.around(self.dit, [side], sigma.item()) if cache is not None else nullcontext():
+                    return self.dit(z.to(self.dtype), sigma, text, rotary).float()
+
+            return flow
+
+        predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales())
+        latents = sample(predict, noise.to(self.device), settings.sigmas(), on_step, cancelled)
+        self.passes = cache.passes if cache is not None else {}
+        return latents
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
@@ -125,20 +140,30 @@ def load_pipeline(
     model: str | Path | ModelDir | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    attention: str = SDPA,
+    compiled: bool = False,
 ) -> Pipeline:
     """The model of a directory (see `find_model`; None is the built-in tiny one), ready to generate.
 
     device: by default the GPU if there is one. dtype: of weights and computation, by default float32 on the CPU,
     bfloat16 elsewhere; packed weights then stay packed. A float8 dtype packs those of Linear layers so.
-    Raises CheckpointError on files that are missing or wrong.
+    attention: of ATTENTIONS. compiled: whether the denoiser's blocks are, by torch.compile.
+    Raises CheckpointError on files that are missing or wrong, MochiError on an attention that cannot be used here.
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     compute = compute_dtype(dtype, device)
+    attend = attention_named(attention, device, compute, files.config.dit.head_dim)
+    dit = load_dit(files.dit, dtype, device, compute=compute)
+    use_attention(dit.blocks, attend)
+    if compiled:
+        from .dit.compiled import compile_blocks
+
+        compile_blocks(dit.blocks)
     return Pipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
-        load_dit(files.dit, dtype, device, compute=compute),
+        dit,
         load_decoder(files.decoder, compute, device),
     )
 

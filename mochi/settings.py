@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .config import RunDefaults
+from .dit.cache import CachePlan
 from .errors import MochiError
 from .geometry import check_frames, check_size
 from .sampling import linear_quadratic, per_step_cfg
@@ -20,7 +21,7 @@ class GenerateSettings:
     """Settings of one video. Raises MochiError, naming the setting, when they cannot work together.
 
     cfg: one guidance scale, or one for each step. threshold_noise, linear_steps: of the sigma schedule.
-    width, height in pixels, multiples of 16; frames 6k + 1; fps frames a second.
+    width, height in pixels, multiples of 16; frames 6k + 1; fps frames a second. teacache: threshold, see CachePlan.
     """
 
     prompt: str
@@ -34,6 +35,7 @@ class GenerateSettings:
     fps: float
     threshold_noise: float
     linear_steps: int | None = None
+    teacache: float = 0.0
 
     @classmethod
     def of(cls, defaults: RunDefaults, **chosen: Any) -> GenerateSettings:
@@ -53,13 +55,14 @@ class GenerateSettings:
         _check("seed", self.seed, _is_int(self.seed) and 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1")
         for name in ("steps", "width", "height", "frames"):
             _check(name, getattr(self, name), _is_int(getattr(self, name)), "a whole number")
-        for name in ("fps", "threshold_noise"):
+        for name in ("fps", "threshold_noise", "teacache"):
             _check(name, getattr(self, name), _is_number(getattr(self, name)), "a number")
         linear = self.linear_steps
         _check("linear_steps", linear, linear is None or _is_int(linear), "a whole number")
         several = isinstance(self.cfg, (list, tuple))
         numbers = all(map(_is_number, self.cfg if several else [self.cfg]))
         _check("cfg", self.cfg, numbers, "a number, or a list of numbers, one for each step")
+        _check("teacache", self.teacache, self.teacache >= 0, "0 or more")
         check_size(self.width, self.height)
         check_frames(self.frames)
         exact_fps(self.fps)
@@ -69,6 +72,10 @@ class GenerateSettings:
     def sigmas(self) -> list[float]:
         """The noise levels, steps + 1 of them."""
         return linear_quadratic(self.steps, self.threshold_noise, self.linear_steps)
+
+    def cache(self) -> CachePlan | None:
+        """The plan of a step cache, if there is to be one."""
+        return CachePlan(self.teacache, tuple(self.sigmas())) if self.teacache else None
 
     def scales(self) -> list[float]:
         """The guidance of each step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cache import TeaCache
 from .loaders import LoadDiT, LoadT5, LoadVAE
 from .lora import LoadLoRA
 from .parallel import GroupStatus, Parallel
@@ -20,6 +21,7 @@ __all__ = [
     "Sampler",
     "SaveVideo",
     "Sigmas",
+    "TeaCache",
     "TextEncode",
     "VAEDecode",
     "VAEEncode",

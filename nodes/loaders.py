@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..mochi.dit.backends import SDPA
 from ..mochi.parallel.settings import ParallelSettings
 from .host import files
+from .host.attention import ATTENTIONS
 from .host.checks import ABSENT, complaint
 from .host.clip import DEVICES, load_clip
 from .host.dtypes import DIT_DTYPES, DTYPES, PACKED_DTYPES
@@ -90,6 +92,21 @@ class LoadDiT(io.ComfyNode):
                     "float8 too, on GPUs that can (RTX 40, H100 and later): faster, and less exact.",
                 ),
                 *parallel_inputs(),
+                io.Combo.Input(
+                    "attention",
+                    options=list(ATTENTIONS),
+                    default=SDPA,
+                    optional=True,
+                    tooltip="sdpa: torch's own. flash2, flash3 (FlashAttention), sage (SageAttention): where they are "
+                    "installed, on GPUs, in bfloat16 or float16. comfyui: what ComfyUI was started with.",
+                ),
+                io.Boolean.Input(
+                    "compile",
+                    default=False,
+                    optional=True,
+                    tooltip="torch.compile of the blocks: the first step takes a minute longer, the others are faster. "
+                    "Needs a C++ compiler, on GPUs Triton; without them it runs as it is.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="For Mochi Sampler, any sampler of ComfyUI, LoRA and model-patch nodes.")],
         )
@@ -100,9 +117,20 @@ class LoadDiT(io.ComfyNode):
         return problem if problem is not True else check_gpus(gpus, parallel)
 
     @classmethod
-    def execute(cls, file: str, dtype: str, gpus: str = "1", parallel: ParallelSettings | None = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        file: str,
+        dtype: str,
+        gpus: str = "1",
+        parallel: ParallelSettings | None = None,
+        attention: str = SDPA,
+        compile: bool = False,
+    ) -> io.NodeOutput:
         path, settings = files.find_dit(file), parallel_settings(gpus, parallel)
-        model = load_model(path, dtype) if settings.in_process else load_remote_model(path, dtype, settings)
+        if settings.in_process:
+            model = load_model(path, dtype, attention, compile)
+        else:
+            model = load_remote_model(path, dtype, settings, attention, compile)
         warn_if_short(model)
         return io.NodeOutput(model)
 

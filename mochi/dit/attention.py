@@ -5,15 +5,15 @@ B batch, N visual tokens, L text tokens, h heads, d head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from .backends import Attend, sdpa
 from .layers import RMSNorm
 from .rotary import RotaryTable, rotate
 
@@ -26,13 +26,7 @@ class QKV(NamedTuple):
     v: Tensor
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention over all tokens, (B, tokens, h, d) -> the same."""
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-
-
-def joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+def joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int], attend: Attend = sdpa) -> tuple[Tensor, Tensor]:
     """Every token attends to all visual tokens and to the first `text_lengths[b]` text tokens of its sample.
 
     Returns (B, N, h, d) and (B, L, h, d); padding text positions are zero. Samples with equally many
@@ -40,7 +34,7 @@ def joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor
     attention kernels apply.
     """
     n, length = x.q.shape[1], y.q.shape[1]
-    if len(set(text_lengths)) == 1 and text_lengths[0] == length:
+    if all(used == length for used in text_lengths):
         out = attend(*(torch.cat(pair, dim=1) for pair in zip(x, y, strict=True)))
         return out[:, :n], out[:, n:]
     out_x, out_y = torch.empty_like(x.q), torch.zeros_like(y.q)
@@ -53,9 +47,12 @@ def joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor
 
 @dataclass(frozen=True)
 class JointAttention:
-    """Where tokens see each other: the one thing in the model that a parallel run puts its own in place of."""
+    """Where tokens see each other: the one thing in the model that a parallel run puts its own in place of.
 
-    attention: Callable[[QKV, QKV, Sequence[int]], tuple[Tensor, Tensor]] = joint_attention
+    attend: computes attention among tokens that are all here; see backends.py.
+    """
+
+    attend: Attend = sdpa
 
     def send(self, t: Tensor) -> Tensor:
         """Takes visual q, k and v, each (B, N, h, d), as soon as it is ready; what it returns is what is called with.
@@ -66,7 +63,7 @@ class JointAttention:
 
     def __call__(self, x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Visual and text q, k, v -> (B, N, h, d) and (B, L, h, d), as `joint_attention`."""
-        return self.attention(x, y, text_lengths)
+        return joint_attention(x, y, text_lengths, self.attend)
 
 
 class AsymmetricAttention(nn.Module):
@@ -95,11 +92,17 @@ class AsymmetricAttention(nn.Module):
         """x (B, N, D_x), y (B, L, D_y) -> the same shapes; no text output in the last block."""
         q, k, v = self.split(self.qkv_x(x))
         v = self.joint.send(v)
-        q = self.joint.send(rotate(self.q_norm_x(q), rotary))
-        k = self.joint.send(rotate(self.k_norm_x(k), rotary))
+        q = self.joint.send(rotate(self.q_norm_x(q), rotary).to(x.dtype))
+        k = self.joint.send(rotate(self.k_norm_x(k), rotary).to(x.dtype))
         visual = QKV(q, k, v)
         q, k, v = self.split(self.qkv_y(y))
-        text = QKV(self.q_norm_y(q), self.k_norm_y(k), v)
+        text = QKV(self.q_norm_y(q).to(y.dtype), self.k_norm_y(k).to(y.dtype), v)
         out_x, out_y = self.joint(visual, text, text_lengths)
         out_x = self.proj_x(out_x.flatten(2))
         return out_x, None if self.proj_y is None else self.proj_y(out_y.flatten(2))
+
+
+def use_attention(blocks: Iterable[nn.Module], attend: Attend) -> None:
+    """Have all blocks of a model compute attention so."""
+    for block in blocks:
+        block.attn.joint = replace(block.attn.joint, attend=attend)

@@ -1,6 +1,7 @@
 """The small layers of AsymmDiT: norms, MLP, and the embeddings of time and caption.
 
-B batch, N tokens, D width. `operations` is the namespace that Linear and Conv2d come from.
+B batch, N tokens, D width. `operations` is the namespace that Linear and Conv2d come from. What a function has made
+itself it changes in place: asking for memory takes a processor longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from ..config import DiTConfig
 
 def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """RMS norm of x (B, N, D) times `1 + scale` (B, D), in float32."""
-    return (F.rms_norm(x.float(), x.shape[-1:], eps=eps) * (1 + scale.float().unsqueeze(1))).to(x.dtype)
+    normed = F.rms_norm(x.float(), x.shape[-1:], eps=eps)
+    return normed.mul_(1 + scale.float().unsqueeze(1)).to(x.dtype)
 
 
 def gated_residual(x: Tensor, branch: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
     """`x + tanh(gate) * rms_norm(branch)`, in float32; x and branch (B, N, D), gate (B, D)."""
     normed = F.rms_norm(branch.float(), branch.shape[-1:], eps=eps)
-    return (x.float() + gate.float().tanh().unsqueeze(1) * normed).to(x.dtype)
+    return normed.mul_(gate.float().tanh().unsqueeze(1)).add_(x).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
-    """RMS norm over the last axis with a learned weight, in float32."""
+    """RMS norm over the last axis with a learned weight, in float32, and so is what comes out."""
 
     def __init__(self, dim: int, eps: float = 1e-5, dtype: torch.dtype | None = None, device: Any = None):
         super().__init__()
@@ -37,7 +39,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(device=x.device, dtype=torch.float32)
-        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
+        return F.rms_norm(x.float(), weight.shape, weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -50,7 +52,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.w1(x).chunk(2, dim=-1)
-        return self.w2(F.silu(a) * b)
+        return self.w2(F.silu(a).mul_(b))
 
 
 class PatchEmbed(nn.Module):

@@ -120,8 +120,13 @@ class AsymmDiT(nn.Module):
         p = self.config.patch_size
         rotary = rotary if rotary is not None else self.rotary(t, h, w, z.device)
         c = F.silu(self.t_embedder(sigma, z.dtype) + text.caption)
-        x, y = self.x_embedder(z), text.tokens
-        for block in self.blocks:
-            x, y = block(x, y, c, rotary, text.lengths)
+        # Not by a name of their own: the embedded tokens then go as soon as the first block has its own.
+        x = self.run_blocks(self.x_embedder(z), text.tokens, c, rotary, text.lengths)
         x = self.final_layer(x, c)
         return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h // p, w=w // p, p=p, q=p)
+
+    def run_blocks(self, x: Tensor, y: Tensor, c: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]) -> Tensor:
+        """Visual tokens x (B, N, D_x) behind all blocks; see the block. What skips blocks can take its place."""
+        for block in self.blocks:
+            x, y = block(x, y, c, rotary, text_lengths)
+        return x

@@ -13,10 +13,9 @@ from torch import Tensor
 
 
 class RotaryTable(NamedTuple):
-    """Cosine and sine of the angle of each token, head and channel pair: (N, heads, d/2), float32."""
+    """Cosine and sine of the angle of each token, head and channel pair: (N, heads, d/2, 2), float32."""
 
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor
 
 
 def rotary_table(frequencies: Tensor, frames: int, rows: int, columns: int, area: float) -> RotaryTable:
@@ -38,11 +37,14 @@ def rotary_table(frequencies: Tensor, frames: int, rows: int, columns: int, area
     r = angles(1, (positions(rows) + 0.5 - rows / 2) * scale)
     c = angles(2, (positions(columns) + 0.5 - columns / 2) * scale)
     angle = (t[:, None, None] + r[None, :, None] + c[None, None, :]).flatten(0, 2)
-    return RotaryTable(angle.cos(), angle.sin())
+    return RotaryTable(torch.view_as_real(torch.polar(angle.new_ones(()), angle)))
 
 
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Turn channel pairs (2i, 2i+1) of x (B, N, heads, d) by the table's angles, in float32."""
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack((a * table.cos - b * table.sin, a * table.sin + b * table.cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    """Turn channel pairs (2i, 2i+1) of x (B, N, heads, d), float32, by the table's angles. Uses the memory of x."""
+    pairs = x.unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # which takes numbers apart anyway, and knows no complex ones
+        (a, b), (cos, sin) = pairs.unbind(-1), table.turns.unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    torch.view_as_complex(pairs).mul_(torch.view_as_complex(table.turns))
+    return x

@@ -70,7 +70,7 @@ def activations(
 ) -> int:
     """Bytes of activations of a forward pass at its peak, on one of `ulysses` ranks that share the visual tokens."""
     own = -(-tokens // ulysses)
-    moments = _moments(config, batch * own, batch * config.text_length, compute.itemsize, ulysses > 1, is_packed)
+    moments = _moments(config, batch * own, batch * config.text_length, compute.itemsize, ulysses, is_packed)
     # A part of the embedded tokens is a view of all of them, which the first block's caller holds.
     embedded = batch * (tokens - own) * config.hidden_x * compute.itemsize
     # Before the first step the table of positions is made: all of it, from angles, of which a rank copies its part.
@@ -79,32 +79,32 @@ def activations(
     return max(embedded + max(moments.values()), making - part)
 
 
-def _moments(
-    config: DiTConfig, visual: int, text: int, itemsize: int, is_shared: bool, is_packed: bool
-) -> dict[str, int]:
+def _moments(config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: int, is_packed: bool) -> dict[str, int]:
     """Bytes alive at the moments of a block that can be its peak, with so many visual and text tokens."""
     x, y = visual * config.hidden_x * itemsize, text * config.hidden_y * itemsize
     joint = text * config.hidden_x * itemsize  # text, as wide as what it meets in attention
     wide = visual * config.mlp_x * itemsize
+    is_shared = ulysses > 1
     in_float = 4 * visual * config.hidden_x
 
     def weight(rows: int, columns: int) -> int:
         """A layer's weight while it is unpacked."""
         return rows * columns * itemsize + UNPACKING * min(CHUNK, rows * columns) if is_packed else 0
 
-    # Input, normed input, qkv in one piece; q turned, k normed. In a parallel run q and v are on their way instead,
-    # each as what is sent and what arrives. Turning is in float32: k, its halves and both together.
-    turned = 2 + 3 + (4 if is_shared else 1) + 1
+    # Input, normed input, qkv in one piece; q turned. In a parallel run q and v are on their way instead, each as what
+    # is sent and what arrives. k is normed, in two steps, and then turned where it is, in float32.
+    turned = 2 + 3 + (4 if is_shared else 1)
     turning = (3 if itemsize < 4 else 2) * in_float
     # Until attention has its q, k and v (3, beside the text's) and has given out (1), those of the streams are alive.
+    # Of the text's, those in attention are of this rank's heads.
     attending = 2 + (6 if is_shared else 5) + 4
     # Input, residual, output of attention (a name of the block's forward), normed input; gate and value; then silu
-    # of the gate, and its product with the value.
+    # of the gate, which becomes its product with the value; and what w2 makes of it.
     return {
         "unpacking qkv": 2 * x + 2 * y + weight(3 * config.hidden_x, config.hidden_x),
         "turning k": turned * x + turning + 2 * y,
-        "attention": attending * x + 2 * y + 9 * joint,
+        "attention": attending * x + 2 * y + 3 * joint + 6 * joint // ulysses,
         "unpacking w1": 4 * x + 2 * y + weight(2 * config.mlp_x, config.hidden_x),
-        "MLP": 4 * x + 4 * wide + 2 * y,
+        "MLP": 5 * x + 3 * wide + 2 * y,
         "unpacking w2": 4 * x + 3 * wide + 2 * y + weight(config.hidden_x, config.mlp_x),
     }

@@ -11,6 +11,8 @@ from torch import Tensor
 from ..checkpoint.load import blueprint
 from ..config import ModelConfig
 from ..dit import AsymmDiT
+from ..dit.backends import SDPA, attention_named
+from ..dit.cache import Passes
 from ..errors import Cancelled
 from ..lora.apply import Loras, as_patches, shapes_of
 from ..model_dir import ModelDir, find_model
@@ -19,7 +21,7 @@ from ..sampling import Denoised
 from ..text import PromptEncoder, load_prompt_encoder
 from .group import Event
 from .keeper import GroupKeeper
-from .remote import RemoteDiT, RemoteVAE, finish
+from .remote import RemoteDiT, RemoteVAE, finish, join_passes
 from .settings import ParallelSettings
 from .split import choose_split
 
@@ -65,7 +67,11 @@ class ParallelPipeline(Pipeline):
     ) -> Tensor:
         """As Pipeline.sample; the whole run is one request to the ranks."""
 
+        told: dict[int, Passes] = {}
+
         def hear(event: Event) -> None:
+            if "passes" in event.payload:
+                told[event.rank] = event.payload["passes"]
             if self._on_event is not None:
                 self._on_event(event)
             if on_step is not None and "latents" in event.payload:
@@ -76,8 +82,10 @@ class ParallelPipeline(Pipeline):
                 raise Cancelled("cancelled while sampling")
 
         text = self.dit.text(features, mask)
-        run = self.dit.sample(noise, settings.sigmas(), settings.scales(), [(text, 0)], [(text, 1)])
-        return finish(run, hear, check)
+        run = self.dit.sample(noise, settings.sigmas(), settings.scales(), [(text, 0)], [(text, 1)], settings.cache())
+        latents = finish(run, hear, check)
+        self.passes = join_passes(told[rank] for rank in sorted(told))
+        return latents
 
     def decode_vae(self, z: Tensor) -> Iterator[Tensor]:
         """As Pipeline.decode_vae; the frames come as soon as all ranks have theirs."""
@@ -91,6 +99,8 @@ def load_parallel_pipeline(
     settings: ParallelSettings,
     dtype: torch.dtype | None = None,
     on_event: Callable[[Event], None] | None = None,
+    attention: str = SDPA,
+    compiled: bool = False,
 ) -> ParallelPipeline:
     """As load_pipeline, over the devices of `settings`. on_event hears the ranks.
 
@@ -103,13 +113,15 @@ def load_parallel_pipeline(
     choose_split(len(keeper.devices), files.config.dit.num_heads, 2, *degrees)  # now rather than at the first step
     device = torch.device(keeper.devices[0])
     compute = compute_dtype(dtype, device)
+    for name in set(keeper.devices):
+        attention_named(attention, name, compute, files.config.dit.head_dim)  # as above
     plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype, compute=compute)
     weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
     return ParallelPipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         keeper,
-        RemoteDiT(keeper, files.dit, dtype, compute, weights, degrees),
+        RemoteDiT(keeper, files.dit, dtype, compute, weights, degrees, attention=attention, compiled=compiled),
         RemoteVAE(keeper, files.decoder, None, compute),
         compute,
         on_event,

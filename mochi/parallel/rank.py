@@ -15,6 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..checkpoint import load_decoder, load_encoder
+from ..checkpoint.load import read_config
+from ..dit.attention import use_attention
+from ..dit.backends import SDPA, attention_named
+from ..dit.cache import CachePlan, Key, Passes
 from ..errors import Cancelled
 from ..sampling import Denoised, guide
 from ..sampling import sample as euler
@@ -35,9 +39,16 @@ Loaded = TypeVar("Loaded")
 class RankDiT:
     """A denoiser on this rank: its weights, the parallel network, the prompts it has read."""
 
-    def __init__(self, weights: RankWeights, meshes: Meshes):
+    def __init__(self, weights: RankWeights, meshes: Meshes, compiled: bool = False):
         self.weights = weights
-        self.network = ParallelDiT(weights.model, meshes)
+        if compiled:
+            from ..dit.compiled import compile_blocks
+            from .compiled import UncompiledUlysses
+
+            compile_blocks(weights.model.blocks)
+            self.network = ParallelDiT(weights.model, meshes, UncompiledUlysses)
+        else:
+            self.network = ParallelDiT(weights.model, meshes)
         self.prompts = Prompts(self.network.encode_text)
 
     @property
@@ -71,13 +82,18 @@ class Rank:
         compute_dtype: torch.dtype | None,
         weights: str,
         fast: bool = False,
+        attention: str = SDPA,
+        compiled: bool = False,
     ) -> dict[str, Any]:
-        """Load an AsymmDiT; see RankWeights. Returns this rank's bytes of weights."""
+        """Load an AsymmDiT; see RankWeights and RemoteDiT. Returns this rank's bytes of weights."""
 
         def load() -> RankDiT:
             device, progress = self.context.device, self._report_loading
+            sizes = read_config(path, "dit")
+            attend = attention_named(attention, device, compute_dtype or torch.float32, sizes.head_dim)
             loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress, fast)
-            return RankDiT(loaded, self._meshes)
+            use_attention(loaded.model.blocks, attend)
+            return RankDiT(loaded, self._meshes, compiled)
 
         self._models[name] = dit = self._load(load)
         return {"bytes": dit.weights.bytes}
@@ -129,17 +145,22 @@ class Rank:
         texts: Texts,
         forget: Sequence[int],
         degrees: tuple[int, int],
+        cache: tuple | None = None,
     ) -> Tensor | None:
         """A whole run of the Euler loop from noise (B, 12, T, h, w). cfg: a scale for each step; degrees: guidance and
-        Ulysses, 0 for the best. Emits each step; rank 0 with its latents and its estimate of the clean ones.
+        Ulysses, 0 for the best. Emits each step; rank 0 with its latents and its estimate of the clean ones. cache: the
+        fields of a CachePlan; in the end each rank emits which passes it computed.
         """
         dit = self._models[name]
         dit.prompts.read(texts, forget)
+        dit.network.use_cache(None if cache is None else CachePlan(*cache))
         prompts = dit.prompts.context(positive), dit.prompts.context(negative)
         started = time.monotonic()
 
         def predict(z: Tensor, sigma: Tensor, step: int) -> Tensor:
-            passes = [Pass(z, sigma, prompt) for prompt in (prompts[:1] if cfg[step] == 1 else prompts)]
+            keys = [[(side, row) for row in range(len(z))] for side in range(2)]
+            sides = zip(prompts[:1] if cfg[step] == 1 else prompts, keys)
+            passes = [Pass(z, sigma, prompt, keys_of_side) for prompt, keys_of_side in sides]
             flows = dit.network.predict(passes, self._split(dit, len(passes), degrees))
             return flows[0] if len(flows) == 1 else guide(flows[0], flows[1], cfg[step])
 
@@ -158,7 +179,9 @@ class Rank:
 
         self.context.emit(split=str(self._split(dit, 2 if any(scale != 1 for scale in cfg) else 1, degrees)))
         latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
-        dit.network.forget_run()
+        passes = dit.network.forget_run()
+        if cache is not None:
+            self.context.emit(passes=passes)
         trim_heap()  # not behind each single pass: what it frees, the next one would have to ask for again
         return latents.cpu() if self._first else None
 
@@ -171,22 +194,30 @@ class Rank:
         texts: Texts,
         forget: Sequence[int],
         degrees: tuple[int, int],
+        cache: tuple | None = None,
+        keys: Sequence[Key] = (),
     ) -> Tensor | None:
         """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each sample -> `z_0 - eps`, float32.
 
-        A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes.
+        A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes. cache: the fields of
+        the run's CachePlan, with a key for each sample; the run ends with `forget_run`.
         """
         dit = self._models[name]
         dit.prompts.read(texts, forget)
+        dit.network.use_cache(None if cache is None else CachePlan(*cache))
         z, levels = z.to(self.context.device), torch.tensor(sigma, device=self.context.device)
         parts = 2 if len(z) % 2 == 0 else 1
         size = len(z) // parts
         passes = [
-            Pass(z[i : i + size], levels[i : i + size], dit.prompts.context(rows[i : i + size]))
+            Pass(z[i : i + size], levels[i : i + size], dit.prompts.context(rows[i : i + size]), keys[i : i + size])
             for i in range(0, len(z), size)
         ]
         flows = dit.network.predict(passes, self._split(dit, parts, degrees))
         return torch.cat(flows).cpu() if self._first else None
+
+    def forget_run(self, name: str) -> Passes:
+        """Free what was kept for the forward passes of a run. Returns which of them a cache computed here."""
+        return self._models[name].network.forget_run()
 
     # --- frames
 
@@ -208,7 +239,12 @@ class Rank:
 
     def encode(self, name: str, video: Tensor) -> Tensor | None:
         """Frames (B, 3, F, H, W) in -1 to 1 -> this rank's strip of the mean latents, if it has one."""
-        strip = encode_strip(self._models[name].encoder, video, self._strip_ranks)
+
+        def report(done: int, total: int) -> None:
+            self.context.emit(phase=f"piece {done} of {total}", done=done, total=total)
+
+        strip = encode_strip(self._models[name].encoder, video, self._strip_ranks, report)
+        trim_heap()
         return None if strip is None else strip.cpu()
 
     # --- shared

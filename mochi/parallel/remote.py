@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..dit.backends import SDPA
+from ..dit.cache import CachePlan, Key, Passes
 from ..errors import GroupError
 from ..geometry import SPACE
 from .group import Event, Group
@@ -111,7 +113,9 @@ class RemoteModel:
 
 
 class RemoteDiT(RemoteModel):
-    """An AsymmDiT over all ranks. degrees: guidance and Ulysses, 0 for the best. See RankWeights for the others."""
+    """An AsymmDiT over all ranks. degrees: guidance and Ulysses, 0 for the best. attention: of ATTENTIONS. compiled:
+    whether its blocks are. See RankWeights for the others.
+    """
 
     def __init__(
         self,
@@ -122,9 +126,12 @@ class RemoteDiT(RemoteModel):
         weights: str = "replicated",
         degrees: tuple[int, int] = (0, 0),
         fast: bool = False,
+        attention: str = SDPA,
+        compiled: bool = False,
     ):
         precision = {"dtype": dtype, "compute_dtype": compute_dtype, "fast": fast}
-        super().__init__(keeper, "load_dit", path=path, weights=weights, **precision)
+        ways = {"attention": attention, "compiled": compiled}
+        super().__init__(keeper, "load_dit", path=path, weights=weights, **precision, **ways)
         self.degrees, self.sharding = degrees, weights
         self.seconds: list[float] = []  # that each rank computed for the last sample or forward
         self._wants: Any = None  # which patches it is to have
@@ -171,19 +178,32 @@ class RemoteDiT(RemoteModel):
         cfg: Sequence[float],
         positive: TextRows,
         negative: TextRows,
+        cache: CachePlan | None = None,
     ) -> Work[Tensor]:
         """A whole run: noise (B, 12, T, h, w) at level sigmas[0], a guidance scale for each step, a prompt for each
-        sample -> DiT latents, float32, on the CPU. Rank 0's events have step, steps, latents, estimate (see Denoised).
+        sample -> DiT latents, float32, on the CPU. Rank 0's events have step, steps, latents, estimate (see Denoised);
+        with a cache, the last of each rank has `passes`, for `join_passes`.
         """
-        levels = {"noise": noise, "sigmas": list(sigmas), "cfg": list(cfg)}
+        levels = {"noise": noise, "sigmas": list(sigmas), "cfg": list(cfg), "cache": _plain(cache)}
         prompts = {"positive": _rows(positive), "negative": _rows(negative)}
         return (yield from self._denoise("sample", "sampling", [*positive, *negative], **levels, **prompts))
 
-    def forward(self, z: Tensor, sigma: Tensor, rows: TextRows) -> Work[Tensor]:
-        """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each -> `z_0 - eps`, float32, on the CPU."""
+    def forward(
+        self, z: Tensor, sigma: Tensor, rows: TextRows, cache: CachePlan | None = None, keys: Sequence[Key] = ()
+    ) -> Work[Tensor]:
+        """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each -> `z_0 - eps`, float32, on the CPU.
+
+        cache: of the run, which ends with `forget_run`; with a key for each sample.
+        """
         # Sigma as numbers: a tensor would cost a millisecond more.
-        inputs = {"z": z, "sigma": sigma.tolist()}
+        inputs = {"z": z, "sigma": sigma.tolist(), "cache": _plain(cache), "keys": list(keys)}
         return (yield from self._denoise("forward", "making a forward pass", rows, **inputs, rows=_rows(rows)))
+
+    def forget_run(self) -> Passes:
+        """Free what the ranks kept for the forward passes of a run. Returns which of them a cache computed."""
+        if not self.loaded:
+            return {}
+        return join_passes(self._group.run("forget_run", name=self.name))
 
     def _texts(self, rows: TextRows) -> dict[str, Any]:
         """What the ranks must be sent of these texts, and what they can forget."""
@@ -227,3 +247,16 @@ class RemoteVAE(RemoteModel):
 
 def _rows(rows: TextRows) -> Rows:
     return [(text.number, row) for text, row in rows]
+
+
+def join_passes(told: Iterable[Passes]) -> Passes:
+    """The passes of a run, as the ranks told of them, one after the other: those that several made count as the first
+    of these did, whose result it was."""
+    joined: dict = {}
+    for passes in told:
+        joined = {**passes, **joined}
+    return joined
+
+
+def _plain(cache: CachePlan | None) -> tuple | None:
+    return None if cache is None else tuple(cache)

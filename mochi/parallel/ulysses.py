@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..dit.attention import QKV, JointAttention
+from ..dit.attention import QKV, JointAttention, joint_attention
 from .collectives import Arriving, Peers
 
 
@@ -72,7 +72,7 @@ class UlyssesAttention(JointAttention):
     def __call__(self, x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         x = QKV(*(arrive() for arrive in x))
         y = QKV(*(self.shards.own(t, dim=2) for t in y))
-        out_x, out_y = self.attention(x, y, text_lengths)
+        out_x, out_y = joint_attention(x, y, text_lengths, self.attend)
         visual = self.shards.to_tokens(out_x)
         text = self.shards.gather_heads(out_y) if self.text_is_read else None
         return visual(), text() if text is not None else None

@@ -51,7 +51,7 @@ def new_dit(config: DiTConfig, patches: int = 16) -> AsymmDiT:
         nn.init.zeros_(block.mod_y.weight)
         _open_gates(block.mod_x.bias, config.hidden_x)
         _open_gates(block.mod_y.bias, config.hidden_y)
-        block.attn.joint = JointAttention(masked_joint_attention)
+        block.attn.joint = MaskedAttention()
     # All that tells a token where it is are the turned queries with which it reads the unturned text. Of pure noise,
     # a constant part is what is left of a query on average: without one, the model learns motion very late.
     nn.init.normal_(dit.x_embedder.proj.bias, std=dit.x_embedder.proj.weight[0].norm().item())
@@ -95,6 +95,13 @@ def masked_joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int] | Tensor)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + F.pad(bias, (n, 0))[:, None, None, :]
     out = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
     return out[:, :n], out[:, n:] * real[:, :, None, None]
+
+
+class MaskedAttention(JointAttention):
+    """The attention of a model in training."""
+
+    def __call__(self, x: QKV, y: QKV, text_lengths: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        return masked_joint_attention(x, y, text_lengths)
 
 
 def tokenize(

@@ -21,8 +21,12 @@ from ...mochi.checkpoint import load_dit
 from ...mochi.checkpoint.file import open_weights
 from ...mochi.checkpoint.load import entries_of, read_config, stored_dtype
 from ...mochi.config import DiTConfig
+from ...mochi.dit.attention import use_attention
+from ...mochi.dit.backends import SDPA
+from ...mochi.dit.compiled import compile_blocks
 from ...mochi.errors import MochiError
 from ...mochi.packing import FLOAT8, use_float8_products
+from .attention import attention_named
 from .checks import check_text
 from .dtypes import DIT_DTYPES, FAST, weight_dtype
 from .latents import latent_format
@@ -79,17 +83,22 @@ class Mochi(comfy.model_base.GenmoMochi):
         return cross_attn, attention_mask
 
 
-def load_model(path: Path, dtype: str = "auto") -> ModelPatcher:
-    """A MODEL from a file of AsymmDiT weights. dtype: of the widget; "auto" is the host's choice.
+def load_model(path: Path, dtype: str = "auto", attention: str = SDPA, compiled: bool = False) -> ModelPatcher:
+    """A MODEL from a file of AsymmDiT weights. dtype, attention: of the widgets; "auto" is the host's choice. compiled:
+    whether its blocks are, by torch.compile.
 
-    Raises CheckpointError for anything that is not a whole AsymmDiT.
+    Raises CheckpointError for anything that is not a whole AsymmDiT, MochiError for an attention that cannot be used.
     """
 
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
         return load_dit(path, precision.weights, device, with_packed(operations), HostDiT, compute=dtype)
 
     config, precision = model_config(path, dtype)
+    attend = attention_named(attention, mm.get_torch_device(), computed_in(config), read_config(path, "dit").head_dim)
     model = Mochi(config, network, mm.unet_offload_device())
+    use_attention(model.diffusion_model.blocks, attend)
+    if compiled:
+        compile_blocks(model.diffusion_model.blocks)
     if precision.fast:
         use_float8_products(model)
     patcher = PackedPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
@@ -124,6 +133,11 @@ def _forget_run(patcher: ModelPatcher) -> None:
     network = patcher.model.diffusion_model
     if isinstance(network, HostDiT):  # a patch can put another one there
         network.forget_run()
+
+
+def computed_in(config: _Config) -> torch.dtype:
+    """The dtype of activations."""
+    return config.manual_cast_dtype or config.unet_config["dtype"]
 
 
 def _default_dtype(path: Path, supported: list[torch.dtype]) -> torch.dtype:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import comfy.conds
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ...mochi.config import DiTConfig
 from ...mochi.dit import AsymmDiT, RotaryTable, TextContext
+from ...mochi.dit.cache import CachePlan, StepCache
+from .step_cache import keys_of, plan_of, report
 
 
 class HostDiT(AsymmDiT):
@@ -32,6 +34,7 @@ class HostDiT(AsymmDiT):
         self.dtype = dtype
         self.blocks = ReplaceableBlocks(self.blocks)
         self._table: tuple[tuple, RotaryTable] | None = None
+        self._cache: StepCache | None = None
 
     def forward(
         self,
@@ -79,10 +82,19 @@ class HostDiT(AsymmDiT):
         """`z_0 - eps` for x (B, 12, T, H, W) with even sides, and the prompts that `text_cond` made."""
         rotary = self._rotary_of(x)
         replacements = options.get("patches_replace", {}).get("dit")
-        if not replacements:
+        plan = plan_of(options)
+        if not replacements and plan is None:
             return super().forward(x, sigma, text, rotary)
-        with self.blocks.replaced(replacements, options):
+        with self.blocks.replaced(replacements or {}, options), self._cached(plan, x, options):
             return super().forward(x, sigma, text, rotary)
+
+    def _cached(self, plan: CachePlan | None, x: Tensor, options: dict[str, Any]) -> AbstractContextManager[None]:
+        """The step cache around a forward pass of x, if there is to be one; it stays until the run ends."""
+        if plan is None:
+            return nullcontext()
+        if self._cache is None or self._cache.plan != plan:
+            self._cache = StepCache(plan)
+        return self._cache.around(self, keys_of(x, options), options["sigmas"][0].item())
 
     @torch.compiler.disable  # a table that comes and goes would make it compile again
     def _rotary_of(self, x: Tensor) -> RotaryTable:
@@ -94,7 +106,9 @@ class HostDiT(AsymmDiT):
 
     def forget_run(self) -> None:
         """Free what was kept for the steps of a run."""
-        self._table = None
+        if self._cache is not None:
+            report(self._cache.passes)
+        self._table = self._cache = None
 
 
 class ReplaceableBlocks(nn.ModuleList):

@@ -26,6 +26,7 @@ class PackedLinear(packing.PackedLinear, CastWeightBiasOp):
         super().__init__(*args, **kwargs)
         self.weight_function, self.bias_function = [], []
 
+    @torch.compiler.disable  # each layer has its own packing and patch, and would be compiled for itself
     def forward(self, x: Tensor) -> Tensor:
         run_every_op()
         x = x.to(self.compute or x.dtype)

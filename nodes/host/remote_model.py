@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ import torch
 from torch import Tensor
 
 from ...mochi.checkpoint.load import blueprint
-from ...mochi.errors import MochiError
+from ...mochi.dit.backends import SDPA
+from ...mochi.errors import GroupError, MochiError
 from ...mochi.packing import PACKED
 from ...mochi.parallel.remote import RemoteDiT, TextRows, Work
 from ...mochi.parallel.settings import ParallelSettings
 from ...mochi.parallel.split import choose_split
+from .attention import attention_named, attention_of_ranks
 from .group import follow, groups
-from .model import Mochi, Precision, model_config
+from .model import Mochi, Precision, computed_in, model_config
 from .network import HostDiT
 from .patches import PREFIX, FileWeights, for_ranks
 from .remote_patcher import RemotePatcher
+from .step_cache import keys_of, plan_of, report
+
+log = logging.getLogger(__name__)
 
 
 class RemoteNetwork(HostDiT):
@@ -29,6 +35,7 @@ class RemoteNetwork(HostDiT):
 
     remote: RemoteDiT
     path: Path  # of the file with the weights
+    _is_cached = False  # whether the ranks have a step cache of this run
 
     @torch.compiler.disable  # there is nothing here to compile
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -44,7 +51,21 @@ class RemoteNetwork(HostDiT):
                 "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
                 "processes. Choose 1 GPU in Load AsymmDiT (Mochi), or remove the patch."
             )
-        return follow(self.remote.forward(x.cpu(), sigma.cpu(), text)).to(x.device)
+        plan = plan_of(options)
+        self._is_cached = plan is not None
+        keys = keys_of(x, options) if self._is_cached else ()
+        return follow(self.remote.forward(x.cpu(), sigma.cpu(), text, plan, keys)).to(x.device)
+
+    def forget_run(self) -> None:
+        """Free what the ranks kept for the steps of a run. A whole run has done so by itself."""
+        super().forget_run()
+        if self._is_cached:
+            self._is_cached = False
+            try:
+                with groups.lock:
+                    report(self.remote.forget_run())
+            except GroupError:
+                log.exception("The group failed at the end of a run")  # and the memory went with it
 
 
 class RowsCond(comfy.conds.CONDRegular):
@@ -87,24 +108,31 @@ class RemoteMochi(Mochi):
         raise MochiError("The weights of this MODEL are in other processes. To save it, choose 1 GPU.")
 
 
-def load_remote_model(path: Path, dtype: str, settings: ParallelSettings) -> RemoteDiTPatcher:
+def load_remote_model(
+    path: Path, dtype: str, settings: ParallelSettings, attention: str = SDPA, compiled: bool = False
+) -> RemoteDiTPatcher:
     """A MODEL like `load_model`'s, over the ranks of the group that the settings ask for. Nothing is loaded yet.
 
     Raises MochiError where the devices or the split cannot be, CheckpointError like `load_model`.
     """
     config, precision = model_config(path, dtype)
     plain = config.unet_config["dtype"]
-    computed = config.manual_cast_dtype or plain
+    computed = computed_in(config)
     network, entries = blueprint(path, "dit", RemoteNetwork, precision.weights, compute=plain)
     if not any(entry.packing for entry in entries.values()):
         precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
     keeper = groups.keeper_for(settings)
+    attention = attention_of_ranks(attention)
+    for device in set(keeper.devices):
+        attention_named(attention, torch.device(device), computed, network.config.head_dim)
     ranks, degrees = len(keeper.devices), (settings.guidance, settings.ulysses)
     split = choose_split(ranks, network.config.num_heads, 2, *degrees)
     size = sum(p.numel() * (1 if p.dtype == PACKED else computed.itemsize) for p in network.parameters())
     weights = settings.weights_for(size)
 
-    network.remote = RemoteDiT(keeper, path, precision.weights, computed, weights, degrees, precision.fast)
+    network.remote = RemoteDiT(
+        keeper, path, precision.weights, computed, weights, degrees, precision.fast, attention, compiled
+    )
     network.path = path
     model = RemoteMochi(config, network, size if weights == "replicated" else size // ranks)
     groups.introduce(model, f"{path.name} ({split}, weights {weights})")
@@ -120,6 +148,11 @@ class RemoteDiTPatcher(RemotePatcher):
         if self.remote.loaded and self.remote.patched == key:
             return self.remote.load()
         return self.remote.patch(key, for_ranks(self.patches, self._weights(), self.load_device))
+
+    def cleanup(self) -> None:
+        """Called at the end of a run, whatever its end was."""
+        super().cleanup()
+        self.model.diffusion_model.forget_run()
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
         """Each weight of the file with its patches, for nodes that merge models."""

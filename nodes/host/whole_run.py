@@ -9,15 +9,19 @@ from typing import Any
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
+from ...mochi.dit.cache import Passes
 from ...mochi.parallel.group import Event
+from ...mochi.parallel.remote import join_passes
 from ...mochi.sampling import Denoised
 from .group import follow
 from .remote_model import RemoteNetwork
+from .step_cache import STEP_CACHE, plan_of
+from .step_cache import report as report_passes
 
 # A conditioning, or options of a model, with anything else in them go step by step: the host knows what to do.
 PLAIN_COND = {"cross_attn", "attention_mask", "pooled_output", "model_conds", "uuid"}
 PLAIN_OPTIONS = {"transformer_options", "to_load_options"}
-PLAIN_TRANSFORMER_OPTIONS = {"wrappers", "callbacks", "sample_sigmas"}
+PLAIN_TRANSFORMER_OPTIONS = {"wrappers", "callbacks", "sample_sigmas", STEP_CACHE}
 
 
 def can_run_whole(
@@ -39,9 +43,13 @@ def can_run_whole(
 
 def run_whole(guider: Any, noise: Tensor, sigmas: Sequence[float], report: Callable[[Denoised], None]) -> Tensor:
     """The Euler loop on the ranks, from noise (B, 12, T, h, w) at level sigmas[0], with the scales of `guider`."""
+    passes: dict[int, Passes] = {}  # that a cache computed, as each rank told
+    plan = plan_of(guider.model_options["transformer_options"] | {"sample_sigmas": sigmas})
 
     def hear(event: Event) -> None:
         told = event.payload
+        if "passes" in told:
+            passes[event.rank] = told["passes"]
         if "latents" in told:
             report(Denoised(told["step"], told["steps"], told["latents"], told["estimate"]))
 
@@ -50,5 +58,8 @@ def run_whole(guider: Any, noise: Tensor, sigmas: Sequence[float], report: Calla
     }
     scales = [1.0 if math.isclose(scale, 1.0) else scale for scale in guider.scales]  # as the host takes it
     remote = guider.inner_model.diffusion_model.remote
-    run = remote.sample(noise.cpu(), sigmas, scales, prompts["positive"], prompts["negative"])
-    return follow(run, hear).to(noise.device)
+    run = remote.sample(noise.cpu(), sigmas, scales, prompts["positive"], prompts["negative"], plan)
+    latents = follow(run, hear).to(noise.device)
+    if plan is not None:
+        report_passes(join_passes(passes[rank] for rank in sorted(passes)))
+    return latents

@@ -44,6 +44,7 @@ def test_video_and_record(run, here: Path, model_dir: Path) -> None:
         "fps": 8,
         "threshold_noise": 0.025,
         "linear_steps": None,
+        "teacache": 0.0,
         "output": "out/clip.mp4",
     }
     assert run_record["model"] == str(model_dir) and run_record["dtype"] == "float32"

@@ -15,6 +15,7 @@ NODES = [
     "MochiLoadDiT",
     "MochiLoadVAE",
     "MochiLoadLoRA",
+    "MochiTeaCache",
     "MochiTextEncode",
     "MochiSigmas",
     "MochiSampler",

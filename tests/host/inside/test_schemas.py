@@ -38,6 +38,7 @@ def test_sockets_are_standard_types(schemas):
         "MochiLoadDiT": ["MODEL"],
         "MochiLoadVAE": ["VAE"],
         "MochiLoadLoRA": ["MODEL"],
+        "MochiTeaCache": ["MODEL"],
         "MochiTextEncode": ["CONDITIONING"],
         "MochiSigmas": ["SIGMAS"],
         "MochiSampler": ["LATENT"],

@@ -1,0 +1,184 @@
+"""TeaCache: a forward pass whose input hardly differs from the last one's repeats what the blocks changed then.
+
+After Liu and others, "Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model" (2024), with the numbers
+that were published for Mochi. B samples, N visual tokens, D their width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .layers import modulated_rms_norm
+from .model import AsymmDiT
+from .rotary import RotaryTable
+
+POLYNOMIAL = (-3512.41319, 811.675948, -60.9400215, 2.42429681, 0.00305291719)
+"""From the change of the first block's input to that of the last one's output, highest power first."""
+
+PEAK = 0.1076
+"""Where the polynomial is greatest. Beyond, where nobody fitted it, it falls below zero: more change counts as this."""
+
+SAME_LEVEL = 1e-6
+"""Noise levels that are closer are one, rounded to float32 or not."""
+
+Key = Hashable
+"""Tells samples of a pass apart, and finds them again in later passes: prompt, place in the batch, size."""
+
+Passes = Mapping[tuple[int, Key], bool]
+"""Whether the blocks ran, for each step and sample of it."""
+
+
+def rescaled(change: float) -> float:
+    """What a relative change of the input counts for; NaN, of no known change, stays."""
+    total = 0.0
+    for coefficient in POLYNOMIAL:
+        total = total * min(change, PEAK) + coefficient
+    return total
+
+
+class CachePlan(NamedTuple):
+    """What a run wants of its cache.
+
+    threshold: how much change may add up before the blocks run again; at 0 they always do. sigmas: the noise levels of
+    the run, steps + 1 of them. start, end: between which fractions of the steps passes may be skipped; the first and
+    the last step never are.
+    """
+
+    threshold: float
+    sigmas: tuple[float, ...]
+    start: float = 0.0
+    end: float = 1.0
+
+    def step_at(self, sigma: float) -> int:
+        """The step, from 0, of a pass at this noise level."""
+        return sum(level > sigma + SAME_LEVEL for level in self.sigmas)
+
+    def may_skip(self, step: int) -> bool:
+        steps = len(self.sigmas) - 1
+        return 0 < step < steps - 1 and self.start * steps <= step < self.end * steps
+
+
+@dataclass
+class _Sample:
+    """What a cache keeps of a sample, (N, D) each: the first block's input in its last pass, and what the blocks added
+    when they ran last; and the change since then."""
+
+    seen: Tensor | None = None
+    residual: Tensor | None = None
+    change: float = 0.0
+
+
+class StepCache:
+    """The cache of one run, for any number of prompts and samples: each decides for itself whether its blocks run, so
+    that the result does not depend on which of them share a pass.
+    """
+
+    def __init__(self, plan: CachePlan):
+        self.plan = plan
+        self.passes: dict[tuple[int, Key], bool] = {}
+        self._samples: dict[Key, _Sample] = {}
+        self._sigma, self._at_sigma = math.nan, Counter[Key]()
+
+    @contextmanager
+    def around(self, model: AsymmDiT, keys: Sequence[Key], sigma: float) -> Iterator[None]:
+        """The forward pass of `model` inside, at this noise level, goes through the cache. keys: of the samples."""
+        step, keys, run_blocks = self.plan.step_at(sigma), self._numbered(keys, sigma), model.run_blocks
+        model.run_blocks = lambda *inputs: self._run(model.blocks, run_blocks, step, keys, *inputs)
+        try:
+            yield
+        finally:
+            del model.run_blocks
+
+    def forget(self, keys: Collection[Key]) -> None:
+        """Free what is kept of these samples: the next pass of each is computed."""
+        self._samples = {key: sample for key, sample in self._samples.items() if key[0] not in keys}
+
+    def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
+        """What attention of the first block reads of x (B, N, D) under c (B, D)."""
+        return modulated_rms_norm(x, block.mod_x(c).chunk(4, dim=-1)[0])
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums over the tokens that are here -> over all tokens. Parallel runs have others elsewhere."""
+        return sums
+
+    def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
+        """Called in each pass when it is clear whether any of its blocks are going to run."""
+
+    def _numbered(self, keys: Sequence[Key], sigma: float) -> list[Key]:
+        """Passes of one sample at one noise level are told apart by their number: a host's guidance may make a second
+        one with a changed network, a sampler of higher order one with other latents."""
+        if sigma != self._sigma:
+            self._sigma, self._at_sigma = sigma, Counter()
+        numbered = [(key, self._at_sigma[key]) for key in keys]
+        self._at_sigma.update(keys)
+        return numbered
+
+    def _run(
+        self,
+        blocks: nn.ModuleList,
+        run_blocks: Callable[..., Tensor],
+        step: int,
+        keys: Sequence[Key],
+        x: Tensor,
+        y: Tensor,
+        c: Tensor,
+        rotary: RotaryTable,
+        lengths: Sequence[int],
+    ) -> Tensor:
+        """In place of AsymmDiT.run_blocks."""
+        samples = [self._samples.setdefault(key, _Sample()) for key in keys]
+        changes = self._look_at(self.first_input(blocks[0], x, c), samples)
+        rows = [row for row, sample in enumerate(samples) if not self._skips(sample, changes[row], step)]
+        self.passes |= {(step, key): row in rows for row, key in enumerate(keys)}
+        self.decided(blocks, bool(rows), x.device)
+        if len(rows) == len(keys):
+            out = run_blocks(x, y, c, rotary, lengths)
+        elif rows:
+            out = run_blocks(x[rows], y[rows], c[rows], rotary, tuple(lengths[row] for row in rows))
+        for place, row in enumerate(rows):
+            samples[row].residual = out[place] - x[row]
+        if len(rows) == len(keys):
+            return out
+        computed = dict(zip(rows, out)) if rows else {}
+        return torch.stack([computed.get(row, x[row] + sample.residual) for row, sample in enumerate(samples)])
+
+    def _look_at(self, inputs: Tensor, samples: Sequence[_Sample]) -> list[float]:
+        """How much each sample's input differs from that of its last pass, mean|a - b| / mean|b|; NaN in its first."""
+        sums = inputs.new_zeros(len(samples), 2, dtype=torch.float32)
+        for row, sample in enumerate(samples):
+            if sample.seen is not None:
+                sums[row, 0] = _absolute_sum(inputs[row] - sample.seen)
+                sums[row, 1] = _absolute_sum(sample.seen)
+            sample.seen = inputs[row]
+        differs, before = self.total(sums).unbind(1)
+        return (differs / before).tolist()
+
+    def _skips(self, sample: _Sample, change: float, step: int) -> bool:
+        sample.change += rescaled(change)
+        if self.plan.may_skip(step) and sample.change < self.plan.threshold:  # NaN is not
+            return True
+        sample.change = 0.0
+        return False
+
+
+def _absolute_sum(t: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(t, ord=1, dtype=torch.float32)
+
+
+def in_words(passes: Passes) -> str:
+    """Which steps of a run were computed, such as "TeaCache: computed 5 of 8 steps (1-3, 5, 8), 9 of 16 passes"."""
+    steps = {step for step, _ in passes}
+    computed = sorted({step + 1 for (step, _), run in passes.items() if run})
+    ranges = [[step for _, step in group] for _, group in groupby(enumerate(computed), lambda pair: pair[1] - pair[0])]
+    listed = ", ".join(str(a[0]) if len(a) == 1 else f"{a[0]}-{a[-1]}" for a in ranges)
+    count = f"{sum(passes.values())} of {len(passes)} passes"
+    return f"TeaCache: computed {len(computed)} of {len(steps)} steps ({listed}), {count}"

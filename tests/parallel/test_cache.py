@@ -1,0 +1,129 @@
+"""The step cache over several ranks: they decide as one device does, and make what it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from mochi.dit.cache import CachePlan, Passes, StepCache
+from mochi.parallel.keeper import GroupKeeper
+from mochi.parallel.remote import RemoteDiT, finish, join_passes
+from mochi.sampling import guided, sample
+from tests.golden import relative_error
+from tests.parallel.dit_cases import NETWORK
+from tests.parallel.dit_groups import weight_file
+
+checkpoint = weight_file()
+STEPS = 8
+SIGMAS = (*(1 - 3e-4 * k * (1 + k / 4) for k in range(STEPS)), 0.0)
+PLAN = CachePlan(0.1, SIGMAS)
+NOISE = torch.randn(2, 12, 1, 6, 10, generator=torch.Generator().manual_seed(1))  # 15 tokens: uneven shares
+SPLITS = {2: [(1, 2), (2, 1)], 3: [(1, 3)], 4: [(2, 2)]}
+
+
+@pytest.fixture(scope="module", params=SPLITS)
+def keeper(request) -> Iterator[GroupKeeper]:
+    keeper = GroupKeeper(["cpu"] * request.param, timeout=60.0, threads=1)
+    yield keeper
+    keeper.close()
+
+
+@pytest.fixture(scope="module", params=["replicated", "sharded"])
+def dit(request, keeper, checkpoint) -> RemoteDiT:
+    return RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, request.param)
+
+
+def prompts(lengths: list[int], seed: int) -> tuple[Tensor, Tensor]:
+    features = torch.randn(len(lengths), 256, NETWORK.config.text_width, generator=torch.Generator().manual_seed(seed))
+    return features, torch.arange(256) < torch.tensor(lengths)[:, None]
+
+
+SIDES = prompts([17, 40], 2), prompts([1, 5], 3)
+
+
+@torch.inference_mode()
+def on_one_device(cfg: list[float], plan: CachePlan) -> tuple[Tensor, Passes]:
+    cache = StepCache(plan)
+
+    def flow_of(side: int, text):
+        def flow(z: Tensor, sigma: Tensor) -> Tensor:
+            with cache.around(NETWORK, [(side, row) for row in range(len(z))], sigma[0].item()):
+                return NETWORK(z, sigma, text)
+
+        return flow
+
+    texts = (NETWORK.encode_text(*side) for side in SIDES)
+    return sample(guided(*(flow_of(*pair) for pair in enumerate(texts)), cfg), NOISE, SIGMAS), cache.passes
+
+
+def over_ranks(dit: RemoteDiT, cfg: list[float], plan: CachePlan | None) -> tuple[Tensor, list[Passes]]:
+    """A whole run, and what each rank tells of its passes."""
+    rows = [[(text, row) for row in range(2)] for text in (dit.text(*side) for side in SIDES)]
+    told: dict[int, Passes] = {}
+
+    def hear(event) -> None:
+        if "passes" in event.payload:
+            told[event.rank] = event.payload["passes"]
+
+    result = finish(dit.sample(NOISE, SIGMAS, cfg, *rows, plan), hear)
+    return result, [told[rank] for rank in sorted(told)]
+
+
+def test_a_run_decides_and_makes_what_one_device_does(dit):
+    cfg = [4.0] * STEPS
+    expected, passes = on_one_device(cfg, PLAN)
+    assert {passes[step, ((0, 0), 0)] for step in range(STEPS)} == {True, False}
+    # In some steps one side of guidance is computed and the other is not.
+    assert any(passes[step, ((0, row), 0)] != passes[step, ((1, row), 0)] for step in range(STEPS) for row in (0, 1))
+    ranks = len(dit.keeper.devices)
+    for degrees in SPLITS[ranks]:
+        dit.degrees = degrees
+        result, told = over_ranks(dit, cfg, PLAN)
+        assert relative_error(result, expected) <= 1e-5
+        assert len(told) == ranks and join_passes(told) == passes
+        guidance, ulysses = degrees
+        for group in range(guidance):
+            alike = told[group * ulysses : (group + 1) * ulysses]
+            assert all(of_rank == alike[0] for of_rank in alike)
+
+
+def test_threshold_0_changes_no_bit(dit):
+    for degrees in SPLITS[len(dit.keeper.devices)]:
+        dit.degrees = degrees
+        exact, told = over_ranks(dit, [4.0] * STEPS, None)
+        assert told == []
+        cached, _ = over_ranks(dit, [4.0] * STEPS, CachePlan(0.0, SIGMAS))
+        assert torch.equal(cached, exact)
+
+
+def test_single_forward_passes_are_those_of_the_run(dit):
+    """As a host asks for them, both sides of guidance in one batch; at the end nothing is kept."""
+    dit.degrees = SPLITS[len(dit.keeper.devices)][-1]
+    expected, told = over_ranks(dit, [4.0] * STEPS, PLAN)
+    texts = [dit.text(*side) for side in SIDES]
+    rows = [(text, row) for text in texts for row in range(2)]
+    keys = [(side, row) for side in range(2) for row in range(2)]
+
+    def predict(z: Tensor, sigma: Tensor, step: int) -> Tensor:
+        flows = finish(dit.forward(torch.cat((z, z)), torch.cat((sigma, sigma)), rows, PLAN, keys))
+        return flows[2:] + 4.0 * (flows[:2] - flows[2:])
+
+    assert relative_error(sample(predict, NOISE, SIGMAS), expected) <= 1e-6
+    assert dit.forget_run() == join_passes(told)
+    assert dit.forget_run() == {}
+
+
+def test_steps_of_one_pass_between_steps_of_two(dit):
+    """Ranks share the work in another way then, and the cache starts anew; whoever computes, all go on alike."""
+    dit.degrees = SPLITS[len(dit.keeper.devices)][-1] if len(dit.keeper.devices) == 2 else (0, 0)
+    cfg = [4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 4.0, 1.0]
+    expected, _ = on_one_device(cfg, CachePlan(0.0, SIGMAS))
+    result, told = over_ranks(dit, cfg, PLAN)
+    assert relative_error(result, expected) < 0.05
+    again, told_again = over_ranks(dit, cfg, PLAN)
+    assert torch.equal(again, result) and told_again == told
+    assert {step for step, _ in join_passes(told)} == set(range(STEPS))
+    assert False in join_passes(told).values()
