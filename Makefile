@@ -2,12 +2,13 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help demo test serve lint
+.PHONY: help demo test serve lint bench
 help:
 	@echo "make demo    install what is needed, bring up a ComfyUI with this pack, make a video"
 	@echo "make serve   the same ComfyUI, left running: open the editor in a browser"
 	@echo "make test    the tests, including those in a real ComfyUI (ARGS='-k name' to choose)"
 	@echo "make lint    ruff: rules and formatting"
+	@echo "make bench   this pack against its peers, in the environment of make test"
 demo:
 	@$(PYTHON) -m scripts.demo $(ARGS)
 test:
@@ -16,3 +17,7 @@ serve:
 	@$(PYTHON) -m scripts.serve $(ARGS)
 lint:
 	@$(PYTHON) -m scripts.lint $(ARGS)
+bench:
+	@.venv/bin/python -m benchmarks.vae decode $(ARGS)
+	@.venv/bin/python -m benchmarks.vae encode $(ARGS)
+	@.venv/bin/python -m benchmarks.dit $(ARGS)

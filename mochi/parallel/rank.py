@@ -178,8 +178,10 @@ class Rank:
             )
 
         self.context.emit(split=str(self._split(dit, 2 if any(scale != 1 for scale in cfg) else 1, degrees)))
-        latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
-        passes = dit.network.forget_run()
+        try:
+            latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
+        finally:  # a cancelled run, too, leaves nothing behind
+            passes = dit.network.forget_run()
         if cache is not None:
             self.context.emit(passes=passes)
         trim_heap()  # not behind each single pass: what it frees, the next one would have to ask for again

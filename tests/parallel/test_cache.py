@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mochi.dit.cache import CachePlan, Passes, StepCache
+from mochi.errors import Cancelled
 from mochi.parallel.keeper import GroupKeeper
 from mochi.parallel.remote import RemoteDiT, finish, join_passes
 from mochi.sampling import guided, sample
@@ -127,3 +128,15 @@ def test_steps_of_one_pass_between_steps_of_two(dit):
     assert torch.equal(again, result) and told_again == told
     assert {step for step, _ in join_passes(told)} == set(range(STEPS))
     assert False in join_passes(told).values()
+
+
+def test_a_cancelled_run_leaves_nothing_behind(dit):
+    rows = [[(text, row) for row in range(2)] for text in (dit.text(*side) for side in SIDES)]
+
+    def cancel(event) -> None:
+        if "latents" in event.payload:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        finish(dit.sample(NOISE, SIGMAS, [4.0] * STEPS, *rows, PLAN), cancel)
+    assert dit.forget_run() == {}
