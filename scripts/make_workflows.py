@@ -34,10 +34,11 @@ def download(name: str) -> list[dict[str, str]]:
 def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, Node]:
     """The three loaders. parallel: `gpus`, or a link from Mochi Parallel Settings."""
     parallel = {"gpus": "1", **parallel}
+    ways = {"attention": "sdpa", "compile": False}
     vae_values = {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}
     return {
         "t5": Node("MochiLoadT5", {"file": t5, "dtype": "auto", "device": "default"}),
-        "dit": Node("MochiLoadDiT", {"file": dit, "dtype": "auto", **parallel}),
+        "dit": Node("MochiLoadDiT", {"file": dit, "dtype": "auto", **parallel, **ways}),
         "vae": Node("MochiLoadVAE", {**vae_values, **parallel}),
     }
 
