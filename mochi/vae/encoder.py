@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
-from .layers import ResBlock, causal_conv, per_position
+from .layers import ResBlock, added, causal_conv, per_position
 from .stream import Borders, Stream
 
 Step = Callable[[Tensor, Stream], Tensor]
@@ -48,7 +48,7 @@ class TemporalAttention(nn.Module):
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """(B, C, T, H, W) -> the same shape. Frames before those of x are in the stream."""
         b, h, w = x.shape[0], *x.shape[3:]
-        packed = self.qkv(x.movedim(1, -1))  # channels last, as they lie in memory
+        packed = self.qkv(x.movedim(1, -1).contiguous())  # channels last, as they mostly lie in memory
         packed = rearrange(packed, "b t h w (three heads d) -> three (b h w) heads t d", three=3, d=self.head_dim)
         (q, k), v = F.normalize(packed[:2], dim=-1), packed[2]
         seen = stream.seen.setdefault(self, Seen())
@@ -125,8 +125,7 @@ class AttentionBlock(nn.Module):
         self.attn = TemporalAttention(dim, config.attention_head_dim, operations, **factory)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        branch = self.attn(stream.borders.norm(self.norm, x), stream)
-        return x + branch if branch.requires_grad else branch.add_(x)
+        return added(x, self.attn(stream.borders.norm(self.norm, x), stream))
 
 
 class DownStage(nn.Module):

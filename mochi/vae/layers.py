@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .stream import Stream
-
-FEW = 1 << 16
-"""Values with which either way takes no time."""
+from .stream import FEW, Stream
 
 
 def per_position(linear: nn.Module, x: Tensor) -> Tensor:
@@ -52,6 +49,11 @@ def convolved(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return conv(x)
 
 
+def added(x: Tensor, branch: Tensor) -> Tensor:
+    """`x + branch`, in the branch's memory where that counts."""
+    return x + branch if branch.requires_grad or branch.numel() <= FEW else branch.add_(x)
+
+
 class ResBlock(nn.Module):
     """`x + conv(silu(norm(conv(silu(norm(x))))))`, then causal attention where the stage has it."""
 
@@ -72,5 +74,5 @@ class ResBlock(nn.Module):
         """(B, C, T, H, W) -> the same shape."""
         norm1, _, conv1, norm2, _, conv2 = self.stack
         branch = causal_conv(conv2, causal_conv(conv1, x, stream, norm1), stream, norm2)
-        x = x + branch if branch.requires_grad else branch.add_(x)
+        x = added(x, branch)
         return x if self.attn_block is None else self.attn_block(x, stream)

@@ -14,6 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+FEW = 1 << 16
+"""Values with which no way takes any time: there the plainest is taken."""
+
+
 class Borders:
     """Surroundings in space of a whole picture: there are none, and its border is repeated."""
 
@@ -33,7 +37,7 @@ class Borders:
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
         """What a convolution behind norm and SiLU sees: `silu(norm(x))`, padded."""
         normed = self.norm(norm, x)
-        if normed.requires_grad:
+        if normed.requires_grad or normed.numel() <= FEW:
             return self.pad(F.silu(normed), time, rows, columns)
         padded = room_around(x, time, rows, columns)
         torch.ops.aten.silu.out(normed, out=inside(padded, x, time, rows, columns))

@@ -11,7 +11,8 @@ from mochi.vae import Decoder, Encoder
 from tests.golden import relative_error
 from tests.peers import diffusers_vae, randomised
 
-SIZES = {"base": 32, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1)}
+# Of the published proportions: with less channels in a norm's group, a picture of one latent says little in float32.
+SIZES = {"base": 32, "multipliers": (1, 2, 4, 6), "res_blocks": (1, 2, 1, 1, 1)}
 
 latent_sizes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 
