@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 FEW = 1 << 16
 """Values with which no way takes any time: there the plainest is taken."""
 

@@ -56,6 +56,7 @@ def test_bfloat16_is_no_further_from_float32_than_diffusers():
         decoder, encoder, theirs = networks(seed)
         z = torch.randn(1, 12, 2, 4, 3, generator=torch.Generator().manual_seed(seed))
         video = torch.rand(1, 3, 7, 32, 24, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        video = video.bfloat16().float()  # the rounding of pixels, whose phases it changes, is not the networks'
         exact = decoder(z), encoder(video).mean
         half = [m.bfloat16() for m in (decoder, encoder, theirs)]
         results = {
