@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -45,75 +46,26 @@ class TemporalAttention(nn.Module):
         self.qkv = operations.Linear(dim, 3 * dim, bias=False, **factory)
         self.out = operations.Linear(dim, dim, **factory)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        """(B, C, T, H, W) -> the same shape. Frames before those of x are in the stream."""
+    def forward(self, x: Tensor) -> Tensor:
+        """All frames (B, C, T, H, W) of any part of a picture -> the same shape."""
         b, h, w = x.shape[0], *x.shape[3:]
         packed = self.qkv(x.movedim(1, -1).contiguous())  # channels last, as they mostly lie in memory
         packed = rearrange(packed, "b t h w (three heads d) -> three (b h w) heads t d", three=3, d=self.head_dim)
         (q, k), v = F.normalize(packed[:2], dim=-1), packed[2]
-        seen = stream.seen.setdefault(self, Seen())
-        k, v = seen.with_those_before(k, v, stream.left)
-        if stream.ends:
-            del stream.seen[self]
         out = self.out(rearrange(attend(q, k, v), "(b h w) heads t d -> b t h w (heads d)", b=b, h=h, w=w))
         return out.movedim(-1, 1)
 
 
-class Seen:
-    """Keys and values of all frames so far, with room for those to come."""
-
-    def __init__(self):
-        self._memory: Tensor | None = None  # (2, pixels, heads, frames, d)
-        self._frames = 0
-
-    def with_those_before(self, k: Tensor, v: Tensor, left: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (pixels, heads, all frames so far, d), those of the latest, k and v, among them.
-
-        left: pieces of the video that are still to come, as far as is known; they are as long as this one.
-        """
-        if self._frames == 0 and left == 0:
-            return k, v
-        pixels, heads, new, d = k.shape
-        frames = self._frames + new
-        if self._memory is None or frames > self._memory.shape[3]:
-            # The first piece is shorter than the others: it says nothing of their length.
-            room = frames + (left * new if self._frames else 0)
-            grown = k.new_empty(2, pixels, heads, room, d)
-            if self._memory is not None:
-                grown[..., : self._frames, :] = self._memory[..., : self._frames, :]
-            self._memory = grown
-        for memory, latest in zip(self._memory, (k, v), strict=True):
-            memory[:, :, self._frames : frames] = latest
-        self._frames = frames
-        k, v = self._memory[..., :frames, :]
-        return k, v
-
-    def numel(self) -> int:
-        """How many values it keeps."""
-        return 0 if self._memory is None else self._memory[..., : self._frames, :].numel()
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of q (pixels, heads, T, d), the last T of all frames, to k and v (pixels, heads, all, d)."""
-    frames, seen = q.shape[2], k.shape[2]
-    future = torch.ones(frames, seen, dtype=torch.bool, device=q.device).triu(1 + seen - frames)
+    """Causal attention, each (pixels, heads, T, d)."""
     if q.device.type == "cpu":  # where torch's own is made for few and long sequences, and these are many and short
+        frames = q.shape[2]
+        future = torch.ones(frames, frames, dtype=torch.bool, device=q.device).triu(1)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-        return torch.matmul(scores.masked_fill(future, -torch.inf).softmax(-1), v)
+        return torch.matmul(scores.masked_fill_(future, -torch.inf).softmax(-1), v)
     # Some CUDA kernels take at most 65535 rows of a batch.
     parts = zip(q.split(32768), k.split(32768), v.split(32768), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part, attn_mask=~future) for part in parts])
-
-
-def kept_values(config: EncoderConfig) -> float:
-    """Values kept for each pixel of each frame at the peak of `in_pieces`: the video as a stage with attention has it,
-    and one block's keys and values."""
-    kept, shrunk = 0.0, 1
-    stages = zip(config.attention, (1, *config.temporal, 1), (1, *config.spatial, 1), strict=True)
-    for (attends, time, space), width in zip(stages, (*config.widths, config.widths[-1]), strict=True):
-        shrunk *= time * space * space
-        kept = max(kept, attends * 3 * width / shrunk)
-    return kept
+    return torch.cat([F.scaled_dot_product_attention(*part, is_causal=True) for part in parts])
 
 
 class AttentionBlock(nn.Module):
@@ -124,8 +76,40 @@ class AttentionBlock(nn.Module):
         self.norm = operations.GroupNorm(config.groups, dim, **factory)
         self.attn = TemporalAttention(dim, config.attention_head_dim, operations, **factory)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        return added(x, self.attn(stream.borders.norm(self.norm, x), stream))
+    def forward(self, x: Tensor, borders: Borders) -> Tensor:
+        """All frames (B, C, T, H, W) -> the same shape."""
+        return added(x, self.attn(borders.norm(self.norm, x)))
+
+    def in_place(self, pieces: list[Tensor], borders: Borders, most: int) -> Iterator[None]:
+        """Apply it to all frames, which lie in pieces along time; yields again and again on the way.
+
+        Frames are normed as wholes. Attention sees one pixel at a time, so it is given some rows of all frames, of
+        which it makes up to `most` values: its queries, keys and scores are never there for the whole video.
+        """
+        normed = []
+        for piece in pieces:
+            normed.append(borders.norm(self.norm, piece))
+            yield
+        lengths = [piece.shape[2] for piece in pieces]
+        b, c, _, height, width = pieces[0].shape
+        values_in_row = b * width * sum(lengths) * (6 * c + 2 * sum(lengths) * c // self.attn.head_dim)
+        rows = max(1, most // values_in_row)
+        for top in range(0, height, rows):
+            branch = self.attn(torch.cat([frames[:, :, :, top : top + rows] for frames in normed], dim=2))
+            for piece, part in zip(pieces, branch.split(lengths, dim=2), strict=True):
+                piece[:, :, :, top : top + rows] += part
+            yield
+
+
+def kept_values(config: EncoderConfig) -> float:
+    """Values kept for each pixel of each frame at the peak of `in_pieces`: the video as a stage with attention has it,
+    and what a norm makes of it."""
+    kept, shrunk = 0.0, 1
+    stages = zip(config.attention, (1, *config.temporal, 1), (1, *config.spatial, 1), strict=True)
+    for (attends, time, space), width in zip(stages, (*config.widths, config.widths[-1]), strict=True):
+        shrunk *= time * space * space
+        kept = max(kept, attends * 2 * width / shrunk)
+    return kept
 
 
 class DownStage(nn.Module):
@@ -138,10 +122,6 @@ class DownStage(nn.Module):
         kernel = (time, space, space)
         shrink = operations.Conv3d(dim, out, kernel_size=kernel, stride=kernel, **factory)
         self.layers = nn.ModuleList([shrink, *blocks])
-
-    def shrink(self, x: Tensor, stream: Stream) -> Tensor:
-        """(B, dim, T, H, W) -> (B, out, (T-1)/time + 1, H/space, W/space)."""
-        return causal_conv(self.layers[0], x, stream)
 
 
 class Encoder(nn.Module):
@@ -181,16 +161,16 @@ class Encoder(nn.Module):
         self.output_norm = operations.GroupNorm(config.groups, deep, **factory)
         self.output_proj = operations.Linear(deep, 2 * config.latent_channels, bias=False, **factory)
 
-    def forward(self, video: Tensor, stream: Stream | None = None) -> Posterior:
+    def forward(self, video: Tensor, borders: Borders | None = None) -> Posterior:
         """Encode frames (B, 3, F, H, W), F = 6k + 1 at the published sizes.
 
-        stream: what surrounds the frames, where they are a piece of a video: then its first piece has 6k + 1 of them,
-        the others 6k.
+        borders: what surrounds the frames in space, where they are a part of a picture.
         """
-        stream = Stream.whole() if stream is None else stream
+        stream = Stream.whole(borders)
         x = self._stem(video)
-        for step in self._steps():
+        for step, attention in self._steps():
             x = step(x, stream)
+            x = x if attention is None else attention(x, stream.borders)
         return self._posterior(x, stream.borders)
 
     def in_pieces(
@@ -203,46 +183,49 @@ class Encoder(nn.Module):
         """What `forward` gives, with the memory of `chunk` latent frames at a time in each layer.
 
         Up to the first attention a piece goes through all layers, before the next one does. From there on all pieces
-        go through a layer before any goes through the next: so that of all attentions only one remembers what it has
-        seen, its keys and values, for the whole video.
+        go through a layer before any goes through the next, for an attention sees the whole video: what remains of
+        it there is kept, once as it is and once normed.
 
         borders: what surrounds the frames in space, where they are a part of a picture. report: is told (done, in all)
         again and again; what it raises ends the work.
         """
-        borders, steps = borders or Borders(), list(self._steps())
-        attends = [step.attn_block is not None if isinstance(step, ResBlock) else False for step in steps]
-        early = steps[: attends.index(True)] if True in attends else steps
-        later = steps[len(early) :]
+        borders, report = borders or Borders(), report or (lambda done, total: None)
+        steps = list(self._steps())
+        early = next((i for i, (_, attention) in enumerate(steps) if attention is not None), len(steps))
         sizes = self._pieces(video.shape[2], chunk)
-        total = len(sizes) + len(later)
+        total = len(sizes) + len(steps) - early
         most = self.config.base * max(sizes) * video.shape[3] * video.shape[4]
 
         pieces = []
-        for piece in _through(list(video.split(sizes, dim=2)), borders, lambda x, _: self._stem(x), *early):
+        first = (lambda x, _: self._stem(x), *(step for step, _ in steps[:early]))
+        for piece in _through(list(video.split(sizes, dim=2)), borders, *first):
             pieces.append(piece)
-            if report is not None:
-                report(len(pieces), total)
-        for done, step in enumerate(later, len(sizes) + 1):
+            report(len(pieces), total)
+        for done, (step, attention) in enumerate(steps[early:], len(sizes)):
             made = []
             # Deeper layers have less of each frame: they can have more frames at a time, for no more memory.
             for piece in _through(_merged(pieces, most), borders, step):
                 made.append(piece)
-                if report is not None:
-                    report(done, total)
+                report(done, total)
             pieces = made
+            for _ in attention.in_place(pieces, borders, most) if attention is not None else ():
+                report(done, total)
         posteriors = [self._posterior(piece, borders) for piece in pieces]
+        report(total, total)
         return Posterior(*(torch.cat(parts, dim=2) for parts in zip(*posteriors, strict=True)))
 
     def _stem(self, video: Tensor) -> Tensor:
         return per_position(self.layers[0], fourier_features(video, self.config.fourier))
 
-    def _steps(self) -> Iterator[Step]:
-        """All that lies between the stem and the posterior, one after the other."""
+    def _steps(self) -> Iterator[tuple[Step, AttentionBlock | None]]:
+        """All that lies between the stem and the posterior, one after the other, each with the attention behind it."""
         for layer in self.layers[1:]:
             if isinstance(layer, DownStage):
-                yield from (layer.shrink, *layer.layers[1:])
+                shrink, *blocks = layer.layers
+                yield partial(causal_conv, shrink), None
             else:
-                yield layer
+                blocks = [layer]
+            yield from ((block, block.attn_block) for block in blocks)
 
     def _posterior(self, x: Tensor, borders: Borders) -> Posterior:
         x = F.silu(borders.norm(self.output_norm, x))
@@ -259,9 +242,9 @@ class Encoder(nn.Module):
 def _through(pieces: list[Tensor], borders: Borders, *steps: Step) -> Iterator[Tensor]:
     """The pieces of a video (B, C, T, H, W) behind some layers. The list is emptied, to free each as it is used."""
     stream = Stream(borders)
-    for stream.left in reversed(range(len(pieces))):
-        stream.ends = stream.left == 0
+    while pieces:
         x = pieces.pop(0)
+        stream.ends = not pieces
         for step in steps:
             x = step(x, stream)
         stream.started = True

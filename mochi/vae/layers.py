@@ -55,7 +55,8 @@ def added(x: Tensor, branch: Tensor) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """`x + conv(silu(norm(conv(silu(norm(x))))))`, then causal attention where the stage has it."""
+    """`x + conv(silu(norm(conv(silu(norm(x))))))`. Where the stage has attention, its block is kept here, for the
+    published names, and applied by the encoder, since it sees more of the video than a piece."""
 
     def __init__(self, dim: int, groups: int, operations: Any, attention: nn.Module | None = None, **factory: Any):
         super().__init__()
@@ -74,5 +75,4 @@ class ResBlock(nn.Module):
         """(B, C, T, H, W) -> the same shape."""
         norm1, _, conv1, norm2, _, conv2 = self.stack
         branch = causal_conv(conv2, causal_conv(conv1, x, stream, norm1), stream, norm2)
-        x = added(x, branch)
-        return x if self.attn_block is None else self.attn_block(x, stream)
+        return added(x, branch)

@@ -7,8 +7,6 @@ know its neighbours, given from outside).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,20 +69,18 @@ class Stream:
     """What a causal network knows of a video besides the chunk of frames that it sees.
 
     borders: the surroundings in space. started: whether there were chunks before. ends: whether this chunk is the
-    last one. left: how many chunks follow, as far as is known. tails: the last input frames of each temporal
-    convolution, with their padding in space; seen: what each temporal attention knows of the frames so far. Both are
-    kept only for a chunk to come.
+    last one. tails: the last input frames of each temporal convolution, with their padding in space; kept only for a
+    chunk to come.
     """
 
     def __init__(self, borders: Borders | None = None):
         self.borders = borders or Borders()
-        self.started, self.ends, self.left = False, False, 1
+        self.started, self.ends = False, False
         self.tails: dict[nn.Module, Tensor] = {}
-        self.seen: dict[nn.Module, Any] = {}
 
     @classmethod
     def whole(cls, borders: Borders | None = None) -> Stream:
         """A stream of one chunk."""
         stream = cls(borders)
-        stream.ends, stream.left = True, 0
+        stream.ends = True
         return stream

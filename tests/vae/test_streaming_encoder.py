@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mochi.config import EncoderConfig
-from mochi.vae import Encoder, Stream
-from mochi.vae.encoder import Seen
+from mochi.vae import Encoder
+from mochi.vae.encoder import AttentionBlock, attend
 from tests.golden import relative_error
 from tests.peers import randomised
 
@@ -40,21 +40,20 @@ def test_streamed_is_whole(latent_frames, chunk, height, width, batch):
 
 
 @torch.inference_mode()
-def test_one_attention_remembers_at_a_time(monkeypatch):
-    """So that a long video takes the memory of one block's keys and values, not of all."""
-    most, stays = 0, Seen.with_those_before
-
-    def watched(self, *args):
-        nonlocal most
-        out = stays(self, *args)
-        alive.add(self)
-        most = max(most, sum(seen.numel() > 0 for seen in alive))
-        return out
-
-    alive: weakref.WeakSet = weakref.WeakSet()
-    monkeypatch.setattr(Seen, "with_those_before", watched)
-    ENCODER.in_pieces(torch.zeros(1, 3, 31, 16, 24))
-    assert most == 1
+@given(latent_frames=st.integers(2, 11), height=st.integers(1, 4), width=st.integers(1, 4))
+@settings(max_examples=10)
+def test_attention_never_has_the_whole_video(latent_frames, height, width):
+    """Of a longer video it has fewer rows at a time, down to one."""
+    video = torch.zeros(1, 3, 6 * latent_frames - 5, 8 * height, 8 * width)
+    most = ENCODER.config.base * 6 * 64 * height * width  # of a latent frame
+    with patch("mochi.vae.encoder.attend", side_effect=attend) as spy:
+        ENCODER.in_pieces(video)
+    blocks = [layer for layer in ENCODER.modules() if isinstance(layer, AttentionBlock)]
+    assert len(spy.call_args_list) >= len(blocks) > 0
+    for q, k, v in (call.args for call in spy.call_args_list):
+        pixels, heads, frames, _ = q.shape
+        one_row = pixels <= 4 * width  # of the largest picture that is attended to
+        assert one_row or q.numel() + k.numel() + v.numel() + pixels * heads * frames**2 <= most
 
 
 @torch.inference_mode()
@@ -65,10 +64,3 @@ def test_work_can_be_stopped():
 
     with pytest.raises(KeyboardInterrupt):
         ENCODER.in_pieces(torch.zeros(1, 3, 31, 16, 24), report=stop)
-
-
-@torch.inference_mode()
-def test_nothing_is_kept_for_a_piece_that_does_not_come():
-    stream = Stream.whole()
-    ENCODER(torch.zeros(1, 3, 7, 8, 8), stream)
-    assert not stream.seen and not stream.tails
