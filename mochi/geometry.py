@@ -14,6 +14,11 @@ def nearest_frames(frames: int) -> int:
     return max(0, math.floor((frames - 1) / TIME + 0.5)) * TIME + 1
 
 
+def frame_count(latent_frames: int) -> int:
+    """Frames of so many latent frames."""
+    return TIME * (latent_frames - 1) + 1
+
+
 def nearest_length(pixels: int) -> int:
     """The valid width or height, a positive multiple of 16, nearest to `pixels`."""
     step = SPACE * PATCH

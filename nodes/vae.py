@@ -5,9 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..mochi import geometry
+from ..mochi.geometry import SPACE
 from .host.checks import check_latent
+from .host.vae import MochiVAE
 
 CATEGORY = "Mochi"
+TILE_LEAST = 64  # with an overlap of 16 pixels, two latents
 
 
 class VAEDecode(io.ComfyNode):
@@ -21,15 +24,41 @@ class VAEDecode(io.ComfyNode):
             inputs=[
                 io.Vae.Input("vae", tooltip="From Load AsymmVAE (Mochi), or ComfyUI's own Mochi VAE."),
                 io.Latent.Input("samples", tooltip="From Mochi Sampler, or any sampler of ComfyUI."),
+                io.Int.Input(
+                    "chunk",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip="Latent frames (6 frames each) to decode at a time; the result is the same. 0: what suits "
+                    "the free memory. 1 takes the least. A group of GPUs decides itself.",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=16,
+                    optional=True,
+                    tooltip="0: whole frames, exact. Else the side in pixels of overlapped tiles: APPROXIMATE, with "
+                    "seams and shifts of colour, for a GPU that cannot hold a single latent frame. Try 512, then 256.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The frames; those of a batch of videos one video after the other.")],
         )
 
     @classmethod
-    def execute(cls, vae, samples: dict) -> io.NodeOutput:
+    def execute(cls, vae, samples: dict, chunk: int = 0, tile: int = 0) -> io.NodeOutput:
         latents = samples["samples"]
         check_latent(latents)
-        return io.NodeOutput(vae.decode(latents).flatten(0, 1))
+        if tile:
+            side = max(TILE_LEAST, tile) // SPACE
+            frames = vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=side // 4)
+        else:
+            frames = (
+                vae.decode(latents, {"chunk": chunk}) if chunk and isinstance(vae, MochiVAE) else vae.decode(latents)
+            )
+        return io.NodeOutput(frames.flatten(0, 1))
 
 
 class VAEEncode(io.ComfyNode):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from comfy_api.latest import Input, io
+from torch import Tensor
 
 from ..mochi.config import PREVIEW
+from ..mochi.errors import MochiError
+from ..mochi.geometry import SPACE
 from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter
-from .host.checks import complaint
+from .host.checks import check_latent, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
 from .host.progress import steps
 
@@ -22,7 +28,10 @@ class SaveVideo(io.ComfyNode):
             "the canvas to get the graph back.",
             inputs=[
                 io.MultiType.Input(
-                    "images", types=[io.Image, io.Video], tooltip="The frames, or a video, whose sound is left out."
+                    "images",
+                    types=[io.Image, io.Video, io.Latent],
+                    tooltip="The frames; or a video, whose sound is left out; or latents, and at `vae` what decodes "
+                    "them: then frames are saved as they are decoded, and a long video never has to fit in memory.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -53,6 +62,7 @@ class SaveVideo(io.ComfyNode):
                     tooltip="Folder and start of the name, inside ComfyUI's output folder. A number is put behind, and "
                     "%date:yyyy-MM-dd% becomes the date.",
                 ),
+                io.Vae.Input("vae", optional=True, tooltip="Only for latents: from Load AsymmVAE (Mochi)."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
@@ -64,13 +74,38 @@ class SaveVideo(io.ComfyNode):
         return complaint(check_prefix, filename_prefix, format)
 
     @classmethod
-    def execute(cls, images, fps: float, format: str, quality: int, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, images, fps: float, format: str, quality: int, filename_prefix: str, vae=None) -> io.NodeOutput:
         if isinstance(images, Input.Video):
             components = images.get_components()
             images, fps = components.images, components.frame_rate
-        height, width = images.shape[1:3]
+        width, height, give = latents_of(images, vae) if isinstance(images, dict) else frames_of(images)
         path = next_path(filename_prefix, format, width, height)
         with VideoWriter(path, fps, (width, height), format, quality, metadata_of(cls.hidden)) as video:
-            for frame in steps(images, len(images)):
-                video.write(frame[None, ..., :3])
+            give(video.write)
         return io.NodeOutput(ui=show(video.path))
+
+
+Give = Callable[[Callable[[Tensor], None]], None]
+"""Gives frames (some, H, W, 3) to a function, one lot after the other."""
+
+
+def frames_of(images: Tensor) -> tuple[int, int, Give]:
+    """Width, height and the frames of images (F, H, W, 3 or 4)."""
+
+    def give(take: Callable[[Tensor], None]) -> None:
+        for frame in steps(images, len(images)):
+            take(frame[None, ..., :3])
+
+    return images.shape[2], images.shape[1], give
+
+
+def latents_of(samples: dict, vae) -> tuple[int, int, Give]:
+    """Width, height and the frames of latents, decoded as they are taken if the VAE can."""
+    if vae is None:
+        raise MochiError("images are latents, so a VAE is needed: connect Load AsymmVAE (Mochi) to `vae`")
+    latents = samples["samples"]
+    check_latent(latents)
+    height, width = (SPACE * length for length in latents.shape[3:])
+    if hasattr(vae, "decode_into"):
+        return width, height, partial(vae.decode_into, latents)
+    return width, height, lambda take: take(vae.decode(latents).flatten(0, 1))

@@ -60,6 +60,10 @@ def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: 
     )
 
 
+def decode() -> Node:
+    return Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link("sampler"), "chunk": 0, "tile": 0})
+
+
 def save(fps: float, prefix: str, width: int, height: int) -> Node:
     values = {"fps": fps, "format": "mp4", "quality": 70, "filename_prefix": prefix}
     return Node("MochiSaveVideo", {"images": Link("decode"), **values}, width, height)
@@ -147,7 +151,7 @@ def tiny_text_to_video() -> Graph:
         **loaders(TINY, TINY, TINY),
         **prompts("MochiTextEncode", "prompt", TINY_PROMPT),
         "sampler": sampler(seed=1, steps=16, cfg=4.0, width=64, height=64, frames=25),
-        "decode": Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link("sampler")}),
+        "decode": decode(),
         "save": save(12.0, "video/mochi_tiny", 400, 520),
     }
     return Graph("tiny_text_to_video", nodes, columns("Start here"))
@@ -165,7 +169,7 @@ def mochi_text_to_video() -> Graph:
         **loaders(*files),
         **prompts("MochiTextEncode", "prompt", prompt, height=200),
         "sampler": sampler(seed=1, steps=64, cfg=6.0, width=848, height=480, frames=163),
-        "decode": Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link("sampler")}),
+        "decode": decode(),
         "save": save(30.0, "video/mochi", 720, 580),
     }
     for node, file in zip(("t5", "dit", "vae"), files):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import comfy.model_management as mm
-import comfy.utils
-import torch
 from torch import Tensor
 
 from ...mochi.checkpoint.load import blueprint
@@ -28,17 +27,16 @@ class RemoteAsymmVAE(AsymmVAE):
         self.remote = remote
         self.expected_bytes = sum(p.nbytes for p in self.parameters())
 
-    def decode(self, z: Tensor) -> Tensor:
-        frames: list[Tensor] = []
-        bar = comfy.utils.ProgressBar(z.shape[2])
+    def decode_into(self, z: Tensor, take: Callable[[Tensor], None], chunk: int = 0) -> None:
+        """As in AsymmVAE. The ranks take as many latent frames at a time as they are."""
+        report = progress()
 
         def hear(event: Event) -> None:
             if "frames" in event.payload:
-                frames.append(event.payload["frames"])
-                bar.update_absolute(event.payload["done"])
+                take(event.payload["frames"])
+                report(event.payload["done"], z.shape[2])
 
         follow(self.remote.decode(z.cpu()), hear)
-        return torch.cat(frames, dim=2)
 
     def encode(self, video: Tensor) -> Tensor:
         report = progress()

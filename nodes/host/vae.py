@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,15 +18,24 @@ from torch import Tensor, nn
 from ...mochi.checkpoint import load_decoder, load_encoder
 from ...mochi.checkpoint.load import contains
 from ...mochi.errors import MochiError
-from ...mochi.geometry import SPACE, TIME
+from ...mochi.geometry import SPACE, TIME, frame_count
 from ...mochi.vae import Decoder, Encoder
 from ...mochi.vae.encoder import kept_values
 from .checks import check_latent
 from .dtypes import weight_dtype
-from .progress import progress, steps
+from .progress import progress, show_text
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 DECODE_VALUES, ENCODE_VALUES = 12, 9
+
+
+# Pixels of a frame with which a GPU has enough to do: those of the published size.
+BUSY_PIXELS = 848 * 480
+
+
+def layer_values(decoder: Decoder, shape: torch.Size) -> int:
+    """Values that the layers hold for a latent frame of one of the VAE latents (B, 12, T, h, w)."""
+    return DECODE_VALUES * decoder.config.base * TIME * shape[3] * shape[4] * SPACE * SPACE
 
 
 class AsymmVAE(nn.Module):
@@ -35,10 +45,41 @@ class AsymmVAE(nn.Module):
         super().__init__()
         self.decoder, self.encoder = decoder, encoder
 
-    def decode(self, z: Tensor) -> Tensor:
-        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
-        frames = steps(self.decoder.stream(z), total=z.shape[2])
-        return torch.cat(list(frames), dim=2)
+    def decode(self, z: Tensor, chunk: int = 0) -> Tensor:
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1. chunk: see `decode_into`."""
+        b, _, t, h, w = z.shape
+        video = z.new_empty(b, 3, frame_count(t), h * SPACE, w * SPACE)
+        start = 0
+
+        def take(frames: Tensor) -> None:
+            nonlocal start
+            video[:, :, start : start + frames.shape[2]] = frames
+            start += frames.shape[2]
+
+        self.decode_into(z, take, chunk)
+        return video
+
+    def decode_into(self, z: Tensor, take: Callable[[Tensor], None], chunk: int = 0) -> None:
+        """Give the frames of VAE latents (B, 12, T, h, w) to `take`, (B, 3, some, H, W), as they are ready.
+
+        chunk: latent frames at a time; 0 for as many as free memory suggests.
+        """
+        report = progress()
+        chunk, total, done = chunk or self._chunk(z), frame_count(z.shape[2]), 0
+        report(0, total)
+        for frames in self.decoder.stream(z, chunk):
+            take(frames)
+            done += frames.shape[2]
+            show_text(f"decoding: frame {done} of {total}")
+            report(done, total)
+
+    def _chunk(self, z: Tensor) -> int:
+        """One latent frame fills a CPU, and a GPU if it is large; of small ones a GPU takes several, if they fit."""
+        if z.device.type == "cpu":
+            return 1
+        fitting = mm.get_free_memory(z.device) / 2 / (len(z) * layer_values(self.decoder, z.shape) * z.element_size())
+        useful = BUSY_PIXELS / (z.shape[0] * z.shape[3] * z.shape[4] * SPACE * SPACE)
+        return max(1, min(z.shape[2], int(fitting), math.ceil(useful)))
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
@@ -66,9 +107,22 @@ class MochiVAE(comfy.sd.VAE):
         self.model_size()
 
     def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
-        """Latents (B, 12, T, h, w) -> frames (B, F, H, W, 3) in 0 to 1."""
+        """Latents (B, 12, T, h, w) -> frames (B, F, H, W, 3) in 0 to 1. vae_options: `chunk`, see AsymmVAE."""
         self._check(samples_in)
-        return super().decode(samples_in)
+        return super().decode(samples_in, vae_options or {})
+
+    def decode_into(self, latents: Tensor, take: Callable[[Tensor], None]) -> None:
+        """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in 0 to 1, as they are ready: so that
+        the video need not exist as a whole. Those of a batch come one video after the other."""
+        self._check(latents)
+        needed = layer_values(self.first_stage_model.decoder, latents.shape) * mm.dtype_size(self.vae_dtype)
+        mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
+
+        def finished(frames: Tensor) -> None:
+            take(self.process_output(frames.to(self.output_device).float())[0].movedim(0, -1))
+
+        for one in latents.split(1):
+            self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
 
     def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:
         self._check(samples)
@@ -96,17 +150,18 @@ class MochiVAE(comfy.sd.VAE):
             )
 
     def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
-        # The layers see the frames of one latent frame at a time; the video itself is there twice, to be joined.
-        frame = shape[3] * shape[4] * SPACE * SPACE
-        layers = DECODE_VALUES * self.first_stage_model.decoder.config.base * TIME * frame
-        video = 2 * 3 * shape[2] * TIME * frame
-        return (layers + video) * mm.dtype_size(dtype) / self._ranks
+        # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; the video
+        # itself is put together where they are, and by ranks elsewhere.
+        video = 0 if self._ranks > 1 else 3 * frame_count(shape[2]) * shape[3] * shape[4] * SPACE * SPACE
+        return (layer_values(self.first_stage_model.decoder, shape) + video) * mm.dtype_size(dtype)
 
     def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
-        # The layers see the frames of one latent frame at a time; of the others there is what has become of them.
+        # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; of the
+        # others there is what has become of them.
         config, frame = self.first_stage_model.encoder.config, shape[3] * shape[4]
         layers = ENCODE_VALUES * config.base * (TIME + 1) * frame
-        return (layers + kept_values(config) * shape[2] * frame) * mm.dtype_size(dtype) / self._ranks
+        kept = kept_values(config) * shape[2] * frame
+        return (layers + kept / self._ranks) * mm.dtype_size(dtype)
 
 
 def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") -> MochiVAE:

@@ -9,6 +9,7 @@ import av
 import comfy.cli_args
 import comfy.model_management as mm
 import comfy.utils
+import numpy
 import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
@@ -100,3 +101,54 @@ def test_cancelled_run_leaves_no_file(pack, save, frames, monkeypatch):
             save(frames, filename_prefix="cancelled/a")
     assert not list((pack.base / "output" / "cancelled").iterdir())
     assert save(frames, filename_prefix="cancelled/a")[1][0].exists()
+
+
+@pytest.fixture
+def latents():
+    return {"samples": torch.randn(1, 12, 5, 6, 8, generator=torch.Generator().manual_seed(4))}
+
+
+@pytest.fixture
+def vae(call, small):
+    return call("MochiLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")[0]
+
+
+def test_latents_are_saved_as_they_are_decoded(call, save, vae, latents):
+    (frames,) = call("MochiVAEDecode", vae=vae, samples=latents)
+    (_, from_frames), (_, from_latents) = save(frames, format="png"), save(latents, format="png", vae=vae)
+    assert len(from_latents) == 25
+    for ours, theirs in zip(from_latents, from_frames, strict=True):
+        assert numpy.array_equal(numpy.asarray(Image.open(ours)), numpy.asarray(Image.open(theirs)))
+
+
+def test_a_saved_video_is_never_in_memory_as_a_whole(pack, save, vae, latents, monkeypatch):
+    writer, lots = pack.module("mochi.video").VideoWriter, []
+    write = writer.write
+    monkeypatch.setattr(writer, "write", lambda self, frames: (lots.append(len(frames)), write(self, frames)))
+    save(latents, vae=vae)
+    assert lots == [1, 6, 6, 6, 6]
+
+
+def test_latents_of_a_batch_are_one_video_after_the_other(save, vae, latents):
+    both = {"samples": torch.cat([latents["samples"], latents["samples"].flip(-1)])}
+    _, paths = save(both, format="png", vae=vae)
+    _, first = save(latents, format="png", vae=vae)
+    assert len(paths) == 50
+    assert numpy.array_equal(numpy.asarray(Image.open(paths[7])), numpy.asarray(Image.open(first[7])))
+
+
+def test_latents_need_a_vae(save, latents):
+    with pytest.raises(ValueError, match="connect Load AsymmVAE"):
+        save(latents)
+
+
+def test_a_cancelled_decode_leaves_no_file(pack, save, vae, latents, monkeypatch):
+    def cancel(value, total, preview, node_id=None):
+        if 1 < value < total:
+            mm.interrupt_current_processing()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+        with pytest.raises(mm.InterruptProcessingException):
+            save(latents, filename_prefix="cut/a", vae=vae)
+    assert not list((pack.base / "output" / "cut").iterdir())

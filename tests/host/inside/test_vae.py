@@ -74,6 +74,38 @@ def test_tiled_nodes(call, vae, latent, video):
     assert encoded["samples"].shape == (1, 12, 3, 6, 8)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_chunks_change_nothing(call, vae, latent, chunk):
+    (whole,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    (ours,) = call("MochiVAEDecode", vae=vae, samples=latent, chunk=chunk)
+    assert (ours - whole).abs().max() < 1e-5
+
+
+def test_tiles_of_our_node_are_those_of_the_built_in_one(call, vae):
+    big = {"samples": torch.randn(1, 12, 2, 12, 16)}
+    (ours,) = call("MochiVAEDecode", vae=vae, samples=big, tile=64)
+    (theirs,) = call("VAEDecodeTiled", vae=vae, samples=big, tile_size=64, overlap=16)
+    (exact,) = call("MochiVAEDecode", vae=vae, samples=big)
+    assert torch.equal(ours, theirs)
+    assert (ours - exact).abs().max() > 1e-3
+
+
+def test_a_chunk_is_what_memory_and_pixels_allow(pack, vae, monkeypatch):
+    """Of a device with memory of its own: none is here, so only the arithmetic is tested."""
+    model, host = vae.first_stage_model, pack.module("nodes.host.vae")
+
+    def chunk(free: float, shape: tuple[int, ...]) -> int:
+        monkeypatch.setattr(host.mm, "get_free_memory", lambda device: free)
+        return model._chunk(torch.empty(shape, device="meta"))
+
+    published, small = (1, 12, 28, 60, 106), (1, 12, 28, 16, 24)
+    assert chunk(80e9, published) == 1
+    assert 1 < chunk(80e9, small) <= 28
+    one = host.layer_values(model.decoder, small) * 4
+    assert [chunk(2 * n * one, small) for n in (0.5, 1, 3)] == [1, 1, 3]
+    assert model._chunk(torch.empty(small)) == 1
+
+
 def test_two_files(call, small, vae, latent, video):
     (two,) = call("MochiLoadVAE", file=small.decoder, encoder_file=small.encoder, dtype="auto")
     assert torch.equal(*(call("MochiVAEDecode", vae=v, samples=latent)[0] for v in (two, vae)))
