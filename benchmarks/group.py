@@ -11,7 +11,6 @@ On a machine with 4 GPUs: `python -m benchmarks.group --gpus 4`. With the publis
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.report import add_option, report
 from benchmarks.work import SMALL, WIDE, Sizes, weight_files
 from mochi.checkpoint.load import read_config
 from mochi.config import DiTConfig
@@ -43,13 +43,7 @@ def main() -> int:
     except (MochiError, GroupError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        print(json.dumps(results))
-    else:
-        for part, figures in results.items():
-            print(part)
-            for name, figure in figures.items():
-                print(f"  {name:<28} {figure:.4g}" if isinstance(figure, float) else f"  {name:<28} {figure}")
+    report("group", results, options.json)
     return 0
 
 
@@ -192,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dit", type=Path, help="a file of published weights instead of random ones")
     parser.add_argument("--decoder", type=Path, help="likewise")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    add_option(parser)
     return parser
 
 

@@ -11,16 +11,16 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.report import add_option, report
+from benchmarks.resident import watched
 from mochi.checkpoint import load_dit
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
@@ -99,30 +99,10 @@ WRITERS = {
 }
 
 
-@contextmanager
-def peak_of_anonymous_memory() -> Iterator[list[int]]:
-    """Yields a list that has the peak in bytes as its only element, from the end on."""
-    peak, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            status = Path("/proc/self/status").read_text()
-            line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-            peak[0] = max(peak[0], int(line.split()[1]) * 1024)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
-
-
 @torch.inference_mode()
 def measure(path: Path) -> dict[str, float]:
     """Load a file and make one forward pass of 16 visual and 16 text tokens in bfloat16."""
-    with peak_of_anonymous_memory() as peak:
+    with watched() as peak:
         started = time.monotonic()
         model = load_dit(path, compute=torch.bfloat16)
         loaded = time.monotonic()
@@ -147,11 +127,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for the files, which are kept, and used again")
     parser.add_argument("--kinds", nargs="+", choices=WRITERS, default=list(WRITERS))
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)  # what a process for one measurement gets
+    add_option(parser)
     options = parser.parse_args()
     if options.file:
         print(json.dumps(measure(options.file)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
+    figures = {}
     for kind in options.kinds:
         name, write = WRITERS[kind]
         path = options.folder / name
@@ -161,8 +143,8 @@ def main() -> None:
             part.rename(path)
         # A process for each: what one has allocated, the next is not to find.
         command = [sys.executable, "-m", "benchmarks.load", str(options.folder), "--file", str(path)]
-        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(kind, ", ".join(f"{name} {value:.2f}" for name, value in result.items()), flush=True)
+        figures[kind] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    report("load", figures, options.json)
 
 
 if __name__ == "__main__":

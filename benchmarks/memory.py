@@ -7,7 +7,7 @@ What kernels and allocators take inside themselves is not seen here.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from benchmarks.live import peak_bytes
+from benchmarks.report import add_option, report
 from mochi.config import TINY, DecoderConfig, DiTConfig
 from mochi.dit import AsymmDiT, TextContext
 from mochi.memory import decode, denoise, text
@@ -34,12 +35,15 @@ class Figures(NamedTuple):
     measured: int
 
 
-def main() -> int:
-    print(f"{'':<48} {'predicted, MB':>14} {'measured, MB':>14} {'ratio':>7}")
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.split("\n\n")[0])
+    add_option(parser)
+    options = parser.parse_args()
+    figures = {}
     for name, measure in cases():
         predicted, measured = measure()
-        print(f"{name:<48} {predicted / 1e6:>14.1f} {measured / 1e6:>14.1f} {predicted / measured:>7.3f}", flush=True)
-    return 0
+        figures[name] = {"predicted MB": predicted / 1e6, "measured MB": measured / 1e6, "ratio": predicted / measured}
+    report("memory", figures, options.json)
 
 
 def cases() -> Iterator[tuple[str, Callable[[], Figures]]]:
@@ -167,4 +171,4 @@ def _random(network: nn.Module) -> nn.Module:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -33,41 +33,43 @@ def comfyui() -> Any:
 def comfyui_decoder(ours: Decoder) -> nn.Module:
     """ComfyUI's Mochi decoder."""
     config: DecoderConfig = ours.config
-    theirs = comfyui().ldm.genmo.vae.model.Decoder(
-        latent_dim=config.latent_channels,
-        base_channels=config.base,
-        channel_multipliers=list(config.multipliers),
-        num_res_blocks=list(config.res_blocks),
-        temporal_expansions=list(config.temporal),
-        spatial_expansions=list(config.spatial),
-        has_attention=[False] * len(config.res_blocks),
-        padding_mode="replicate",
-        output_norm=False,
-    )
-    theirs.load_state_dict(ours.state_dict())
-    return theirs.eval()
+    options = {
+        "temporal_expansions": list(config.temporal),
+        "spatial_expansions": list(config.spatial),
+        "has_attention": [False] * len(config.res_blocks),
+        "output_norm": False,
+    }
+    return _with_weights(comfyui().ldm.genmo.vae.model.Decoder, ours, options)
 
 
 def comfyui_encoder(ours: Encoder) -> nn.Module:
     """ComfyUI's Mochi encoder. Its attention over time is not causal: with it, it computes something else."""
     config: EncoderConfig = ours.config
-    theirs = comfyui().ldm.genmo.vae.model.Encoder(
-        in_channels=config.in_channels,
-        base_channels=config.base,
-        channel_multipliers=list(config.multipliers),
-        num_res_blocks=list(config.res_blocks),
-        latent_dim=config.latent_channels,
-        temporal_reductions=list(config.temporal),
-        spatial_reductions=list(config.spatial),
-        prune_bottlenecks=[False] * len(config.res_blocks),
-        has_attentions=list(config.attention),
-        affine=True,
-        bias=True,
-        input_is_conv_1x1=True,
+    options = {
+        "in_channels": config.in_channels,
+        "temporal_reductions": list(config.temporal),
+        "spatial_reductions": list(config.spatial),
+        "prune_bottlenecks": [False] * len(config.res_blocks),
+        "has_attentions": list(config.attention),
+        "affine": True,
+        "bias": True,
+        "input_is_conv_1x1": True,
+    }
+    return _with_weights(comfyui().ldm.genmo.vae.model.Encoder, ours, options)
+
+
+def _with_weights(theirs: type[nn.Module], ours: Decoder | Encoder, options: dict[str, Any]) -> nn.Module:
+    """Theirs in our sizes, with our weights, which have the same names."""
+    network = theirs(
+        latent_dim=ours.config.latent_channels,
+        base_channels=ours.config.base,
+        channel_multipliers=list(ours.config.multipliers),
+        num_res_blocks=list(ours.config.res_blocks),
         padding_mode="replicate",
+        **options,
     )
-    theirs.load_state_dict(ours.state_dict())
-    return theirs.eval()
+    network.load_state_dict(ours.state_dict())
+    return network.eval()
 
 
 def random_weights(network: nn.Module, seed: int = 0) -> nn.Module:

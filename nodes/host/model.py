@@ -61,6 +61,10 @@ class Mochi(comfy.model_base.GenmoMochi):
             conds["text"] = self.diffusion_model.text_cond(features, mask.to(device))
         return conds
 
+    def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
+        """The network reads sigma itself, from 0 to 1; a node such as ModelSamplingSD3 has it counted to 1000."""
+        return timestep / getattr(self.model_sampling, "multiplier", 1.0)
+
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Packed weights are saved unpacked: ComfyUI's own loaders do not know our packings."""
         saved = super().state_dict_for_saving(*args, **kwargs)

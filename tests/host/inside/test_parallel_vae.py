@@ -97,3 +97,13 @@ def test_half_a_vae_says_what_is_missing(call, small, load, latent, video):
 def test_status(call, vaes, latent, small):
     call("MochiVAEDecode", vae=vaes[0], samples=latent)
     assert f"{small.vae}: " in call("MochiGroupStatus")[0]
+
+
+def test_frames_are_taken_as_they_come(vaes, latent):
+    lots = [[], []]
+    with torch.inference_mode():
+        for vae, taken in zip(vaes, lots, strict=True):
+            vae.decode_into(latent["samples"], taken.append)
+    ours, one = (torch.cat(taken) for taken in lots)
+    assert [len(frames) for frames in lots[0]] == [7, 6] * 2  # strips of two latent frames at a time
+    assert_close(ours, one)
