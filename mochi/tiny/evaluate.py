@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--steps", type=int, default=TINY.defaults.steps)
     parser.add_argument("--cfg", type=float, default=TINY.defaults.cfg)
+    parser.add_argument("--teacache", type=float, default=0.0, help="threshold of the step cache (default: none)")
     parser.add_argument("--seed", type=int, default=2024, help="draws the prompts")
     parser.add_argument("--sheet", type=Path, help="write a PNG of the first eight clips here")
     parser.add_argument("--json", type=Path, help="write the rates here")
@@ -59,9 +61,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     prompts, scenes = zip(*held_out_prompts(args.prompts, args.seed), strict=True)
-    clips = list(generate(args.model_dir, prompts, steps=args.steps, cfg=args.cfg))
+    started = time.perf_counter()
+    clips = list(generate(args.model_dir, prompts, steps=args.steps, cfg=args.cfg, teacache=args.teacache))
+    seconds = (time.perf_counter() - started) / len(clips)
     right = obeyed(clips, scenes)
-    print(f"{args.prompts} held-out prompts, {args.steps} steps, cfg {args.cfg}: {summary(right)}")
+    cached = f", TeaCache {args.teacache}" if args.teacache else ""
+    print(f"{args.prompts} held-out prompts, {args.steps} steps, cfg {args.cfg}{cached}: {summary(right)}")
+    print(f"{seconds:.2f} s a clip")
     if args.failures:
         for number in np.flatnonzero(~right.all(1)):
             wrong = [name for name, ok in zip(ATTRIBUTES, right[number], strict=True) if not ok]
