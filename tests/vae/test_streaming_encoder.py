@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mochi.config import EncoderConfig
+from mochi.checkpoint import load_encoder
+from mochi.config import TINY_WEIGHTS, EncoderConfig
 from mochi.vae import Encoder
 from mochi.vae.encoder import AttentionBlock, attend
 from tests.golden import relative_error
@@ -19,24 +20,33 @@ SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), 
 ENCODER = randomised(Encoder(EncoderConfig(**SIZES)), 0)
 
 
+TRAINED = load_encoder(TINY_WEIGHTS / "encoder.safetensors", torch.float32)
+# An eighth as wide. So deep a network of random weights is 1e-6 from itself in float32, whatever the way.
+PUBLISHED = randomised(Encoder(EncoderConfig(base=8, groups=2, attention_head_dim=8)), 0).double()
+NETWORKS = {"random": (ENCODER, 1e-6), "tiny": (TRAINED, 1e-6), "published structure, float64": (PUBLISHED, 1e-12)}
+
+
+@pytest.mark.parametrize(("encoder", "bound"), NETWORKS.values(), ids=NETWORKS)
 @torch.inference_mode()
 @given(
-    latent_frames=st.integers(1, 11),
-    chunk=st.integers(1, 5),
-    height=st.integers(1, 3),
-    width=st.integers(1, 3),
+    frames=st.integers(0, 10).map(lambda k: 6 * k + 1),
+    chunk=st.integers(1, 11),
+    height=st.integers(1, 4),
+    width=st.integers(1, 4),
     batch=st.integers(1, 2),
 )
-@settings(max_examples=20)
-def test_streamed_is_whole(latent_frames, chunk, height, width, batch):
-    generator = torch.Generator().manual_seed(latent_frames)
-    video = torch.rand(batch, 3, 6 * (latent_frames - 1) + 1, 8 * height, 8 * width, generator=generator) * 2 - 1
+@settings(max_examples=8)
+def test_streamed_is_whole(encoder, bound, frames, chunk, height, width, batch):
+    generator = torch.Generator().manual_seed(frames)
+    video = (
+        torch.rand(batch, 3, frames, 8 * height, 8 * width, generator=generator).to(encoder.output_proj.weight) * 2 - 1
+    )
     told = []
-    pieces = ENCODER.in_pieces(video, chunk, report=lambda done, total: told.append((done, total)))
+    pieces = encoder.in_pieces(video, chunk, report=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == sorted(done for done, _ in told) and told[-1][0] == told[-1][1]
-    whole = ENCODER(video)
-    assert relative_error(pieces.mean, whole.mean) <= 1e-6
-    assert relative_error(pieces.logvar, whole.logvar) <= 1e-6
+    whole = encoder(video)
+    assert relative_error(pieces.mean, whole.mean) <= bound
+    assert relative_error(pieces.logvar, whole.logvar) <= bound
 
 
 @torch.inference_mode()
