@@ -21,3 +21,4 @@ bench:
 	@.venv/bin/python -m benchmarks.vae decode $(ARGS)
 	@.venv/bin/python -m benchmarks.vae encode $(ARGS)
 	@.venv/bin/python -m benchmarks.dit $(ARGS)
+	@.venv/bin/python -m benchmarks.pipeline latents $(ARGS)
