@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cache import TeaCache
+from .edit import Invert, Resample
 from .loaders import LoadDiT, LoadT5, LoadVAE
 from .lora import LoadLoRA
 from .parallel import GroupStatus, Parallel
@@ -13,11 +14,13 @@ from .video import SaveVideo
 
 __all__ = [
     "GroupStatus",
+    "Invert",
     "LoadDiT",
     "LoadLoRA",
     "LoadT5",
     "LoadVAE",
     "Parallel",
+    "Resample",
     "Sampler",
     "SaveVideo",
     "Sigmas",

@@ -127,7 +127,7 @@ class Sampler(io.ComfyNode):
                     default=defaults.cfg,
                     min=0.0,
                     max=100.0,
-                    step=0.1,
+                    step=0.05,
                     round=0.01,
                     tooltip="How strictly the prompt is followed. At 1 the negative prompt is left out, which is "
                     "twice as fast. The published model likes 6 (its first release 4.5), the distilled one 1.5.",
@@ -182,6 +182,16 @@ class Sampler(io.ComfyNode):
                     tooltip="Of the noise. distilled: for the distilled model (FastMochi), with 8 steps and cfg 1.5. "
                     "Ignored when sigmas are given.",
                 ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How much of a given latent is made anew: 1 all of it; 0.6 keeps places and movement, 0.3 "
+                    "also colours and shapes. Ignored when sigmas are given.",
+                ),
                 io.Latent.Input(
                     "latent",
                     optional=True,
@@ -229,12 +239,13 @@ class Sampler(io.ComfyNode):
         batch_size: int = 1,
         cfg_schedule: str = "",
         schedule: str = "mochi",
+        denoise: float = 1.0,
         latent: dict | None = None,
         sigmas: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        if sigmas is not None and len(sigmas) < 2 and latent is not None:
+        levels = cut_schedule(schedule, steps, denoise) if sigmas is None else sigmas.tolist()
+        if len(levels) < 2 and latent is not None:
             return io.NodeOutput(latent)  # a schedule of denoise 0
-        levels = scheduled(schedule, steps) if sigmas is None else sigmas.tolist()
         scales = guidance_scales(cfg, cfg_schedule, len(levels) - 1)
         if latent is None:
             geometry.check_size(width, height)
@@ -245,6 +256,12 @@ class Sampler(io.ComfyNode):
         check_patches(latent["samples"])
         check_conditioning(model, positive, negative)
         return io.NodeOutput(sample(model, positive, negative, latent, seed, levels, scales))
+
+
+def cut_schedule(schedule: str, steps: int, denoise: float) -> list[float]:
+    """The last `steps` steps of a schedule that is longer by as much as `denoise` is below 1, as ComfyUI counts. Of
+    denoise 0 nothing is left."""
+    return scheduled(schedule, max(steps, int(steps / denoise)))[-(steps + 1) :] if denoise > 0 else []
 
 
 def levels(steps: int, threshold_noise: float, linear_steps: int) -> list[float]:

@@ -38,7 +38,7 @@ class SaveVideo(io.ComfyNode):
                     default=PREVIEW.defaults.fps,
                     min=0.01,
                     max=1000.0,
-                    step=1.0,
+                    step=0.01,
                     round=0.01,
                     tooltip="Frames a second; Mochi was made for 30. A given video keeps its own.",
                 ),

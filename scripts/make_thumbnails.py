@@ -39,18 +39,31 @@ SHOWN = {
         "a green triangle drifts upwards over a black background",
         "a cyan square glides to the right on a brown background",
     ],
+    "tiny_video_to_video": [
+        "a red circle moves left on a black background",
+        "a yellow star moves up on a white background",
+    ],
+    "tiny_edit": [
+        "a green square moves right on a white background",
+        "a red triangle moves down on a black background",
+    ],
 }
 TITLES = {
     "mochi_text_to_video": [("Mochi 1", 84), ("text to video", 44), ("848 x 480, 163 frames", 32)],
+    "mochi_video_to_video": [("Mochi 1", 84), ("video to video", 44), ("848 x 480, 163 frames", 32)],
+    "mochi_edit": [("Mochi 1", 84), ("a clip edited by its words", 38), ("848 x 480, 163 frames", 32)],
     "mochi_text_to_video_4_gpus": [("Mochi 1", 84), ("on 4 GPUs", 44), ("848 x 480, 163 frames", 32)],
 }
 
 
 def with_prompt(api: dict, prompt: str) -> dict:
-    """The graph with another prompt in its first text node."""
+    """The graph with another prompt in its first text node; what is made of the clip is of another colour."""
     api = copy.deepcopy(api)
     node = next(node for node in api.values() if node["class_type"].endswith("TextEncode"))
     node["inputs"]["prompt" if "prompt" in node["inputs"] else "text"] = prompt
+    for node in api.values():
+        if node["_meta"]["title"] == "New prompt":
+            node["inputs"]["prompt"] = " ".join(["a", "blue", *prompt.split()[2:]])
     return api
 
 
@@ -61,7 +74,7 @@ def middle_frame(video: Path) -> Image.Image:
 
 
 def mosaic(pictures: list[Image.Image]) -> Image.Image:
-    """Four pictures, two by two."""
+    """Four pictures, two by two, each row from left to right."""
     tile, out = SIZE // 2, Image.new("RGB", (SIZE, SIZE))
     for index, picture in enumerate(pictures):
         out.paste(picture.resize((tile, tile), Image.Resampling.BICUBIC), (index % 2 * tile, index // 2 * tile))
@@ -89,7 +102,8 @@ def main() -> None:
             for name, prompts in SHOWN.items():
                 api = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
                 runs = [client.run(with_prompt(api, prompt)) for prompt in prompts]
-                pictures = [middle_frame(run.paths(base / "output")[0]) for run in runs]
+                # A graph that makes a clip of another saves both.
+                pictures = [middle_frame(path) for run in runs for path in run.paths(base / "output")]
                 mosaic(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
                 print(WORKFLOWS / f"{name}.jpg")
 

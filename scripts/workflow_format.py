@@ -83,7 +83,7 @@ class Drawn:
             "links": links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.8, "offset": [40, 60]}},
+            "extra": {"ds": {"scale": 0.7, "offset": [100, 200]}},
             "version": 0.4,
         }
 

@@ -71,10 +71,15 @@ def sample(
         comfy.samplers.KSAMPLER(_euler_of(guider)),
         sigmas,
         denoise_mask=latent.get("noise_mask"),
-        callback=_progress(model, len(sigmas) - 1),
+        callback=on_node(model, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
+    return finished(latent, samples)
+
+
+def finished(latent: Latent, samples: Tensor) -> Latent:
+    """The LATENT with the samples of a run. Raises MochiError where they are not finite."""
     if not samples.isfinite().all():
         raise MochiError(
             "Sampling ran out of the range of numbers. Choose bfloat16 or float32 in Load AsymmDiT (Mochi)."
@@ -103,7 +108,7 @@ def _euler_of(guider: ScheduledGuider) -> Callable[..., Tensor]:
     return run
 
 
-def _progress(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
+def on_node(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
     """Moves the node's progress bar and shows the middle frame of what the video is going to be."""
     bar = comfy.utils.ProgressBar(steps)
     latent_format = model.get_model_object("latent_format")

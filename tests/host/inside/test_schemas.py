@@ -42,6 +42,8 @@ def test_sockets_are_standard_types(schemas):
         "MochiTextEncode": ["CONDITIONING"],
         "MochiSigmas": ["SIGMAS"],
         "MochiSampler": ["LATENT"],
+        "MochiInvert": ["LATENT", "SIGMAS"],
+        "MochiResample": ["LATENT"],
         "MochiVAEDecode": ["IMAGE"],
         "MochiVAEEncode": ["LATENT"],
         "MochiSaveVideo": [],

@@ -1,0 +1,62 @@
+"""Editing a clip: back along the flow to the noise that it could have come from, and from there with another prompt.
+
+Inversion of a rectified flow, with guidance of the original on the way back: Rout et al., "Semantic Image Inversion and
+Editing using Rectified Stochastic Differential Equations", 2024, without its noise; as MochiEdit does it for Mochi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ..errors import Cancelled, MochiError
+from .euler import Denoised, StepPredict
+
+
+def invert(
+    predict: StepPredict,
+    latents: Tensor,
+    sigmas: Sequence[float],
+    on_step: Callable[[Denoised], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Tensor:
+    """Follow the flow from clean latents (B, C, T, h, w) to the noise at level `sigmas[0]`, in float32.
+
+    sigmas: of the run that is to come back, falling to 0. Each of its steps is undone, the last one first, with the
+    flow at the level where that step starts; so the network is never asked about latents without noise.
+    """
+    z = latents.float()
+    steps = len(sigmas) - 1
+    for done, i in enumerate(reversed(range(steps)), 1):
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"cancelled after step {done - 1} of {steps}")
+        sigma = float(sigmas[i])
+        flow = predict(z, z.new_full((z.shape[0],), sigma), done - 1).float()
+        z = z - (sigma - float(sigmas[i + 1])) * flow
+        if on_step is not None:
+            on_step(Denoised(done, steps, z, z + sigma * flow))
+    return z
+
+
+def drawn_to(original: Tensor, predict: StepPredict, strengths: Sequence[float]) -> StepPredict:
+    """A flow that is drawn to given clean latents (B, C, T, h, w), in each step by its strength: 0 not at all, 1 so
+    that nothing but them comes out."""
+
+    def drawn(z: Tensor, sigma: Tensor, step: int) -> Tensor:
+        flow = predict(z, sigma, step)
+        if not strengths[step]:
+            return flow
+        straight = (original - z) / sigma.view(-1, 1, 1, 1, 1)
+        return flow + strengths[step] * (straight - flow)
+
+    return drawn
+
+
+def windowed(strength: float, start: float, end: float, steps: int) -> list[float]:
+    """A strength for each step: full from the `start` to the `end` part of a run, 0 elsewhere. Raises MochiError."""
+    if not 0 <= start <= end <= 1:
+        raise MochiError(f"start is {start:g} and end {end:g}, but they must be between 0 and 1, in this order")
+    if not 0 <= strength <= 1:
+        raise MochiError(f"strength is {strength:g}, but must be between 0 and 1")
+    return [strength if start * steps <= i < end * steps else 0.0 for i in range(steps)]

@@ -1,0 +1,119 @@
+"""A clip back to its noise and made anew, in the host: by the core's loops, over one process and over two."""
+
+from __future__ import annotations
+
+import comfy.model_management as mm
+import comfy.utils
+import pytest
+import torch
+
+STEPS = 4
+DRAWN = {"cfg": 4.0, "strength": 0.6, "start": 0.0, "end": 0.5}
+
+
+@pytest.fixture(scope="module")
+def prompts(call, small):
+    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
+    return [call("MochiTextEncode", clip=clip, prompt=text)[0] for text in ("a red circle moves left", "")]
+
+
+@pytest.fixture
+def clip():
+    return {"samples": torch.randn(1, 12, 3, 4, 6, generator=torch.Generator().manual_seed(1))}
+
+
+@pytest.fixture
+def edit(call, prompts):
+    """Both nodes, one behind the other."""
+    positive, negative = prompts
+
+    def run(model, clip, **values):
+        noise, sigmas = call(
+            "MochiInvert", model=model, positive=positive, latent=clip, steps=values.pop("steps", STEPS)
+        )
+        links = {"noise": noise, "original": clip, "sigmas": sigmas, "positive": positive, "negative": negative}
+        return noise["samples"], call("MochiResample", model=model, **links, **{**DRAWN, **values})[0]["samples"]
+
+    return run
+
+
+def error(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+def test_it_is_the_loop_of_the_core(pack, small, model, edit, prompts, clip):
+    edits, sampling = pack.module("mochi.sampling.edit"), pack.module("mochi.sampling")
+    network, sigmas = small.network, sampling.linear_quadratic(STEPS)
+    texts = [network.encode_text(features, extra["attention_mask"].bool()) for ((features, extra),) in prompts]
+    flows = [lambda z, sigma, text=text: network(z, sigma, text) for text in texts]
+    with torch.inference_mode():
+        clean = model.model.process_latent_in(clip["samples"])
+        found = edits.invert(lambda z, sigma, _: flows[0](z, sigma), clean, sigmas)
+        strengths = edits.windowed(DRAWN["strength"], DRAWN["start"], DRAWN["end"], STEPS)
+        guided = sampling.guided(*flows, [DRAWN["cfg"]] * STEPS)
+        made = sampling.sample(edits.drawn_to(clean, guided, strengths), found, sigmas)
+        expected = [model.model.process_latent_out(z) for z in (found, made)]
+    for ours, theirs in zip(edit(model, clip), expected, strict=True):
+        assert error(ours, theirs) <= 1e-5
+
+
+def test_full_strength_gives_the_clip_back(model, edit, clip):
+    _, made = edit(model, clip, strength=1.0, end=1.0)
+    assert error(made, clip["samples"]) <= 1e-5
+
+
+def test_more_steps_keep_more(model, edit, clip):
+    few, many = (error(edit(model, clip, steps=n, cfg=1.0, strength=0.0)[1], clip["samples"]) for n in (2, 32))
+    assert many < few / 2
+
+
+def test_a_step_cache_is_left_out_of_the_way_back(call, model, prompts, clip):
+    cached = call("MochiTeaCache", model=model, threshold=1.0, start=0.0, end=1.0)[0]
+    plain, ours = (
+        call("MochiInvert", model=m, positive=prompts[0], latent=clip, steps=STEPS)[0]["samples"]
+        for m in (model, cached)
+    )
+    assert torch.equal(plain, ours)
+    assert "mochi_step_cache" in cached.model_options["transformer_options"]
+
+
+def test_progress_and_cancel(model, edit, clip, monkeypatch):
+    told = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *now, node_id=None: told.append(now[:2]))
+    edit(model, clip)
+    assert told == [(n, STEPS) for n in range(1, STEPS + 1)] * 2
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *_, node_id=None: mm.interrupt_current_processing())
+    with pytest.raises(mm.InterruptProcessingException):
+        edit(model, clip)
+
+
+def test_noise_of_another_clip_is_refused(call, model, prompts, clip):
+    noise, sigmas = call("MochiInvert", model=model, positive=prompts[0], latent=clip, steps=STEPS)
+    other = {"samples": clip["samples"][:, :, :2]}
+    links = {"noise": noise, "original": other, "sigmas": sigmas, "positive": prompts[0], "negative": prompts[1]}
+    with pytest.raises(ValueError, match="must be those of one clip"):
+        call("MochiResample", model=model, **links, **DRAWN)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two ranks need no GPU, or two")
+def test_two_ranks_edit_as_one(remote, model, edit, clip):
+    for ours, one in zip(edit(remote, clip), edit(model, clip), strict=True):
+        assert error(ours, one) <= 1e-5
+
+
+@pytest.mark.parametrize(("denoise", "steps"), [(1.0, 6), (0.5, 6), (0.3, 6)])
+def test_denoise_is_that_of_ksampler(call, model, prompts, clip, denoise, steps):
+    positive, negative = prompts
+    links = {"model": model, "positive": positive, "negative": negative}
+    values = {"seed": 3, "steps": steps, "cfg": 4.0, "denoise": denoise}
+    size = {"width": 64, "height": 64, "frames": 25}
+    (ours,) = call("MochiSampler", **links, **values, **size, latent=clip)
+    euler = {"sampler_name": "euler", "scheduler": "linear_quadratic", "latent_image": clip}
+    (theirs,) = call("KSampler", **links, **values, **euler)
+    assert error(ours["samples"], theirs["samples"]) <= 1e-5
+
+
+def test_denoise_0_changes_nothing(call, model, prompts, clip):
+    links = {"model": model, "positive": prompts[0], "negative": prompts[1], "latent": clip}
+    values = {"seed": 3, "steps": 6, "cfg": 4.0, "width": 64, "height": 64, "frames": 25}
+    assert torch.equal(call("MochiSampler", **links, **values, denoise=0.0)[0]["samples"], clip["samples"])
