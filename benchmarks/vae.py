@@ -7,13 +7,16 @@ first frames where the published decoder does; ComfyUI as a whole too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections import deque
 
 import torch
 from torch import Tensor
 
 from benchmarks.compare import Contenders, main
+from benchmarks.live import peak_bytes
 from benchmarks.peers import comfyui_decoder, comfyui_encoder, random_weights
+from benchmarks.report import Figures
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.vae import Decoder, Encoder
 from tests.peers import diffusers_vae
@@ -72,41 +75,24 @@ def encoding() -> Contenders:
     return {"ours, in pieces": ours, "ours, whole": ours_whole, "diffusers": diffusers, "ComfyUI": comfyui}
 
 
-def lengths() -> Contenders:
-    """Ours alone: short and long videos, of which no output is kept. Only the memory is of interest."""
+def lengths(_: argparse.Namespace) -> Figures:
+    """Ours alone, short and long videos, of which no frame is kept: bytes of tensors that are alive at the peak, beside
+    weights and input. So a GPU's allocator would count; a process's heap keeps more, by turns."""
+    decoder, encoder = networks()
 
-    def decode(latent_frames: int) -> Callable[[], Callable[[], Tensor]]:
-        def set_up() -> Callable[[], Tensor]:
-            decoder, z = networks()[0], torch.randn(1, 12, latent_frames, 16, 24)
+    def decode(frames: int) -> int:
+        z = torch.randn(1, 12, (frames - 1) // 6 + 1, *LATENTS[3:])
+        return peak_bytes(lambda: deque(decoder.stream(z), maxlen=0), [z, *decoder.parameters()])
 
-            def run() -> Tensor:
-                for _ in decoder.stream(z):
-                    pass
-                return torch.ones(1)
-
-            return run
-
-        return set_up
-
-    def encode(frames: int) -> Callable[[], Callable[[], Tensor]]:
-        def set_up() -> Callable[[], Tensor]:
-            encoder, video = networks()[1], torch.rand(1, 3, frames, 128, 192) * 2 - 1
-
-            def run() -> Tensor:
-                encoder.in_pieces(video)
-                return torch.ones(1)
-
-            return run
-
-        return set_up
+    def encode(frames: int) -> int:
+        video = torch.rand(1, 3, frames, *FRAMES[3:]) * 2 - 1
+        return peak_bytes(lambda: encoder.in_pieces(video), [video, *encoder.parameters()])
 
     return {
-        "decode 25 frames": decode(5),
-        "decode 163 frames": decode(28),
-        "encode 25 frames": encode(25),
-        "encode 163 frames": encode(163),
+        name: {f"{frames} frames, MB": measure(frames) / 1e6 for frames in (25, 163)}
+        for name, measure in {"decode": decode, "encode": encode}.items()
     }
 
 
 if __name__ == "__main__":
-    main("benchmarks.vae", {"decode": decoding, "encode": encoding, "lengths": lengths})
+    main("benchmarks.vae", {"decode": decoding, "encode": encoding}, {"lengths": lengths})

@@ -90,8 +90,9 @@ class Pipeline:
         try:
             return self.text(prompts)
         finally:
-            self.text.model.to("cpu")
-            give_back(self.text_device)  # to the rank on the same GPU, if there is one
+            if self.text_device.type != "cpu":
+                self.text.model.to("cpu")
+                give_back(self.text_device)  # to the rank on the same GPU, if there is one
 
     def sample(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...mochi.geometry import latent_shape
 from ...mochi.sampling import Denoised
 from ...mochi.sampling import sample as euler
 from .fits import warn_if_short
+from .progress import show_text
 from .whole_run import can_run_whole, run_whole
 
 Latent = dict[str, Any]
@@ -109,14 +111,24 @@ def _euler_of(guider: ScheduledGuider) -> Callable[..., Tensor]:
 
 
 def on_node(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
-    """Moves the node's progress bar and shows the middle frame of what the video is going to be."""
-    bar = comfy.utils.ProgressBar(steps)
+    """Moves the node's progress bar, says how long a step takes, and shows the middle frame of what the video is going
+    to be."""
+    bar, started = comfy.utils.ProgressBar(steps), time.monotonic()
     latent_format = model.get_model_object("latent_format")
+    ranks_tell = hasattr(model.model, "remote")
 
     def report(step: int, estimate: Tensor, latents: Tensor, total: int) -> None:
         bar.update_absolute(step + 1, total, ("JPEG", preview_image(estimate, latent_format), PREVIEW_SIZE))
+        if not ranks_tell:
+            show_text(step_text(step + 1, total, time.monotonic() - started))
 
     return report
+
+
+def step_text(done: int, total: int, seconds: float) -> str:
+    """Such as "step 12 of 64 · 3.1 s a step · 2:41 left". seconds: since the first step began."""
+    minutes, left = divmod(round(seconds / done * (total - done)), 60)
+    return f"step {done} of {total} · {seconds / done:.1f} s a step · {minutes}:{left:02} left"
 
 
 def preview_image(z0: Tensor, latent_format: Any) -> Image.Image:

@@ -14,7 +14,12 @@ from tests.browser.conftest import WORKFLOWS
 from tests.host.conftest import Comfy
 
 NAMES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
-LOADED = "() => [...document.querySelectorAll('[data-testid^=template-workflow-] img')].map(img => img.naturalWidth)"
+# Cards further down are made, and their pictures loaded, when they come into view.
+LOADED = """() => {
+    const pictures = [...document.querySelectorAll('[data-testid^=template-workflow-] img')]
+    pictures.at(-1)?.scrollIntoView()
+    return pictures.map(picture => picture.naturalWidth)
+}"""
 UNKNOWN = "() => app.graph.nodes.filter(node => !LiteGraph.registered_node_types[node.type]).map(node => node.type)"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.live import peak_bytes
 from mochi.checkpoint import load_decoder
 from mochi.config import TINY_WEIGHTS, DecoderConfig
 from mochi.vae import Decoder, Stream
@@ -45,6 +48,16 @@ def test_memory_between_chunks_does_not_grow():
         stream.started = True
         sizes.append(sum(tail.untyped_storage().nbytes() for tail in stream.tails.values()))
     assert len(set(sizes)) == 1
+
+
+@given(chunk=st.integers(1, 3))
+@settings(max_examples=3)
+def test_a_long_video_takes_the_memory_of_a_short_one(chunk):
+    def peak(frames: int) -> int:
+        z = torch.randn(1, 12, (frames - 1) // 6 + 1, 3, 4)
+        return peak_bytes(lambda: deque(DECODER.stream(z, chunk), maxlen=0), [z, *DECODER.parameters()])
+
+    assert peak(163) == peak(49)
 
 
 @torch.inference_mode()

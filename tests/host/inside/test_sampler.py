@@ -161,3 +161,11 @@ def test_nothing_to_do_at_denoise_0(call, model, prompts):
     assert len(sigmas) == 0
     latent = {"samples": torch.randn(1, 12, 2, 6, 8)}
     assert torch.equal(mochi_sampler(call, model, prompts, latent=latent, sigmas=sigmas), latent["samples"])
+
+
+def test_the_node_says_how_long_it_takes(call, pack, model, prompts, monkeypatch):
+    told, sampling = [], pack.module("nodes.host.sampling")
+    monkeypatch.setattr(sampling, "show_text", told.append)
+    mochi_sampler(call, model, prompts)
+    assert len(told) == STEPS and told[1].startswith(f"step 2 of {STEPS} · ") and told[-1].endswith(" · 0:00 left")
+    assert sampling.step_text(12, 64, 37.2) == "step 12 of 64 · 3.1 s a step · 2:41 left"
