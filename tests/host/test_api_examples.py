@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import av
-import pytest
+import numpy as np
+from PIL import Image
 
 from scripts.comfyui import PROJECT
 from tests.host.conftest import Comfy
@@ -47,17 +48,22 @@ def test_one_video(comfy: Comfy, tmp_path: Path):
 
 
 def test_the_same_seed_is_the_same_video(comfy: Comfy, tmp_path: Path):
-    frames = []
+    """As lossless pictures: a coder of videos makes much of the last bit."""
+    graph = json.loads(GRAPH.read_text(encoding="utf-8"))
+    next(node for node in graph.values() if node["class_type"] == "MochiSaveVideo")["inputs"]["format"] = "png"
+    workflow = tmp_path / "pictures.json"
+    workflow.write_text(json.dumps(graph))
+    videos = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        done = program(
-            "client.py", GRAPH, "--prompt", PROMPT, "--seed", 6, "--server", comfy.server.url, "--folder", folder
-        )
+        values = ("--prompt", PROMPT, "--seed", 6, "--server", comfy.server.url, "--folder", folder)
+        done = program("client.py", workflow, *values)
         assert done.returncode == 0, done.stderr
         comfy.client.free()  # so that nothing of the first run is left
-        (video,) = folder.iterdir() if folder.exists() else pytest.fail("no video")
-        with av.open(str(video)) as file:
-            frames.append([frame.to_ndarray(format="rgb24").tobytes() for frame in file.decode(video=0)])
-    assert frames[0] == frames[1]
+        pictures = sorted(folder.iterdir())
+        assert len(pictures) == 25
+        videos.append(np.stack([np.asarray(Image.open(picture)) for picture in pictures]).astype(int))
+    # A model that was loaded again lies elsewhere in memory, and a CPU's sums of the same numbers can differ by that.
+    assert np.abs(videos[0] - videos[1]).max() <= 1
 
 
 def test_a_batch_goes_on_behind_a_line_that_fails(comfy: Comfy, tmp_path: Path):

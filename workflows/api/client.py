@@ -57,8 +57,8 @@ async def run(server: str, graph: dict[str, Any], folder: Path, tell: Any = prin
                     raise RuntimeError(f"{data['node_type']}: {data['exception_message']}")
                 elif kind == "execution_interrupted":
                     raise RuntimeError("cancelled")
-                elif kind == "execution_success":
-                    break
+                elif kind == "executing" and data["node"] is None:
+                    break  # done, and its files are known
         async with session.get(f"/history/{number}") as answer:
             outputs = (await answer.json())[number]["outputs"]
         files = [file for node in outputs.values() for file in node.get("images", ()) if file["type"] == "output"]
