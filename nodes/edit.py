@@ -74,7 +74,9 @@ class Resample(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the clip is to show."),
                 io.Conditioning.Input("negative", tooltip="What it does not show; usually an empty prompt."),
                 io.Latent.Input("noise", tooltip="From Mochi Invert."),
-                io.Latent.Input("original", tooltip="The clip that Mochi Invert had."),
+                io.Latent.Input(
+                    "original", tooltip="The clip that Mochi Invert had. Outside a noise mask it stays as it is."
+                ),
                 io.Sigmas.Input("sigmas", tooltip="From Mochi Invert."),
                 io.Float.Input(
                     "cfg",
@@ -124,6 +126,10 @@ class Resample(io.ComfyNode):
         start: float,
         end: float,
     ) -> io.NodeOutput:
+        if len(sigmas) < 2:
+            return io.NodeOutput(original)  # a schedule of denoise 0
+        if sigmas[-1] != 0:
+            raise MochiError(f"sigmas end at {sigmas[-1]:g}, but must end at 0: link those of Mochi Invert")
         steps = len(sigmas) - 1
         strengths = windowed(strength, start, end, steps)
         for latent in (noise, original):

@@ -39,16 +39,19 @@ def invert(
     return z
 
 
-def drawn_to(original: Tensor, predict: StepPredict, strengths: Sequence[float]) -> StepPredict:
+def drawn_to(
+    original: Tensor, predict: StepPredict, strengths: Sequence[float], mask: Tensor | None = None
+) -> StepPredict:
     """A flow that is drawn to given clean latents (B, C, T, h, w), in each step by its strength: 0 not at all, 1 so
-    that nothing but them comes out."""
+    that nothing but them comes out. mask: like the latents, 1 where something new is made, 0 where they stay."""
 
     def drawn(z: Tensor, sigma: Tensor, step: int) -> Tensor:
         flow = predict(z, sigma, step)
-        if not strengths[step]:
+        if mask is None and not strengths[step]:
             return flow
         straight = (original - z) / sigma.view(-1, 1, 1, 1, 1)
-        return flow + strengths[step] * (straight - flow)
+        strength = strengths[step] if mask is None else 1 - mask * (1 - strengths[step])
+        return flow + strength * (straight - flow)
 
     return drawn
 

@@ -19,15 +19,23 @@ from ...mochi.sampling.euler import StepPredict
 from .sampling import Latent, ScheduledGuider, finished, on_node
 from .step_cache import STEP_CACHE
 
-Loop = Callable[[StepPredict, Tensor, Sequence[float], Callable[[Denoised], None]], Tensor]
-"""(flow, latents to start from, sigmas, what to call after each step) -> latents; all in the model's own scale."""
+Loop = Callable[[StepPredict, Tensor, Sequence[float], Callable[[Denoised], None], Tensor | None], Tensor]
+"""(flow, latents to start from, sigmas, what to call after each step, noise mask) -> latents; all in the model's own
+scale."""
 
 
 def noise_of(model: ModelPatcher, positive: Any, latent: Latent, sigmas: Sequence[float]) -> Latent:
     """The noise at level sigmas[0] from which a run without guidance would make this LATENT."""
     model = model.clone()  # a step cache looks for small changes from noise on, not towards it
     model.model_options["transformer_options"].pop(STEP_CACHE, None)
-    return _run(model, positive, positive, latent, sigmas, [1.0] * (len(sigmas) - 1), invert)
+
+    def loop(
+        predict: StepPredict, z: Tensor, sigmas: Sequence[float], report: Callable[[Denoised], None], _: Tensor | None
+    ) -> Tensor:
+        return invert(predict, z, sigmas, report)
+
+    noise = _run(model, positive, positive, latent["samples"], sigmas, [1.0] * (len(sigmas) - 1), loop)
+    return finished({"samples": noise}, noise)
 
 
 def resampled(
@@ -40,36 +48,45 @@ def resampled(
     scales: Sequence[float],
     strengths: Sequence[float],
 ) -> Latent:
-    """A run from the noise of a clip, drawn to the clip in each step by its strength."""
+    """A run from the noise of a clip, drawn to the clip in each step by its strength, and wholly outside its noise
+    mask."""
     clean = model.model.process_latent_in(comfy.sample.fix_empty_latent_channels(model, original["samples"]))
 
-    def loop(predict: StepPredict, z: Tensor, sigmas: Sequence[float], report: Callable[[Denoised], None]) -> Tensor:
-        return euler(drawn_to(clean.to(z), predict, strengths), z, sigmas, report)
+    def loop(
+        predict: StepPredict,
+        z: Tensor,
+        sigmas: Sequence[float],
+        report: Callable[[Denoised], None],
+        mask: Tensor | None,
+    ) -> Tensor:
+        return euler(drawn_to(clean.to(z), predict, strengths, mask), z, sigmas, report)
 
-    return _run(model, positive, negative, noise, sigmas, scales, loop)
+    mask = original.get("noise_mask")
+    return finished(original, _run(model, positive, negative, noise["samples"], sigmas, scales, loop, mask))
 
 
 def _run(
     model: ModelPatcher,
     positive: Any,
     negative: Any,
-    latent: Latent,
+    samples: Tensor,
     sigmas: Sequence[float],
     scales: Sequence[float],
     loop: Loop,
-) -> Latent:
-    image = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    mask: Tensor | None = None,
+) -> Tensor:
+    image = comfy.sample.fix_empty_latent_channels(model, samples)
     guider = ScheduledGuider(model, positive, negative, scales)
-    samples = guider.sample(
+    return guider.sample(
         torch.zeros_like(image),
         image,
         _FromLatent(guider, loop),
         torch.as_tensor(sigmas, dtype=torch.float32),
+        denoise_mask=mask,
         callback=on_node(model, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=0,
     )
-    return finished({"samples": latent["samples"]}, samples)
 
 
 class _FromLatent(comfy.samplers.Sampler):
@@ -97,4 +114,4 @@ class _FromLatent(comfy.samplers.Sampler):
             if callback is not None:
                 callback(done.step - 1, done.estimate, done.latents, done.steps)
 
-        return self._loop(predict, latent_image, sigmas.tolist(), report)
+        return self._loop(predict, latent_image, sigmas.tolist(), report, denoise_mask)

@@ -27,6 +27,10 @@ class RemoteAsymmVAE(AsymmVAE):
         self.remote = remote
         self.expected_bytes = sum(p.nbytes for p in self.parameters())
 
+    def decode(self, z: Tensor, chunk: int = 0) -> Tensor:
+        """As in AsymmVAE, on the CPU, where strips are joined: a GPU of this process is rank 0's."""
+        return super().decode(z.cpu(), chunk)
+
     def decode_into(self, z: Tensor, take: Callable[[Tensor], None], chunk: int = 0) -> None:
         """As in AsymmVAE. The ranks take as many latent frames at a time as they are."""
         report = progress()

@@ -113,22 +113,28 @@ def _euler_of(guider: ScheduledGuider) -> Callable[..., Tensor]:
 def on_node(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
     """Moves the node's progress bar, says how long a step takes, and shows the middle frame of what the video is going
     to be."""
-    bar, started = comfy.utils.ProgressBar(steps), time.monotonic()
+    bar, first = comfy.utils.ProgressBar(steps), 0.0
     latent_format = model.get_model_object("latent_format")
     ranks_tell = hasattr(model.model, "remote")
 
     def report(step: int, estimate: Tensor, latents: Tensor, total: int) -> None:
+        nonlocal first
         bar.update_absolute(step + 1, total, ("JPEG", preview_image(estimate, latent_format), PREVIEW_SIZE))
         if not ranks_tell:
-            show_text(step_text(step + 1, total, time.monotonic() - started))
+            # The first step does not count: models are loaded, and code is compiled, before it and in it.
+            first = first or time.monotonic()
+            show_text(step_text(step + 1, total, time.monotonic() - first))
 
     return report
 
 
 def step_text(done: int, total: int, seconds: float) -> str:
-    """Such as "step 12 of 64 · 3.1 s a step · 2:41 left". seconds: since the first step began."""
-    minutes, left = divmod(round(seconds / done * (total - done)), 60)
-    return f"step {done} of {total} · {seconds / done:.1f} s a step · {minutes}:{left:02} left"
+    """Such as "step 12 of 64 · 3.1 s a step · 2:41 left". seconds: since the first step ended."""
+    if done == 1:
+        return f"step 1 of {total}"
+    each = seconds / (done - 1)
+    minutes, left = divmod(round(each * (total - done)), 60)
+    return f"step {done} of {total} · {each:.1f} s a step · {minutes}:{left:02} left"
 
 
 def preview_image(z0: Tensor, latent_format: Any) -> Image.Image:

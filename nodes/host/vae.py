@@ -62,10 +62,10 @@ class AsymmVAE(nn.Module):
     def decode_into(self, z: Tensor, take: Callable[[Tensor], None], chunk: int = 0) -> None:
         """Give the frames of VAE latents (B, 12, T, h, w) to `take`, (B, 3, some, H, W), as they are ready.
 
-        chunk: latent frames at a time; 0 for as many as free memory suggests.
+        chunk: latent frames at a time, or as many as free memory holds; 0 for what it suggests.
         """
         report = progress()
-        chunk, total, done = chunk or self._chunk(z), frame_count(z.shape[2]), 0
+        chunk, total, done = self._chunk(z, chunk), frame_count(z.shape[2]), 0
         report(0, total)
         for frames in self.decoder.stream(z, chunk):
             take(frames)
@@ -73,13 +73,13 @@ class AsymmVAE(nn.Module):
             show_text(f"decoding: frame {done} of {total}")
             report(done, total)
 
-    def _chunk(self, z: Tensor) -> int:
+    def _chunk(self, z: Tensor, wanted: int = 0) -> int:
         """One latent frame fills a CPU, and a GPU if it is large; of small ones a GPU takes several, if they fit."""
         if z.device.type == "cpu":
-            return 1
+            return wanted or 1
         fitting = mm.get_free_memory(z.device) / 2 / (len(z) * layer_values(self.decoder, z.shape) * z.element_size())
-        useful = BUSY_PIXELS / (z.shape[0] * z.shape[3] * z.shape[4] * SPACE * SPACE)
-        return max(1, min(z.shape[2], int(fitting), math.ceil(useful)))
+        useful = wanted or math.ceil(BUSY_PIXELS / (z.shape[0] * z.shape[3] * z.shape[4] * SPACE * SPACE))
+        return max(1, min(z.shape[2], int(fitting), useful))
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
@@ -121,8 +121,14 @@ class MochiVAE(comfy.sd.VAE):
         def finished(frames: Tensor) -> None:
             take(self.process_output(frames.to(self.output_device).float())[0].movedim(0, -1))
 
-        for one in latents.split(1):
-            self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
+        try:
+            for one in latents.split(1):
+                self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
+        except mm.OOM_EXCEPTION as error:
+            raise MochiError(
+                "The GPU cannot hold the layers of one latent frame. Put Mochi VAE Decode before this node, with `tile` "
+                "at 512 or 256, which is approximate; or choose a smaller video, or more GPUs in Load AsymmVAE (Mochi)."
+            ) from error
 
     def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:
         self._check(samples)

@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+import aiohttp
 from client import changed, run
 
 
@@ -32,7 +33,7 @@ async def main() -> int:
             values = json.loads(line)
             paths = await run(options.server, changed(graph, **values), options.folder, lambda text: None)
             print(f"{number} of {len(lines)}: {', '.join(map(str, paths))}", flush=True)
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        except (ValueError, TypeError, KeyError, RuntimeError, OSError, aiohttp.ClientError) as error:
             failed += 1
             print(f"{number} of {len(lines)}: {error}", file=sys.stderr, flush=True)
     return 1 if failed else 0

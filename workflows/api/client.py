@@ -16,20 +16,25 @@ from typing import Any
 
 import aiohttp
 
+SAMPLERS = ("MochiSampler", "MochiResample", "KSampler")
+
 
 def changed(graph: dict[str, Any], **values: Any) -> dict[str, Any]:
-    """A graph in API format with other widget values: `prompt` of the node that is titled so, all else of the sampler.
+    """A graph in API format with other widget values: `prompt` of the node that is titled "Prompt" (or "New prompt",
+    where a clip is edited), all else of the last sampler that has such a widget.
 
-    Raises KeyError for a value that the sampler does not have.
+    Raises KeyError where there is none.
     """
     graph = json.loads(json.dumps(graph))
     for name, value in values.items():
-        for node in graph.values():
-            is_prompt = node["_meta"]["title"] == "Prompt"
-            if is_prompt if name == "prompt" else node["class_type"] == "MochiSampler":
-                if name not in node["inputs"]:
-                    raise KeyError(f"{node['class_type']} has no {name}")
-                node["inputs"][name] = value
+        if name == "prompt":
+            nodes = [node for node in graph.values() if node["_meta"]["title"] in ("Prompt", "New prompt")]
+            name = next((key for node in nodes for key in ("prompt", "text") if key in node["inputs"]), name)
+        else:
+            nodes = [node for node in graph.values() if node["class_type"] in SAMPLERS and name in node["inputs"]]
+        if not nodes:
+            raise KeyError(f"no node of this graph has a {name} to change")
+        nodes[-1]["inputs"][name] = value
     return graph
 
 
@@ -59,6 +64,8 @@ async def run(server: str, graph: dict[str, Any], folder: Path, tell: Any = prin
                     raise RuntimeError("cancelled")
                 elif kind == "executing" and data["node"] is None:
                     break  # done, and its files are known
+            else:
+                raise RuntimeError("the server closed the connection")
         async with session.get(f"/history/{number}") as answer:
             outputs = (await answer.json())[number]["outputs"]
         files = [file for node in outputs.values() for file in node.get("images", ()) if file["type"] == "output"]
@@ -66,8 +73,10 @@ async def run(server: str, graph: dict[str, Any], folder: Path, tell: Any = prin
 
 
 async def fetch(session: aiohttp.ClientSession, file: dict[str, str], folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file["filename"]
+    path = folder / file["subfolder"] / file["filename"]  # of each video of pictures, a folder of its own
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RuntimeError(f"the server names a file outside of the folder: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     async with session.get("/view", params=file) as answer:
         answer.raise_for_status()
         path.write_bytes(await answer.read())

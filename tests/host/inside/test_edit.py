@@ -82,9 +82,36 @@ def test_progress_and_cancel(model, edit, clip, monkeypatch):
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *now, node_id=None: told.append(now[:2]))
     edit(model, clip)
     assert told == [(n, STEPS) for n in range(1, STEPS + 1)] * 2
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *_, node_id=None: mm.interrupt_current_processing())
-    with pytest.raises(mm.InterruptProcessingException):
-        edit(model, clip)
+
+    for node in range(2):  # in its second step
+        told.clear()
+
+        def cancel(*now, node_id=None, last=node * STEPS + 1):
+            told.append(now[:2])
+            if len(told) == last:
+                mm.interrupt_current_processing()
+
+        monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+        with pytest.raises(mm.InterruptProcessingException):
+            edit(model, clip)
+        assert len(told) == node * STEPS + 1
+
+
+def test_outside_the_mask_the_clip_stays(model, edit, clip):
+    mask = torch.zeros(1, 1, 32, 48)
+    mask[..., 24:] = 1  # the right half of the picture
+    clip["noise_mask"] = mask
+    _, made = edit(model, clip)
+    left, right = ((part, whole) for part, whole in zip(made.chunk(2, -1), clip["samples"].chunk(2, -1), strict=True))
+    assert error(*left) <= 1e-5
+    assert error(*right) > 0.05
+
+
+def test_a_schedule_without_steps_changes_nothing(call, model, prompts, clip):
+    links = {"noise": clip, "original": clip, "positive": prompts[0], "negative": prompts[1]}
+    assert call("MochiResample", model=model, **links, sigmas=torch.zeros(0), **DRAWN)[0] is clip
+    with pytest.raises(ValueError, match="must end at 0"):
+        call("MochiResample", model=model, **links, sigmas=torch.tensor([1.0, 0.5]), **DRAWN)
 
 
 def test_noise_of_another_clip_is_refused(call, model, prompts, clip):

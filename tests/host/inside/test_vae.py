@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import comfy.model_management as mm
 import pytest
 import torch
 
@@ -103,7 +104,19 @@ def test_a_chunk_is_what_memory_and_pixels_allow(pack, vae, monkeypatch):
     assert 1 < chunk(80e9, small) <= 28
     one = host.layer_values(model.decoder, small) * 4
     assert [chunk(2 * n * one, small) for n in (0.5, 1, 3)] == [1, 1, 3]
+    monkeypatch.setattr(host.mm, "get_free_memory", lambda device: 2 * 3 * one)
+    assert [model._chunk(torch.empty(small, device="meta"), wanted) for wanted in (2, 3, 9)] == [2, 3, 3]
     assert model._chunk(torch.empty(small)) == 1
+    assert model._chunk(torch.empty(small), 7) == 7
+
+
+def test_a_device_that_is_too_small_says_what_to_do(vae, latent, monkeypatch):
+    def full(*_):
+        raise mm.OOM_EXCEPTION
+
+    monkeypatch.setattr(vae.first_stage_model, "decode_into", full)
+    with pytest.raises(ValueError, match="tile"):
+        vae.decode_into(latent["samples"], print)
 
 
 def test_two_files(call, small, vae, latent, video):
