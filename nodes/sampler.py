@@ -189,8 +189,9 @@ class Sampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="How much of a given latent is made anew: 1 all of it, 0 nothing. Mochi's schedule has much noise for long: "
-                    "of 64 steps, 0.6 starts at 98 % noise, 0.3 at 81 %, 0.1 at 35 %. Ignored when sigmas are given.",
+                    tooltip="How much of a given latent is made anew: 1 all of it, 0 nothing. Mochi's schedule has "
+                    "much noise for long: of 64 steps, 0.6 starts at 98 % noise, 0.3 at 81 %, 0.1 at 35 %. Ignored "
+                    "when sigmas are given.",
                 ),
                 io.Latent.Input(
                     "latent",

@@ -19,7 +19,9 @@ from ...mochi.sampling.euler import StepPredict
 from .sampling import Latent, ScheduledGuider, finished, on_node
 from .step_cache import STEP_CACHE
 
-Loop = Callable[[StepPredict, Tensor, Sequence[float], Callable[[Denoised], None], Tensor | None], Tensor]
+Report = Callable[[Denoised], None]
+
+Loop = Callable[[StepPredict, Tensor, Sequence[float], Report, Tensor | None], Tensor]
 """(flow, latents to start from, sigmas, what to call after each step, noise mask) -> latents; all in the model's own
 scale."""
 
@@ -29,9 +31,7 @@ def noise_of(model: ModelPatcher, positive: Any, latent: Latent, sigmas: Sequenc
     model = model.clone()  # a step cache looks for small changes from noise on, not towards it
     model.model_options["transformer_options"].pop(STEP_CACHE, None)
 
-    def loop(
-        predict: StepPredict, z: Tensor, sigmas: Sequence[float], report: Callable[[Denoised], None], _: Tensor | None
-    ) -> Tensor:
+    def loop(predict: StepPredict, z: Tensor, sigmas: Sequence[float], report: Report, _: Tensor | None) -> Tensor:
         return invert(predict, z, sigmas, report)
 
     noise = _run(model, positive, positive, latent["samples"], sigmas, [1.0] * (len(sigmas) - 1), loop)
@@ -52,13 +52,7 @@ def resampled(
     mask."""
     clean = model.model.process_latent_in(comfy.sample.fix_empty_latent_channels(model, original["samples"]))
 
-    def loop(
-        predict: StepPredict,
-        z: Tensor,
-        sigmas: Sequence[float],
-        report: Callable[[Denoised], None],
-        mask: Tensor | None,
-    ) -> Tensor:
+    def loop(predict: StepPredict, z: Tensor, sigmas: Sequence[float], report: Report, mask: Tensor | None) -> Tensor:
         return euler(drawn_to(clean.to(z), predict, strengths, mask), z, sigmas, report)
 
     mask = original.get("noise_mask")

@@ -126,8 +126,9 @@ class MochiVAE(comfy.sd.VAE):
                 self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
         except mm.OOM_EXCEPTION as error:
             raise MochiError(
-                "The GPU cannot hold the layers of one latent frame. Put Mochi VAE Decode before this node, with `tile` "
-                "at 512 or 256, which is approximate; or choose a smaller video, or more GPUs in Load AsymmVAE (Mochi)."
+                "The GPU cannot hold the layers of one latent frame. Put Mochi VAE Decode before this node, with "
+                "`tile` at 512 or 256, which is approximate; or make a smaller video, or choose more GPUs in Load "
+                "AsymmVAE (Mochi)."
             ) from error
 
     def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:

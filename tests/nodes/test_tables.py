@@ -19,6 +19,8 @@ NODES = [
     "MochiTextEncode",
     "MochiSigmas",
     "MochiSampler",
+    "MochiInvert",
+    "MochiResample",
     "MochiVAEDecode",
     "MochiVAEEncode",
     "MochiSaveVideo",
