@@ -35,7 +35,7 @@ NETWORKS = {"random": (ENCODER, 1e-6), "tiny": (TRAINED, 1e-6), "published struc
     width=st.integers(1, 4),
     batch=st.integers(1, 2),
 )
-@settings(max_examples=8)
+@settings(max_examples=20)
 def test_streamed_is_whole(encoder, bound, frames, chunk, height, width, batch):
     generator = torch.Generator().manual_seed(frames)
     video = (
