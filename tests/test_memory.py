@@ -34,8 +34,9 @@ def test_a_larger_video_never_needs_less(video, axis, weights, ranks, how):
     larger = tuple(size + (16 if i < 2 else 6) * (i == axis) for i, size in enumerate(video))
     small, large = latent_shape(*video), latent_shape(*larger)
     assert denoising(DIT, weights, small, ranks, how).total <= denoising(DIT, weights, large, ranks, how).total
-    # In strips, a larger picture may be cut along its other side: not a law there.
     assert decoding(PREVIEW.decoder, small).total <= decoding(PREVIEW.decoder, large).total
+    # In strips, a larger picture may be cut along its other side, with a little less at the borders.
+    assert decoding(PREVIEW.decoder, small, ranks).total <= 1.01 * decoding(PREVIEW.decoder, large, ranks).total
 
 
 # With fewer visual tokens than text, which every rank has, there is nothing to share.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,14 +10,12 @@ from hypothesis import strategies as st
 from mochi.checkpoint import load_encoder
 from mochi.config import TINY_WEIGHTS, EncoderConfig
 from mochi.vae import Encoder
-from mochi.vae.encoder import AttentionBlock, attend
+from mochi.vae.encoder import AttentionBlock
 from tests.golden import relative_error
 from tests.peers import randomised
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), "groups": 4, "attention_head_dim": 8}
 ENCODER = randomised(Encoder(EncoderConfig(**SIZES)), 0)
-
-
 TRAINED = load_encoder(TINY_WEIGHTS / "encoder.safetensors", torch.float32)
 # An eighth as wide. So deep a network of random weights is 1e-6 from itself in float32, whatever the way.
 PUBLISHED = randomised(Encoder(EncoderConfig(base=8, groups=2, attention_head_dim=8)), 0).double()
@@ -56,14 +52,19 @@ def test_attention_never_has_the_whole_video(latent_frames, height, width):
     """Of a longer video it has fewer rows at a time, down to one."""
     video = torch.zeros(1, 3, 6 * latent_frames - 5, 8 * height, 8 * width)
     most = ENCODER.config.base * 6 * 64 * height * width  # of a latent frame
-    with patch("mochi.vae.encoder.attend", side_effect=attend) as spy:
-        ENCODER.in_pieces(video)
     blocks = [layer for layer in ENCODER.modules() if isinstance(layer, AttentionBlock)]
-    assert len(spy.call_args_list) >= len(blocks) > 0
-    for q, k, v in (call.args for call in spy.call_args_list):
-        pixels, heads, frames, _ = q.shape
-        one_row = pixels <= 4 * width  # of the largest picture that is attended to
-        assert one_row or q.numel() + k.numel() + v.numel() + pixels * heads * frames**2 <= most
+    seen: list[torch.Size] = []
+    hooks = [block.attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape)) for block in blocks]
+    try:
+        ENCODER.in_pieces(video)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(seen) >= len(blocks) > 0
+    for shape in seen:
+        frames, rows = shape[2:4]
+        assert frames in (6 * latent_frames - 5, 3 * latent_frames - 2, latent_frames)  # all of the video's
+        assert rows == 1 or 3 * shape.numel() <= most  # queries, keys and values
 
 
 @torch.inference_mode()
