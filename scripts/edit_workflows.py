@@ -72,7 +72,7 @@ def with_a_clip(graph: Graph, target: str) -> Graph:
 def denoised(source: Node, latent: str, denoise: float) -> Node:
     """A sampler like another, that starts from a clip."""
     links = {"positive": Link("target"), "latent": Link(latent)}
-    return Node("MochiSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=600)
+    return Node("MochiSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=660)
 
 
 def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:
@@ -83,8 +83,8 @@ def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:
     clip = {"noise": Link("invert"), "original": Link("encode"), "sigmas": Link("invert", 1)}
     guidance = {"cfg": cfg, "strength": 0.6, "start": 0.0, "end": end}
     return {
-        "invert": Node("MochiInvert", {**model, **inverted}, height=330),
-        "again": Node("MochiResample", {**model, **words, **clip, **guidance}, height=460),
+        "invert": Node("MochiInvert", {**model, **inverted}, height=400),
+        "again": Node("MochiResample", {**model, **words, **clip, **guidance}, height=530),
     }
 
 

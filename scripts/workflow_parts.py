@@ -49,7 +49,7 @@ def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: 
         "MochiSampler",
         {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": "", "schedule": "mochi"}
         | {"denoise": 1.0},
-        height=580,
+        height=640,
     )
 
 
