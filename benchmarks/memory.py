@@ -104,7 +104,7 @@ def decoder(config: DecoderConfig, latents: tuple[int, ...], dtype: torch.dtype)
             pass
 
     values = decode.live_values(config, 1, *latents[3:])
-    predicted = latents[0] * (values["tails"] + values["layers"]) * dtype.itemsize
+    predicted = latents[0] * (sum(values.values()) - values["kernels"]) * dtype.itemsize
     return Figures(predicted, peak_bytes(run, [*model.parameters(), z]))
 
 

@@ -16,6 +16,7 @@ import torch
 from ..config import DecoderConfig
 from ..parallel.vae import plan_strips
 from ..vae import Decoder
+from ..vae.decoder import DEEP, frames_in_piece
 from .need import SLACK, Need
 
 KERNELS = 3
@@ -37,9 +38,7 @@ def decoding(
 ) -> Need:
     """The peak of decoding VAE latents (B, 12, T, h, w); one device keeps all frames until it has the last one."""
     batch, _, frames, height, width = latents
-    strips = plan_strips(height, width, ranks)
-    rows, columns = (max(strips.sizes), width) if strips.axis == 3 else (height, max(strips.sizes))
-    values = live_values(config, min(strips.chunk, frames), rows, columns)
+    values = strip_values(config, latents, ranks)
     stage = list(stages(config))[-1]
     video = 3 * ((frames - 1) * stage.time + 1) * height * width * stage.space**2
     return Need(
@@ -63,20 +62,33 @@ def stages(config: DecoderConfig) -> Iterator[Stage]:
     yield Stage(config.widths[0], config.res_blocks[0], time, space)
 
 
-def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int) -> dict[str, int]:
-    """Values alive at the peak, with `chunk` latent frames of `rows` x `columns` at a time, by what they are for."""
+def strip_values(config: DecoderConfig, latents: Sequence[int], ranks: int = 1) -> dict[str, int]:
+    """`live_values` where the most are, when the picture of latents (B, 12, T, h, w) is cut for ranks."""
+    frames, height, width = latents[2:]
+    strips = plan_strips(height, width, ranks)
+    rows, columns = (max(strips.sizes), width) if strips.axis == 3 else (height, max(strips.sizes))
+    return live_values(config, min(strips.chunk, frames), rows, columns, alone=strips.ranks == 1)
+
+
+def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int, alone: bool = True) -> dict[str, int]:
+    """Values alive at the peak, with `chunk` latent frames of `rows` x `columns` at a time, by what they are for.
+
+    alone: see `frames_in_piece`.
+    """
 
     def picture(stage: Stage, border: int = 0) -> int:
         return stage.width * (rows * stage.space + border) * (columns * stage.space + border)
 
-    *_, last = every = list(stages(config))
+    _, _, expanded, *_, last = every = list(stages(config))
     tails = sum(2 * stage.blocks * 2 * picture(stage, border=2) for stage in every)
+    # What the deep layers have made, of which pieces are taken.
+    deep = max(DEEP, chunk) * expanded.time * picture(expanded)
     # The block's input, the first convolution's output, silu of its norm; that padded, by two frames in front; and the
     # last piece of the video, which whoever took it still holds.
-    frames = chunk * last.time
+    frames = frames_in_piece(config, chunk, alone) * last.time // expanded.time
     piece = 3 * frames * picture(last) // last.width
     layers = 3 * frames * picture(last) + (frames + 2) * picture(last, border=2) + piece
-    return {"tails": tails, "layers": layers, "kernels": KERNELS * frames * picture(last)}
+    return {"tails": tails, "deep layers": deep, "layers": layers, "kernels": KERNELS * frames * picture(last)}
 
 
 @lru_cache

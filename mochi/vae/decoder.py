@@ -23,6 +23,10 @@ DEEP = 4
 """Latent frames that go through the deep layers at a time, at least: their weights are read and put in order for each
 pass, which for one frame takes as long as computing with them."""
 
+FINE = 2
+"""Frames that go through the other layers at a time, at least, counted behind the deep ones, which have made three of a
+latent frame: they take less memory than three, and stay in a CPU's cache."""
+
 
 def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) -> Tensor:
     """(B, c*t*s*s, T, H, W) -> (B, c, T*t - (t-1), H*s, W*s), or all T*t frames where it is not the start.
@@ -35,8 +39,16 @@ def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) ->
     return x[:, time - 1 if start else 0 :].movedim(-1, 1)
 
 
-def _counts(total: int, each: int) -> list[int]:
-    return [min(each, total - start) for start in range(0, total, each)]
+def frames_in_piece(config: DecoderConfig, chunk: int, alone: bool) -> int:
+    """Frames of a piece behind the deep layers. alone: whether nobody decodes the rest of the picture, and meets us at
+    each layer: else we meet less often."""
+    time = config.temporal[-1]
+    return min(FINE, time) if alone and chunk == 1 else chunk * time
+
+
+def _sizes(total: int, each: int) -> list[int]:
+    """What is left of whole pieces comes first: the first latent frame has become a single frame."""
+    return [total % each] * (total % each > 0) + [each] * (total // each)
 
 
 class UpStage(nn.Module):
@@ -123,21 +135,20 @@ class Decoder(nn.Module):
         return per_position(self.output_proj, F.silu(x))
 
     def stream(self, z: Tensor, chunk: int = 1, borders: Borders | None = None) -> Iterator[Tensor]:
-        """Decode `chunk` latent frames at a time; the pieces, joined along time, are the whole video.
+        """Decode up to `chunk` latent frames at a time; the pieces, joined along time, are the whole video.
 
         borders: what surrounds z in space, where it is a part of a picture.
         """
-        deep, shallow, left = Stream(borders), Stream(borders), z.shape[2]
-        for part in z.split(chunk * -(-DEEP // chunk), dim=2):
-            deep.ends = part.shape[2] == left
+        deep, shallow = Stream(borders), Stream(borders)
+        each = frames_in_piece(self.config, chunk, alone=borders is None)
+        parts = z.split(chunk * -(-DEEP // chunk), dim=2)
+        for i, part in enumerate(parts, 1):
+            deep.ends = i == len(parts)
             x = self._deep(part, deep)
-            # The first latent frame has become one frame, the others `time` each.
-            time, first = self.blocks[1].time, not deep.started
-            sizes = [time * count for count in _counts(part.shape[2], chunk)]
-            sizes[0] -= (time - 1) * first
-            for piece in x.split(sizes, dim=2):
-                left -= chunk
-                shallow.ends = left <= 0
+            left = x.shape[2]
+            for piece in x.split(_sizes(left, each), dim=2):
+                left -= piece.shape[2]
+                shallow.ends = deep.ends and left == 0
                 yield self._shallow(piece, shallow)
                 shallow.started = True
             deep.started = True

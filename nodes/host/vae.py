@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ...mochi.checkpoint import load_decoder, load_encoder
 from ...mochi.checkpoint.load import contains
 from ...mochi.errors import MochiError
 from ...mochi.geometry import SPACE, TIME, frame_count
+from ...mochi.memory.decode import live_values, strip_values
 from ...mochi.vae import Decoder, Encoder
 from ...mochi.vae.encoder import kept_values
 from .checks import check_latent
@@ -26,16 +27,15 @@ from .dtypes import weight_dtype
 from .progress import progress, show_text
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
-DECODE_VALUES, ENCODE_VALUES = 12, 9
-
+ENCODE_VALUES = 9
 
 # Pixels of a frame with which a GPU has enough to do: those of the published size.
 BUSY_PIXELS = 848 * 480
 
 
-def layer_values(decoder: Decoder, shape: torch.Size) -> int:
-    """Values that the layers hold for a latent frame of one of the VAE latents (B, 12, T, h, w)."""
-    return DECODE_VALUES * decoder.config.base * TIME * shape[3] * shape[4] * SPACE * SPACE
+def layer_values(decoder: Decoder, latents: Sequence[int], chunk: int = 1) -> int:
+    """Values alive at the peak while `chunk` latent frames of VAE latents (B, 12, T, h, w) are decoded at a time."""
+    return latents[0] * sum(live_values(decoder.config, chunk, *latents[3:]).values())
 
 
 class AsymmVAE(nn.Module):
@@ -77,9 +77,10 @@ class AsymmVAE(nn.Module):
         """One latent frame fills a CPU, and a GPU if it is large; of small ones a GPU takes several, if they fit."""
         if z.device.type == "cpu":
             return wanted or 1
-        fitting = mm.get_free_memory(z.device) / 2 / (len(z) * layer_values(self.decoder, z.shape) * z.element_size())
+        free = mm.get_free_memory(z.device) / 2 / z.element_size()
         useful = wanted or math.ceil(BUSY_PIXELS / (z.shape[0] * z.shape[3] * z.shape[4] * SPACE * SPACE))
-        return max(1, min(z.shape[2], int(fitting), useful))
+        most = min(z.shape[2], useful)
+        return next((n for n in range(most, 1, -1) if layer_values(self.decoder, z.shape, n) <= free), 1)
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
@@ -115,7 +116,7 @@ class MochiVAE(comfy.sd.VAE):
         """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in 0 to 1, as they are ready: so that
         the video need not exist as a whole. Those of a batch come one video after the other."""
         self._check(latents)
-        needed = layer_values(self.first_stage_model.decoder, latents.shape) * mm.dtype_size(self.vae_dtype)
+        needed = self._layers(latents.shape) * mm.dtype_size(self.vae_dtype)
         mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
 
         def finished(frames: Tensor) -> None:
@@ -157,10 +158,13 @@ class MochiVAE(comfy.sd.VAE):
             )
 
     def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
-        # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; the video
-        # itself is put together where they are, and by ranks elsewhere.
+        # The video itself is put together where the layers are, and by ranks elsewhere.
         video = 0 if self._ranks > 1 else 3 * frame_count(shape[2]) * shape[3] * shape[4] * SPACE * SPACE
-        return (layer_values(self.first_stage_model.decoder, shape) + video) * mm.dtype_size(dtype)
+        return (self._layers(shape) + video) * mm.dtype_size(dtype)
+
+    def _layers(self, latents: Sequence[int]) -> int:
+        """Values alive in the decoder at the peak, for one of the samples."""
+        return sum(strip_values(self.first_stage_model.decoder.config, latents, self._ranks).values())
 
     def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
         # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; of the

@@ -102,9 +102,10 @@ def test_a_chunk_is_what_memory_and_pixels_allow(pack, vae, monkeypatch):
     published, small = (1, 12, 28, 60, 106), (1, 12, 28, 16, 24)
     assert chunk(80e9, published) == 1
     assert 1 < chunk(80e9, small) <= 28
-    one = host.layer_values(model.decoder, small) * 4
-    assert [chunk(2 * n * one, small) for n in (0.5, 1, 3)] == [1, 1, 3]
-    monkeypatch.setattr(host.mm, "get_free_memory", lambda device: 2 * 3 * one)
+    needed = {n: 2 * 4 * host.layer_values(model.decoder, small, n) for n in (1, 2, 3)}
+    assert [chunk(needed[n], small) for n in (1, 2, 3)] == [1, 2, 3]
+    assert [chunk(needed[n] - 1, small) for n in (1, 2, 3)] == [1, 1, 2]
+    monkeypatch.setattr(host.mm, "get_free_memory", lambda device: needed[3])
     assert [model._chunk(torch.empty(small, device="meta"), wanted) for wanted in (2, 3, 9)] == [2, 3, 3]
     assert model._chunk(torch.empty(small)) == 1
     assert model._chunk(torch.empty(small), 7) == 7
