@@ -171,7 +171,7 @@ def _end(x: Tensor, axis: int, first: bool, width: int) -> Tensor:
 def strip_statistics(x: Tensor, groups: int) -> Tensor:
     """Mean and variance (2, B, T, groups) of each frame and group of channels of x (B, C, T, H, W), at least float32.
 
-    In two passes, first of channels, and corrected for the first one's rounding (Chan, Golub, LeVeque 1983): torch's own
+    In two passes, first of channels, corrected for the first one's rounding (Chan, Golub, LeVeque 1983): torch's own
     group norm, in one pass, is a hundred times less accurate on a CPU.
     """
     frames = x.transpose(1, 2).flatten(0, 1)
