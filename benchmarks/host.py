@@ -1,7 +1,7 @@
 """The tiny model in a real ComfyUI: how much of a prompt's time, from queue to finish, is spent outside products.
 
 The workflow is workflows/api/tiny_text_to_video.json, on the CPU. Its sizes, steps and prompts are those of share.py,
-whose runs, in this process, say what the products take. Both have as many threads, and run in turns.
+whose runs, in this process, say what networks and products take. Both have as many threads, and run in turns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.report import Figures
-from benchmarks.share import PROMPT, Video, product_seconds, seconds, shares
+from benchmarks.share import PROMPT, Video, in_networks, product_seconds, seconds, shares
 from scripts.client import ComfyClient
 from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
 from scripts.server import ComfyServer
@@ -57,7 +57,8 @@ def measure(options: argparse.Namespace) -> Figures:
     """Medians over runs after the first ones: in ComfyUI with the same text and with a new one, and by the core."""
     host = find_or_fetch_comfyui()
     threads = {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
-    taken: dict[str, list[float]] = {"core": [], "ComfyUI, same text": [], "ComfyUI, new text": [], "products": []}
+    names = ("core", "ComfyUI, same text", "ComfyUI, new text", "networks", "products")
+    taken: dict[str, list[float]] = {name: [] for name in names}
     with TemporaryDirectory(prefix="mochi-benchmark-") as folder:
         base, video = prepare_base(Path(folder)), Video(Path(folder))
         with ComfyServer(host, base, cpu=True, environment=threads) as server:
@@ -67,13 +68,15 @@ def measure(options: argparse.Namespace) -> Figures:
                 for name, text in texts.items():
                     seed += 1
                     taken[name].append(queue_to_finish(client, workflow(seed, text)))
-                taken["core"].append(seconds(video.make))
+                with in_networks(video.pipeline) as passes:
+                    taken["core"].append(seconds(video.make))
+                taken["networks"].append(sum(passes))
                 taken["products"].append(product_seconds(video.make))
     medians = {name: statistics.median(runs[1:]) for name, runs in taken.items()}
-    products = medians.pop("products")
+    networks, products = medians.pop("networks"), medians.pop("products")
     return {
         name: {
-            **shares(whole, products),
+            **shares(whole, networks, products),
             "beyond the core s": whole - medians["core"],
             "beyond the core %": 100 * (whole / medians["core"] - 1),
         }

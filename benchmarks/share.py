@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -79,6 +82,24 @@ class InProducts(TorchDispatchMode):
         return out
 
 
+@contextmanager
+def in_networks(pipeline: Pipeline) -> Iterator[list[float]]:
+    """Seconds of the passes of T5, AsymmDiT and decoder, one by one: all but sampling, saving and what holds them."""
+    taken: list[float] = []
+
+    def timed(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        out = work(*args, **kwargs)
+        taken.append(time.perf_counter() - started)
+        return out
+
+    with ExitStack() as stack:
+        passes = ((pipeline.text.model, "forward"), (pipeline.dit, "forward"), (pipeline.dit, "encode_text"))
+        for network, name in (*passes, (pipeline.decoder, "_deep"), (pipeline.decoder, "_shallow")):
+            stack.enter_context(patch.object(network, name, partial(timed, getattr(network, name))))
+        yield taken
+
+
 def product_seconds(work: Callable[[], object]) -> float:
     """Seconds of `work` inside PRODUCTS."""
     with InProducts() as products:
@@ -87,12 +108,13 @@ def product_seconds(work: Callable[[], object]) -> float:
 
 
 def measure(options: argparse.Namespace) -> Figures:
-    """Medians over runs after the first. Time as a whole and time in products are of runs of their own, in turns."""
+    """Medians over runs after the first. Time in products is of runs of their own, in turns with the others."""
     with TemporaryDirectory(prefix="mochi-benchmark-") as folder:
         video = Video(Path(folder))
         video.make()
         whole: dict[str, list[float]] = {"prompt to latents": [], "latents to mp4": []}
         products: dict[str, list[float]] = {name: [] for name in whole}
+        networks: dict[str, list[float]] = {name: [] for name in whole}
         for _ in range(options.repeats):
             for watched in (False, True):
                 settings, made = video.settings(), []
@@ -101,16 +123,27 @@ def measure(options: argparse.Namespace) -> Figures:
                     lambda settings=settings, made=made: video.save(made[0], settings),
                 )
                 for name, work in zip(whole, works, strict=True):
-                    (products if watched else whole)[name].append((product_seconds if watched else seconds)(work))
-    whole["prompt to mp4"], products["prompt to mp4"] = (
-        [sum(parts) for parts in zip(*figures.values(), strict=True)] for figures in (whole, products)
-    )
-    return {name: shares(statistics.median(whole[name]), statistics.median(products[name])) for name in whole}
+                    if watched:
+                        products[name].append(product_seconds(work))
+                    else:
+                        with in_networks(video.pipeline) as passes:
+                            whole[name].append(seconds(work))
+                        networks[name].append(sum(passes))
+    every = (whole, networks, products)
+    for figures in every:
+        figures["prompt to mp4"] = [sum(parts) for parts in zip(*figures.values(), strict=True)]
+    return {name: shares(*(statistics.median(figures[name]) for figures in every)) for name in whole}
 
 
-def shares(whole: float, products: float) -> dict[str, float]:
-    """Seconds in all and in products -> both, and the share of all else."""
-    return {"median s": whole, "products s": products, "outside products %": 100 * (1 - products / whole)}
+def shares(whole: float, networks: float, products: float) -> dict[str, float]:
+    """Seconds in all, in networks' passes and in products -> these, and the shares of all else."""
+    return {
+        "median s": whole,
+        "networks s": networks,
+        "products s": products,
+        "outside networks %": 100 * (1 - networks / whole),
+        "outside products %": 100 * (1 - products / whole),
+    }
 
 
 def seconds(work: Callable[[], object]) -> float:

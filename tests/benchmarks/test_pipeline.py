@@ -44,6 +44,18 @@ def test_time_in_products_is_part_of_the_whole():
     assert share.product_seconds(lambda: x @ x) > 0
 
 
+def test_products_are_within_networks_within_the_whole(tmp_path):
+    video = share.Video(tmp_path)
+    settings = replace(video.settings(), steps=2, frames=7)
+    video.latents(settings)
+    with share.in_networks(video.pipeline) as passes:
+        whole = share.seconds(lambda: video.save(video.latents(settings), settings))
+    # T5, the prompts' part of both sides, two steps of both; deep layers, and shallow ones piece by piece.
+    assert len(passes) == 1 + 2 + 4 + 1 + 2
+    assert 0 < sum(passes) < whole
+    assert "forward" not in vars(video.pipeline.dit)  # as it was
+
+
 def test_the_workflow_has_the_seed_and_the_text():
     before = json.loads(host.WORKFLOW.read_text())
     after = host.workflow(77, "another text")
