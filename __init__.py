@@ -4,12 +4,14 @@ The table is written out, so that the registry and the Manager can read it witho
 """
 
 from .nodes import (
+    Extend,
     GroupStatus,
     Invert,
     LoadDiT,
     LoadLoRA,
     LoadT5,
     LoadVAE,
+    NoiseMask,
     Parallel,
     Resample,
     Sampler,
@@ -30,6 +32,8 @@ NODE_CLASS_MAPPINGS = {
     "MochiTextEncode": TextEncode,
     "MochiSigmas": Sigmas,
     "MochiSampler": Sampler,
+    "MochiExtend": Extend,
+    "MochiNoiseMask": NoiseMask,
     "MochiInvert": Invert,
     "MochiResample": Resample,
     "MochiVAEDecode": VAEDecode,
@@ -48,6 +52,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiTextEncode": "Mochi Text Encode",
     "MochiSigmas": "Mochi Sigmas",
     "MochiSampler": "Mochi Sampler",
+    "MochiExtend": "Mochi Extend",
+    "MochiNoiseMask": "Mochi Noise Mask",
     "MochiInvert": "Mochi Invert",
     "MochiResample": "Mochi Resample",
     "MochiVAEDecode": "Mochi VAE Decode",

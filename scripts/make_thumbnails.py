@@ -47,11 +47,21 @@ SHOWN = {
         "a green square moves right on a white background",
         "a red triangle moves down on a black background",
     ],
+    "tiny_extend": [
+        "a cyan star moves right on a black background",
+        "a magenta circle moves down on a white background",
+    ],
+    "tiny_replace_area": [
+        "a red circle moves left on a black background",
+        "a yellow star moves down on a black background",
+    ],
 }
 TITLES = {
     "mochi_text_to_video": [("Mochi 1", 84), ("text to video", 44), ("848 x 480, 163 frames", 32)],
     "mochi_video_to_video": [("Mochi 1", 84), ("video to video", 44), ("848 x 480, 163 frames", 32)],
     "mochi_edit": [("Mochi 1", 84), ("a clip edited by its words", 38), ("848 x 480, 163 frames", 32)],
+    "mochi_extend": [("Mochi 1", 84), ("a clip that goes on", 42), ("848 x 480, 163 frames", 32)],
+    "mochi_replace_area": [("Mochi 1", 84), ("an area made anew", 42), ("848 x 480, 163 frames", 32)],
     "mochi_text_to_video_4_gpus": [("Mochi 1", 84), ("on 4 GPUs", 44), ("848 x 480, 163 frames", 32)],
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from scripts.client import ComfyClient
 from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
 from scripts.edit_workflows import mochi_edit, mochi_video_to_video, tiny_edit, tiny_video_to_video
+from scripts.mask_workflows import mochi_extend, mochi_replace_area, tiny_extend, tiny_replace_area
 from scripts.server import ComfyServer
 from scripts.text_workflows import (
     mixed_with_builtin_nodes,
@@ -35,6 +36,10 @@ GRAPHS = (
     tiny_edit,
     mochi_video_to_video,
     mochi_edit,
+    tiny_extend,
+    tiny_replace_area,
+    mochi_extend,
+    mochi_replace_area,
 )
 
 

@@ -1,9 +1,11 @@
-"""LATENT's convention: ComfyUI's latent formats from our latent statistics."""
+"""LATENT's conventions: ComfyUI's latent formats from our latent statistics, and its noise masks."""
 
 from __future__ import annotations
 
 import comfy.latent_formats
+import comfy.utils
 import torch
+from torch import Tensor
 
 from ...mochi.config import TINY, DiTConfig, LatentStats
 
@@ -23,3 +25,11 @@ class MochiLatents(comfy.latent_formats.Mochi):
         if stats.rgb:
             self.latent_rgb_factors = [list(row) for row in stats.rgb]
             self.latent_rgb_factors_bias = list(stats.rgb_bias)
+
+
+def noise_mask(latent: dict) -> Tensor | None:
+    """A LATENT's noise mask as samplers take it, (1 or B, 1, T, h, w), if it has one."""
+    mask = latent.get("noise_mask")
+    if mask is None:
+        return None
+    return comfy.utils.reshape_mask(mask, (len(mask) if mask.ndim == 5 else 1, 1, *latent["samples"].shape[2:]))

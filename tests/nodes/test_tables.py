@@ -19,6 +19,8 @@ NODES = [
     "MochiTextEncode",
     "MochiSigmas",
     "MochiSampler",
+    "MochiExtend",
+    "MochiNoiseMask",
     "MochiInvert",
     "MochiResample",
     "MochiVAEDecode",

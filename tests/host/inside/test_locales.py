@@ -82,7 +82,7 @@ def test_translation_keeps_numbers_and_names(texts, schemas):
 def test_translation_names_nodes_as_they_are_shown(texts):
     """What stands in quotes is the name of a node of the pack, of an input beside it, or of one of ComfyUI's nodes."""
     names = {node["display_name"] for node in texts["zh"].values()}
-    names |= {"加载CLIP", "CLIP文本编码", "VAE解码", "VAE编码", "自定义采样器"}
+    names |= {"加载CLIP", "CLIP文本编码", "VAE解码", "VAE编码", "自定义采样器", "设置Latent噪波遮罩"}
     for (node_id, *path), text in _flat(texts["zh"]):
         inputs = {entry["name"] for entry in texts["zh"][node_id]["inputs"].values()}
         loaders = {"并行设置"} if node_id == "MochiParallelSettings" else set()

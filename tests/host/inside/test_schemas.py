@@ -42,6 +42,8 @@ def test_sockets_are_standard_types(schemas):
         "MochiTextEncode": ["CONDITIONING"],
         "MochiSigmas": ["SIGMAS"],
         "MochiSampler": ["LATENT"],
+        "MochiExtend": ["LATENT"],
+        "MochiNoiseMask": ["LATENT"],
         "MochiInvert": ["LATENT", "SIGMAS"],
         "MochiResample": ["LATENT"],
         "MochiVAEDecode": ["IMAGE"],

@@ -116,6 +116,25 @@ def solid_mask(g: Graph):
     yield equal(g.mochi(latent=g("SetLatentNoiseMask", samples=start, mask=none)), start)
 
 
+@LATENT.row("Mochi Extend", "KSampler, SamplerCustom", "Mochi Sampler with the same; the clip stays")
+def extend(g: Graph):
+    clip = g("LatentCut", samples=g.ours(seed=1), dim="t", index=0, amount=1)
+    longer = g("MochiExtend", samples=clip, frames=SIZE["frames"])
+
+    def kept(made: torch.Tensor, start: torch.Tensor) -> None:
+        assert difference(made[:, :, :1], start) < 1e-5
+
+    yield equal(g.ksampler(latent_image=longer), g.ours(latent=longer))
+    yield equal(g.custom(latent_image=longer), g.ours(latent=longer))
+    yield holds(kept, g.ours(latent=longer), clip, words="the clip stays")
+
+
+@LATENT.row("Mochi Noise Mask", "MaskComposite, KSampler", "Mochi Sampler with the same")
+def own_mask(g: Graph):
+    masked = g("MochiNoiseMask", samples=g.ours(seed=1), mask=left_half(g))
+    yield equal(g.ksampler(latent_image=masked), g.ours(latent=masked))
+
+
 @LATENT.row("Mochi Sampler", "LatentUpscaleBy, SamplerCustom", "Mochi Sampler with the same, at the larger size")
 def latent_upscale(g: Graph):
     larger = g("LatentUpscaleBy", samples=g.ours(), upscale_method="bilinear", scale_by=2.0)

@@ -1,0 +1,49 @@
+"""What of a clip is made anew: noise masks of latents, 1 where they are made and 0 where they stay.
+
+A latent is of 8 x 8 pixels of 6 frames, the first one of a video of a single frame: it is made anew if any of them is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import MochiError
+from ..geometry import SPACE, TIME, frame_count, latent_shape
+
+
+def latent_mask(mask: Tensor, latents: Tensor) -> Tensor:
+    """A mask of pixels, (1, H, W) for all frames or (F, H, W) one for each -> one of latents (1, 1, T, h, w).
+
+    latents: those that it is for, (B, 12, T, h, w). A mask of another size than their video is stretched to it. Raises
+    MochiError on another number of frames.
+    """
+    t, h, w = latents.shape[2:]
+    frames = frame_count(t)
+    if len(mask) not in (1, frames):
+        raise MochiError(f"The mask has {len(mask)} pictures, but must have 1, or as many as the clip: {frames}.")
+    mask = mask[:, None].float()
+    if mask.shape[2:] != (h * SPACE, w * SPACE):
+        mask = F.interpolate(mask, (h * SPACE, w * SPACE), mode="bilinear")
+    pixels = F.max_pool2d(mask, SPACE).movedim(0, 1)  # (1, F, h, w)
+    if pixels.shape[1] == 1:
+        return pixels[:, :, None].repeat(1, 1, t, 1, 1)
+    rest = pixels[:, 1:].unflatten(1, (t - 1, TIME)).amax(2)
+    return torch.cat((pixels[:, :1], rest), dim=1)[:, None]
+
+
+def extended(latents: Tensor, frames: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Latents (B, 12, T, h, w) with room behind them, so that they are of a video of so many frames, and their mask
+    (1, 1, T', h, w): the room is made; the clip stays or, if it has a mask (1 or B, 1, T, h, w), is made by that.
+
+    Raises MochiError unless frames is 6k + 1, and more than there are.
+    """
+    b, channels, t, h, w = latents.shape
+    total = latent_shape(w * SPACE, h * SPACE, frames)[2]
+    if total <= t:
+        raise MochiError(f"frames is {frames}, but the clip has {frame_count(t)} already: choose more.")
+    room = latents.new_zeros(b, channels, total - t, h, w)
+    kept = room.new_zeros(1, 1, t, h, w) if mask is None else mask
+    made = kept.new_ones(len(kept), 1, total - t, h, w)
+    return torch.cat((latents, room), dim=2), torch.cat((kept, made), dim=2)
