@@ -29,12 +29,16 @@ BOUNDS = """() => {
 }"""
 
 
+def clip_of(editor: Editor) -> dict[str, float]:
+    """Where the graph is in the page, as a screenshot takes it."""
+    left, top, right, bottom = editor.page.evaluate(BOUNDS)
+    size = {"width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
+    return {"x": left - MARGIN, "y": top - MARGIN, **size}
+
+
 def save(editor: Editor, name: str) -> None:
     """The graph, without the page around it."""
-    left, top, right, bottom = editor.page.evaluate(BOUNDS)
-    clip = {"x": left - MARGIN, "y": top - MARGIN, "width": right - left + 2 * MARGIN}
-    shot = editor.page.screenshot(clip={**clip, "height": bottom - top + 2 * MARGIN})
-    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+    picture = Image.open(io.BytesIO(editor.page.screenshot(clip=clip_of(editor)))).convert("RGB")
     height = round(picture.height * WIDTH / picture.width)
     PICTURES.mkdir(exist_ok=True)
     file = PICTURES / f"{name}.jpg"

@@ -84,5 +84,7 @@ def test_every_node_has_its_help_page(editor: Editor, comfy: Comfy, screenshot: 
         headings = re.findall("^#+ (.+)$", text, re.MULTILINE)
         for heading in headings:
             shown.get_by_role("heading", name=heading, exact=True).first.wait_for()
+        picture = shown.locator(f"img[src$='{name}/graph.jpg']").element_handle()
+        editor.page.wait_for_function("picture => picture.naturalWidth > 0", arg=picture)
         editor.page.evaluate("() => app.graph.clear()")
     screenshot("of the last node")

@@ -54,6 +54,15 @@ def test_every_node_has_a_help_page(node):
     assert page.startswith("# ") and "## Inputs" in page
 
 
+@pytest.mark.parametrize("node", NODES)
+def test_every_help_page_has_its_picture(node):
+    docs = PROJECT / "web" / "docs"
+    assert (docs / node / "graph.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+    for page in (docs / f"{node}.md", docs / node / "zh.md"):
+        # As the editor looks it up: from the folder of all pages, whatever the language.
+        assert re.findall(r"!\[.+\]\((.+)\)", page.read_text(encoding="utf-8")) == [f"{node}/graph.jpg"]
+
+
 def test_no_help_page_is_left_over():
     assert {page.stem for page in (PROJECT / "web" / "docs").glob("*.md")} == set(NODES)
 
