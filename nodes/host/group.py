@@ -135,18 +135,29 @@ class _Teller:
     def __init__(self) -> None:
         self._split = ""
         self._memory: dict[int, int] = {}
+        self._loaded: dict[int, int] = {}
 
     def tell(self, event: Event) -> None:
         payload = event.payload
+        if "tensor" in payload:
+            self._tell_loading(event.rank, payload["tensor"], payload["tensors"])
+            return
         self._split = payload.get("split", self._split)
         if "memory" in payload:
             self._memory[event.rank] = payload["memory"]
         if event.rank == 0 and "phase" in payload:
             show_text(self._text(payload))
 
+    def _tell_loading(self, rank: int, done: int, total: int) -> None:
+        """Of the slowest rank; there is something to tell with each tensor of rank 0, and when any rank is ready."""
+        self._loaded[rank] = done
+        if rank == 0 or done == total:
+            size = len(groups.running.devices)
+            slowest = min(self._loaded.get(other, 0) for other in range(size))
+            ready = sum(loaded == total for loaded in self._loaded.values())
+            show_text(f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready")
+
     def _text(self, payload: dict[str, Any]) -> str:
-        if "tensor" in payload:
-            return f"loading: {payload['phase']}"
         ranks = describe(groups.running) + (f", {self._split}" if self._split else "")
         parts = [ranks, payload["phase"]]
         if "seconds" in payload:
