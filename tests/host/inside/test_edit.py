@@ -11,10 +11,9 @@ STEPS = 4
 DRAWN = {"cfg": 4.0, "strength": 0.6, "start": 0.0, "end": 0.5}
 
 
-@pytest.fixture(scope="module")
-def prompts(call, small):
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    return [call("MochiTextEncode", clip=clip, prompt=text)[0] for text in ("a red circle moves left", "")]
+@pytest.fixture
+def prompts(encode):
+    return [encode(text) for text in ("a red circle moves left", "")]
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ import torch
 SIZES = {"width": 64, "height": 64, "frames": 25, "steps": 3, "cfg": 4.0}
 
 
-@pytest.fixture(scope="module")
-def prompts(call, small):
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    return [call("MochiTextEncode", clip=clip, prompt=text)[0] for text in ("a red circle moves left", "")]
+@pytest.fixture
+def prompts(encode):
+    return [encode(text) for text in ("a red circle moves left", "")]
 
 
 @pytest.fixture
