@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers  # whose classes are imported when they are first used, which takes half a second
 from torch import Tensor, nn
-from transformers import T5Config, T5EncoderModel
 
 from ..checkpoint.check import check_numbers, check_tensors
 from ..checkpoint.file import Entries
@@ -28,7 +28,7 @@ class PromptEncoder:
     width: of a feature vector (4096 for the published model).
     """
 
-    def __init__(self, model: T5EncoderModel, tokenizer: PromptTokenizer):
+    def __init__(self, model: transformers.T5EncoderModel, tokenizer: PromptTokenizer):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.width: int = model.config.d_model
@@ -88,7 +88,9 @@ def load_prompt_encoder(
     return PromptEncoder(model, prompt_tokenizer)
 
 
-def check_encoder(weights: Path, name: Path, config_file: Path | None = None) -> tuple[T5EncoderModel, Entries]:
+def check_encoder(
+    weights: Path, name: Path, config_file: Path | None = None
+) -> tuple[transformers.T5EncoderModel, Entries]:
     """The model of a weight file without its weights, and where these are, all of them and no others.
 
     Raises CheckpointError, which speaks of `name`, on anything but a whole T5 encoder. Reads no weights.
@@ -103,7 +105,7 @@ def check_encoder(weights: Path, name: Path, config_file: Path | None = None) ->
     return model, entries
 
 
-def read_config(path: Path) -> T5Config:
+def read_config(path: Path) -> transformers.T5Config:
     """The configuration in a folder's config.json; raises CheckpointError unless it is T5's."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -113,20 +115,20 @@ def read_config(path: Path) -> T5Config:
     if kind != "t5":
         raise CheckpointError(f"{path}: describes a model of type {kind!r}, but Mochi's text encoder is of type 't5'")
     try:
-        return T5Config(**{**values, "attn_implementation": "eager"})
+        return transformers.T5Config(**{**values, "attn_implementation": "eager"})
     except Exception as error:  # the library has its own kinds for values that cannot be
         raise CheckpointError(f"{path}: a T5 of sizes that cannot be ({error})") from error
 
 
-def empty_model(config: T5Config) -> T5EncoderModel:
+def empty_model(config: transformers.T5Config) -> transformers.T5EncoderModel:
     """The model without memory for its weights; its two embeddings are one module."""
     with torch.device("meta"):
-        model = T5EncoderModel(config)
+        model = transformers.T5EncoderModel(config)
     model.set_input_embeddings(model.shared)
     return model
 
 
-def fill(model: T5EncoderModel, entries: Entries, dtype: torch.dtype, device: torch.device) -> None:
+def fill(model: transformers.T5EncoderModel, entries: Entries, dtype: torch.dtype, device: torch.device) -> None:
     """Give every parameter its stored values, in `dtype` on `device`, or the bytes of those that are packed."""
     for name, entry in entries.items():
         # The MLPs' output projections overflow in float16; T5 then keeps them in float32.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from transformers import T5Config
+import transformers
 
 from ..checkpoint.file import Entries, first_few, open_weights
 from ..checkpoint.identify import parts_of, seems_to_be
@@ -31,7 +31,7 @@ def t5_entries(weights: Path, name: Path) -> Entries:
     return found
 
 
-def infer_config(entries: Entries, name: Path) -> T5Config:
+def infer_config(entries: Entries, name: Path) -> transformers.T5Config:
     """The configuration that follows from a T5 encoder's tensor shapes."""
     gated = f"{BLOCK}1.DenseReluDense.wi.weight" not in entries
     try:
@@ -42,7 +42,7 @@ def infer_config(entries: Entries, name: Path) -> T5Config:
         width_of_head = inner // heads
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{name}: a T5 encoder with tensors missing or misshapen: {error}") from error
-    return T5Config(
+    return transformers.T5Config(
         vocab_size=vocabulary,
         d_model=width,
         d_kv=width_of_head,

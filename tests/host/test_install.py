@@ -32,11 +32,15 @@ import json, sys
 from pathlib import Path
 from server import PromptServer
 async def look(app):
-    Path(__file__).with_name("loaded.json").write_text(json.dumps(sorted({n.partition(".")[0] for n in sys.modules})))
+    Path(__file__).with_name("loaded.json").write_text(json.dumps(sorted(sys.modules)))
 PromptServer.instance.app.on_startup.append(look)
 NODE_CLASS_MAPPINGS = {}
 """
-HEAVY = {"transformers", "tokenizers", "sentencepiece", "diffusers", "peft", "gguf", "huggingface_hub", "imageio"}
+# Names of modules begin so. ComfyUI loads the transformers library itself, but none of its models' code.
+HEAVY = (
+    *("tokenizers", "sentencepiece", "diffusers", "peft", "gguf", "huggingface_hub", "imageio"),
+    *("transformers", "torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "torch.distributed.tensor"),
+)
 
 
 def pack(folder: Path, source: str) -> Path:
@@ -89,7 +93,7 @@ def test_nothing_heavy_is_loaded_at_start(comfyui_path: Path, tmp_path: Path):
             pass
         loaded.append(set(json.loads((looker / "loaded.json").read_text())))
     without, with_it = loaded
-    assert not (with_it - without) & HEAVY
+    assert not [name for name in with_it - without if name.startswith(HEAVY)]
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12), (3, 13)], ids=str)
