@@ -1,4 +1,4 @@
-"""The tiny model in a real ComfyUI: how much of a prompt's time, from queue to finish, is spent outside products.
+"""The tiny model in a real ComfyUI: how much of a prompt's time, queue to finish, is outside networks, and products.
 
 The workflow is workflows/api/tiny_text_to_video.json, on the CPU. Its sizes, steps and prompts are those of share.py,
 whose runs, in this process, say what networks and products take. Both have as many threads, and run in turns.

@@ -22,7 +22,7 @@ from mochi.dit import AsymmDiT, TextContext
 from mochi.memory import decode, denoise, text
 from mochi.packing import Ggml, packed_linears
 from mochi.parallel.ulysses import TokenShards, UlyssesAttention
-from mochi.vae import Decoder
+from mochi.vae import Borders, Decoder
 
 MEDIUM = DiTConfig(depth=2, num_heads=12, hidden_x=768, hidden_y=384, mlp_x=2048, mlp_y=1024, text_width=256)
 PUBLISHED_WIDTH = DiTConfig(depth=1)
@@ -94,16 +94,18 @@ def denoiser(
     return Figures(predicted + denoise.positions(config, count, ulysses), measured)
 
 
-def decoder(config: DecoderConfig, latents: tuple[int, ...], dtype: torch.dtype) -> Figures:
-    """The frames of a video, each piece dropped as soon as it is there."""
+def decoder(
+    config: DecoderConfig, latents: tuple[int, ...], dtype: torch.dtype, chunk: int = 1, in_strips: bool = False
+) -> Figures:
+    """The frames of a video, each piece dropped at once. in_strips: as a rank takes those of its strip."""
     model = _random(Decoder(config, dtype=dtype))
     z = torch.randn(latents, dtype=dtype)
 
     def run() -> None:
-        for _ in model.stream(z):
+        for _ in model.stream(z, chunk, Borders() if in_strips else None):
             pass
 
-    values = decode.live_values(config, 1, *latents[3:])
+    values = decode.live_values(config, chunk, *latents[3:], in_strips=in_strips)
     predicted = latents[0] * (sum(values.values()) - values["kernels"]) * dtype.itemsize
     return Figures(predicted, peak_bytes(run, [*model.parameters(), z]))
 

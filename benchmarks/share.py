@@ -1,4 +1,4 @@
-"""How much of a video's time is spent outside the networks' products, in the tiny model on a CPU.
+"""How much of a video's time is spent outside the networks, and outside their products, in the tiny model on a CPU.
 
 Products are what a network cannot do without: matrix products, convolutions and attention. All else is norms and other
 elementwise work, what surrounds the operations, and the making of the mp4 file. The smaller a model, the larger its

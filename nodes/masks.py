@@ -29,7 +29,7 @@ class Extend(io.ComfyNode):
                 io.Int.Input(
                     "frames",
                     default=PREVIEW.defaults.frames,
-                    min=1,
+                    min=7,
                     max=MAX_FRAMES,
                     step=6,
                     tooltip="Of the whole video, the clip among them: 6k + 1, more than it has. The published model "

@@ -28,8 +28,9 @@ EXTEND_NOTE = """## A clip that goes on, with Mochi 1
 
 Choose your clip in **Load Video**. 61 of its frames are kept, 2 seconds at 30 a second; Mochi makes 102 more.
 
-- To go on from the end of a longer clip set *batch_index* to where its last 61 frames begin, and join the frames behind
-  **Mochi VAE Decode** with **ImageBatch**.
+- A shorter clip: set *length* to 6k + 1 frames that it has (25, 31, 55, ...).
+- To go on from the end of a longer clip set *batch_index* to where its last 61 frames begin. **ImageBatch** joins the
+  frames before that with those of **Mochi VAE Decode**.
 - *length* 1, or **Load Image** instead of the clip, starts from a picture. The prompt then has to say what moves.
 - Describe the whole scene, as it is and as it goes on.
 - The models are those of **mochi_text_to_video**.

@@ -101,6 +101,14 @@ def test_the_decoder_holds_what_is_predicted(config: DecoderConfig):
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
+@pytest.mark.parametrize("in_strips", [False, True])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_decoding_by_chunks_holds_what_is_predicted(chunk: int, in_strips: bool):
+    latents = (1, 12, 20, 8, 12)
+    predicted, measured = benchmark.decoder(DecoderConfig(base=32), latents, torch.bfloat16, chunk, in_strips)
+    assert 0.9 * measured <= predicted <= 1.15 * measured
+
+
 def test_t5_holds_what_is_predicted():
     predicted, measured = benchmark.text_encoder(256, torch.float32)
     assert 0.9 * measured <= predicted <= 1.15 * measured

@@ -1,4 +1,4 @@
-"""Decoding: what is alive when AsymmVAE makes the frames of one latent frame.
+"""Decoding: what is alive when AsymmVAE makes some frames of a video.
 
 The stream remembers the last two input frames of each convolution (tails). The peak is in the last blocks, at the full
 size of the picture, where a convolution's input is padded.
@@ -16,7 +16,7 @@ import torch
 from ..config import DecoderConfig
 from ..parallel.vae import plan_strips
 from ..vae import Decoder
-from ..vae.decoder import DEEP, frames_in_piece
+from ..vae.decoder import deep_chunk, frames_in_piece
 from .need import SLACK, Need
 
 KERNELS = 3
@@ -67,13 +67,13 @@ def strip_values(config: DecoderConfig, latents: Sequence[int], ranks: int = 1) 
     frames, height, width = latents[2:]
     strips = plan_strips(height, width, ranks)
     rows, columns = (max(strips.sizes), width) if strips.axis == 3 else (height, max(strips.sizes))
-    return live_values(config, min(strips.chunk, frames), rows, columns, alone=strips.ranks == 1)
+    return live_values(config, min(strips.chunk, frames), rows, columns, in_strips=ranks > 1)
 
 
-def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int, alone: bool = True) -> dict[str, int]:
+def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int, in_strips: bool = False) -> dict[str, int]:
     """Values alive at the peak, with `chunk` latent frames of `rows` x `columns` at a time, by what they are for.
 
-    alone: see `frames_in_piece`.
+    in_strips: see `frames_in_piece`.
     """
 
     def picture(stage: Stage, border: int = 0) -> int:
@@ -82,10 +82,10 @@ def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int, alon
     _, _, expanded, *_, last = every = list(stages(config))
     tails = sum(2 * stage.blocks * 2 * picture(stage, border=2) for stage in every)
     # What the deep layers have made, of which pieces are taken.
-    deep = max(DEEP, chunk) * expanded.time * picture(expanded)
+    deep = deep_chunk(chunk) * expanded.time * picture(expanded)
     # The block's input, the first convolution's output, silu of its norm; that padded, by two frames in front; and the
     # last piece of the video, which whoever took it still holds.
-    frames = frames_in_piece(config, chunk, alone) * last.time // expanded.time
+    frames = frames_in_piece(config, chunk, in_strips) * last.time // expanded.time
     piece = 3 * frames * picture(last) // last.width
     layers = 3 * frames * picture(last) + (frames + 2) * picture(last, border=2) + piece
     return {"tails": tails, "deep layers": deep, "layers": layers, "kernels": KERNELS * frames * picture(last)}

@@ -43,8 +43,9 @@ class Strips(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Latent frames to decode at a time. As many as there are strips: activations then take the memory that they
-        take on one device, and the ranks, who meet at every convolution, meet less often."""
+        """Latent frames to decode at a time. As many as there are strips: activations then take the memory of one whole
+        latent frame, half as much again as on one device, and the ranks, who meet at every convolution, meet less
+        often."""
         return self.ranks
 
     def cut(self, x: Tensor, rank: int, unit: int = 1) -> Tensor:

@@ -16,17 +16,15 @@ from ..geometry import SPACE, TIME, frame_count, latent_shape
 def latent_mask(mask: Tensor, latents: Tensor) -> Tensor:
     """A mask of pixels, (1, H, W) for all frames or (F, H, W) one for each -> one of latents (1, 1, T, h, w).
 
-    latents: those that it is for, (B, 12, T, h, w). A mask of another size than their video is stretched to it. Raises
-    MochiError on another number of frames.
+    latents: those that it is for, (B, 12, T, h, w). A mask of another size than their video is stretched to it, and no
+    pixel lost. Raises MochiError on another number of frames.
     """
     t, h, w = latents.shape[2:]
     frames = frame_count(t)
     if len(mask) not in (1, frames):
         raise MochiError(f"The mask has {len(mask)} pictures, but must have 1, or as many as the clip: {frames}.")
-    mask = mask[:, None].float()
-    if mask.shape[2:] != (h * SPACE, w * SPACE):
-        mask = F.interpolate(mask, (h * SPACE, w * SPACE), mode="bilinear")
-    pixels = F.max_pool2d(mask, SPACE).movedim(0, 1)  # (1, F, h, w)
+    # Windows that overlap where sizes do not divide: no pixel is left out.
+    pixels = F.adaptive_max_pool2d(mask[:, None].float(), (h, w)).movedim(0, 1)  # (1, F, h, w)
     if pixels.shape[1] == 1:
         return pixels[:, :, None].repeat(1, 1, t, 1, 1)
     rest = pixels[:, 1:].unflatten(1, (t - 1, TIME)).amax(2)
@@ -35,7 +33,7 @@ def latent_mask(mask: Tensor, latents: Tensor) -> Tensor:
 
 def extended(latents: Tensor, frames: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Latents (B, 12, T, h, w) with room behind them, so that they are of a video of so many frames, and their mask
-    (1, 1, T', h, w): the room is made; the clip stays or, if it has a mask (1 or B, 1, T, h, w), is made by that.
+    (1, 1, T', h, w): the room is made; the clip stays or, if it has a mask (1 or B, 1 or 12, T, h, w), is made by that.
 
     Raises MochiError unless frames is 6k + 1, and more than there are.
     """
@@ -45,5 +43,5 @@ def extended(latents: Tensor, frames: int, mask: Tensor | None = None) -> tuple[
         raise MochiError(f"frames is {frames}, but the clip has {frame_count(t)} already: choose more.")
     room = latents.new_zeros(b, channels, total - t, h, w)
     kept = room.new_zeros(1, 1, t, h, w) if mask is None else mask
-    made = kept.new_ones(len(kept), 1, total - t, h, w)
+    made = kept.new_ones(*kept.shape[:2], total - t, h, w)
     return torch.cat((latents, room), dim=2), torch.cat((kept, made), dim=2)

@@ -24,8 +24,8 @@ DEEP = 4
 pass, which for one frame takes as long as computing with them."""
 
 FINE = 2
-"""Frames that go through the other layers at a time, at least, counted behind the deep ones, which have made three of a
-latent frame: they take less memory than three, and stay in a CPU's cache."""
+"""Frames that go through the other layers at a time, counted behind the deep ones, which have made three of a latent
+frame: they take less memory than three, and stay in a CPU's cache."""
 
 
 def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) -> Tensor:
@@ -39,16 +39,22 @@ def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) ->
     return x[:, time - 1 if start else 0 :].movedim(-1, 1)
 
 
-def frames_in_piece(config: DecoderConfig, chunk: int, alone: bool) -> int:
-    """Frames of a piece behind the deep layers. alone: whether nobody decodes the rest of the picture, and meets us at
-    each layer: else we meet less often."""
+def deep_chunk(chunk: int) -> int:
+    """Latent frames that go through the deep layers at a time, of which pieces of `chunk` are taken."""
+    return chunk * -(-DEEP // chunk)
+
+
+def frames_in_piece(config: DecoderConfig, chunk: int, in_strips: bool) -> int:
+    """Frames that go through the other layers at a time, counted behind the deep ones. in_strips: whether others decode
+    the rest of the picture; then each piece costs an exchange at each layer, and those of a latent frame stay whole."""
     time = config.temporal[-1]
-    return min(FINE, time) if alone and chunk == 1 else chunk * time
+    return chunk * time if in_strips or chunk > 1 else min(FINE, time)
 
 
-def _sizes(total: int, each: int) -> list[int]:
-    """What is left of whole pieces comes first: the first latent frame has become a single frame."""
-    return [total % each] * (total % each > 0) + [each] * (total // each)
+def _sizes(total: int, each: int, lead: int) -> list[int]:
+    """Pieces of `each` frames of `total`; the first one has `lead` frames less."""
+    first = min(total, each - lead)
+    return [first, *(min(each, total - start) for start in range(first, total, each))]
 
 
 class UpStage(nn.Module):
@@ -140,13 +146,16 @@ class Decoder(nn.Module):
         borders: what surrounds z in space, where it is a part of a picture.
         """
         deep, shallow = Stream(borders), Stream(borders)
-        each = frames_in_piece(self.config, chunk, alone=borders is None)
-        parts = z.split(chunk * -(-DEEP // chunk), dim=2)
+        each = frames_in_piece(self.config, chunk, in_strips=borders is not None)
+        time = self.config.temporal[-1]
+        parts = z.split(deep_chunk(chunk), dim=2)
         for i, part in enumerate(parts, 1):
             deep.ends = i == len(parts)
             x = self._deep(part, deep)
+            # The first of all latent frames has become one frame.
+            lead = time - 1 if each >= time and not deep.started else 0
             left = x.shape[2]
-            for piece in x.split(_sizes(left, each), dim=2):
+            for piece in x.split(_sizes(left, each, lead), dim=2):
                 left -= piece.shape[2]
                 shallow.ends = deep.ends and left == 0
                 yield self._shallow(piece, shallow)

@@ -136,6 +136,7 @@ class _Teller:
         self._split = ""
         self._memory: dict[int, int] = {}
         self._loaded: dict[int, int] = {}
+        self._told = (0, 0)
 
     def tell(self, event: Event) -> None:
         payload = event.payload
@@ -149,12 +150,13 @@ class _Teller:
             show_text(self._text(payload))
 
     def _tell_loading(self, rank: int, done: int, total: int) -> None:
-        """Of the slowest rank; there is something to tell with each tensor of rank 0, and when any rank is ready."""
+        """How far the slowest rank is, and how many are ready."""
         self._loaded[rank] = done
-        if rank == 0 or done == total:
-            size = len(groups.running.devices)
-            slowest = min(self._loaded.get(other, 0) for other in range(size))
-            ready = sum(loaded == total for loaded in self._loaded.values())
+        size = len(groups.running.devices)
+        slowest = min(self._loaded.get(other, 0) for other in range(size))
+        ready = sum(loaded == total for loaded in self._loaded.values())
+        if (slowest, ready) != self._told:
+            self._told = slowest, ready
             show_text(f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready")
 
     def _text(self, payload: dict[str, Any]) -> str:

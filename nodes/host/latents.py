@@ -28,7 +28,7 @@ class MochiLatents(comfy.latent_formats.Mochi):
 
 
 def noise_mask(latent: dict) -> Tensor | None:
-    """A LATENT's noise mask as samplers take it, (1 or B, 1, T, h, w), if it has one."""
+    """A LATENT's noise mask as samplers take it, (1 or B, 1 or 12, T, h, w), if it has one."""
     mask = latent.get("noise_mask")
     if mask is None:
         return None

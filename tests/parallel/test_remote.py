@@ -103,6 +103,20 @@ def test_patches_change_the_run_without_loading_again(dit):
     assert dit.loads == loads
 
 
+@pytest.mark.parametrize("latent_frames", [1, 5, 7])
+def test_what_is_told_of_frames_is_what_came(keeper, latent_frames):
+    """Of a number that the chunks do not divide, too."""
+    came = []
+
+    def hear(event) -> None:
+        if "frames" in event.payload:
+            came.append(event.payload["frames"].shape[2])
+            assert sum(came) == 6 * event.payload["done"] - 5
+
+    finish(tiny_vae(keeper).decode(torch.randn(1, 12, latent_frames, 4, 6)), hear)
+    assert sum(came) == 6 * latent_frames - 5
+
+
 @pytest.mark.parametrize("size", [(4, 6), (1, 1)], ids=["a strip for each rank", "fewer strips than ranks"])
 def test_frames_are_those_of_one_device(keeper, size):
     vae = tiny_vae(keeper)

@@ -37,7 +37,18 @@ def test_a_mask_of_another_size_is_stretched():
     mask = torch.zeros(1, 30, 20)
     mask[:, :15] = 1
     made = latent_mask(mask, torch.empty(1, 12, 2, 6, 4))
-    assert made[..., :3, :].min() > 0.9 and made[..., 4:, :].max() == 0
+    assert (made[..., :3, :] == 1).all() and not made[..., 3:, :].any()
+
+
+@given(height=st.integers(1, 70), width=st.integers(1, 70), h=st.integers(1, 6), w=st.integers(1, 6), data=st.data())
+def test_no_pixel_of_a_mask_of_another_size_is_lost(height, width, h, w, data):
+    mask = torch.zeros(1, height, width)
+    row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    mask[:, row, column] = 1
+    made = latent_mask(mask, torch.empty(1, 12, 1, h, w))[0, 0, 0]
+    assert made[row * h // height, column * w // width] == 1
+    # Of a large mask a pixel is in two latents at most each way, where sizes do not divide.
+    assert made.sum() <= max(2, -(-h // height) + 1) * max(2, -(-w // width) + 1)
 
 
 def test_a_mask_of_another_length_is_refused():
@@ -54,10 +65,11 @@ def test_what_is_behind_the_clip_is_made(t, more, batch):
     assert not mask[:, :, :t].any() and (mask[:, :, t:] == 1).all()
 
 
-def test_a_mask_of_the_clip_stays():
-    clip, own = torch.randn(2, 12, 2, 2, 4), torch.rand(2, 1, 2, 2, 4)
+@pytest.mark.parametrize("channels", [1, 12])
+def test_a_mask_of_the_clip_stays(channels):
+    clip, own = torch.randn(2, 12, 2, 2, 4), torch.rand(2, channels, 2, 2, 4)
     _, mask = extended(clip, 19, own)
-    assert torch.equal(mask[:, :, :2], own) and (mask[:, :, 2:] == 1).all() and mask.shape == (2, 1, 4, 2, 4)
+    assert torch.equal(mask[:, :, :2], own) and (mask[:, :, 2:] == 1).all() and mask.shape == (2, channels, 4, 2, 4)
 
 
 @pytest.mark.parametrize(("frames", "message"), [(7, "has 7 already"), (1, "has 7 already"), (12, r"6k \+ 1")])
