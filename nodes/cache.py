@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..mochi.errors import MochiError
 from .host.checks import complaint
 from .host.step_cache import with_cache
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 
@@ -18,6 +19,7 @@ class TeaCache(io.ComfyNode):
             node_id="MochiTeaCache",
             display_name="TeaCache (Mochi)",
             category=CATEGORY,
+            **also_found_as("step cache", "speed up", "fast"),
             description="Skips the network in steps whose input hardly differs from the last one's, and repeats what "
             "it did then: faster, and somewhat another video.",
             inputs=[

@@ -12,6 +12,7 @@ from ..mochi.sampling.schedule import SCHEDULES, scheduled
 from .host.checks import check_conditioning, check_latent, check_patches, check_sigmas
 from .host.edit import noise_of, resampled
 from .sampler import MAX_STEPS
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 
@@ -23,6 +24,7 @@ class Invert(io.ComfyNode):
             node_id="MochiInvert",
             display_name="Mochi Invert",
             category=CATEGORY,
+            **also_found_as("unsample", "rf inversion", "mochi edit", "edit video"),
             description="Finds the noise that a clip could have been made from. Mochi Resample starts there with "
             "another prompt, which changes what the prompt says and keeps the rest.",
             inputs=[
@@ -67,6 +69,7 @@ class Resample(io.ComfyNode):
             node_id="MochiResample",
             display_name="Mochi Resample",
             category=CATEGORY,
+            **also_found_as("rf inversion", "mochi edit", "edit video"),
             description="Makes a clip anew from its own noise (Mochi Invert) with another prompt; what the original "
             "is like can guide the first part of the run.",
             inputs=[

@@ -17,6 +17,7 @@ from .host.remote_model import load_remote_model
 from .host.remote_vae import load_remote_vae
 from .host.vae import load_vae
 from .parallel import check_gpus, parallel_inputs, parallel_settings
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 IN_FILE = "in the file itself"
@@ -29,6 +30,7 @@ class LoadT5(io.ComfyNode):
             node_id="MochiLoadT5",
             display_name="Load T5 (Mochi)",
             category=CATEGORY,
+            **also_found_as("clip loader", "text encoder", "t5xxl"),
             description="Loads the T5 encoder that turns prompts into what Mochi reads.",
             inputs=[
                 io.Combo.Input(
@@ -72,6 +74,7 @@ class LoadDiT(io.ComfyNode):
             node_id="MochiLoadDiT",
             display_name="Load AsymmDiT (Mochi)",
             category=CATEGORY,
+            **also_found_as("diffusion model", "unet loader", "gguf", "multi gpu", "genmo"),
             description="Loads Mochi's denoiser, the large part of the model.",
             inputs=[
                 io.Combo.Input(
@@ -143,6 +146,7 @@ class LoadVAE(io.ComfyNode):
             node_id="MochiLoadVAE",
             display_name="Load AsymmVAE (Mochi)",
             category=CATEGORY,
+            **also_found_as("vae loader", "decoder", "genmo"),
             description="Loads Mochi's VAE, which turns latents into frames and frames into latents.",
             inputs=[
                 io.Combo.Input(

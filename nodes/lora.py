@@ -10,6 +10,7 @@ from ..mochi.errors import MochiError
 from .host.checks import complaint
 from .host.lora import check_lora, find_lora, list_loras, with_lora
 from .host.lora_names import teach_names
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 STRONGEST = 10.0
@@ -24,6 +25,7 @@ class LoadLoRA(io.ComfyNode):
             node_id="MochiLoadLoRA",
             display_name="Load LoRA (Mochi)",
             category=CATEGORY,
+            **also_found_as("lora loader", "adapter", "style"),
             description="Puts a LoRA on a Mochi model, in any of the formats that trainers write. For several, put one "
             "node behind the other.",
             inputs=[

@@ -11,6 +11,7 @@ from ..mochi.sampling.masks import extended, latent_mask
 from .host.checks import check_at_most, check_latent, complaint
 from .host.latents import noise_mask
 from .sampler import MAX_FRAMES
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 
@@ -22,6 +23,7 @@ class Extend(io.ComfyNode):
             node_id="MochiExtend",
             display_name="Mochi Extend",
             category=CATEGORY,
+            **also_found_as("extend video", "continue", "image to video", "i2v", "last frame"),
             description="Makes room behind a clip, or a picture, for Mochi Sampler to go on with it: the clip stays as "
             "it is, and what follows is made to fit.",
             inputs=[
@@ -62,6 +64,7 @@ class NoiseMask(io.ComfyNode):
             node_id="MochiNoiseMask",
             display_name="Mochi Noise Mask",
             category=CATEGORY,
+            **also_found_as("inpaint video", "set latent noise mask", "replace area"),
             description="Says which area of a clip is made anew. Set Latent Noise Mask does so for single pictures; "
             "this one knows which frames a latent is of, so that an area can move.",
             inputs=[

@@ -12,6 +12,7 @@ from .host.checks import ABSENT, check_choice, complaint
 from .host.dtypes import runs_on_cpu
 from .host.group import groups
 from .host.progress import show_text
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 MAX_GPUS = 16
@@ -27,6 +28,7 @@ class Parallel(io.ComfyNode):
             node_id="MochiParallelSettings",
             display_name="Mochi Parallel Settings",
             category=CATEGORY,
+            **also_found_as("multi gpu", "context parallel", "distributed", "ulysses", "fsdp"),
             description="Which GPUs make one video together, and how the work is split. For the `parallel` input of "
             "the loaders; link it to all of them, and they share one group of processes.",
             inputs=[
@@ -90,6 +92,7 @@ class GroupStatus(io.ComfyNode):
             node_id="MochiGroupStatus",
             display_name="Mochi Group Status",
             category=CATEGORY,
+            **also_found_as("multi gpu", "memory", "ranks"),
             description="Shows the processes that share a generation now: devices, process ids, memory, loaded models "
             "and how their work is split.",
             inputs=[

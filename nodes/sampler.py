@@ -19,6 +19,7 @@ from .host.checks import (
     complaint,
 )
 from .host.sampling import empty_latent, sample
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 MAX_SIZE = 16384
@@ -33,6 +34,7 @@ class Sigmas(io.ComfyNode):
             node_id="MochiSigmas",
             display_name="Mochi Sigmas",
             category=CATEGORY,
+            **also_found_as("scheduler", "linear quadratic", "noise schedule"),
             description="Mochi's linear-quadratic noise schedule: slow at first, where the video takes shape, then "
             "faster and faster.",
             inputs=[
@@ -99,6 +101,7 @@ class Sampler(io.ComfyNode):
             node_id="MochiSampler",
             display_name="Mochi Sampler",
             category=CATEGORY,
+            **also_found_as("text to video", "t2v", "generate video", "ksampler"),
             description="Makes the latents of a video from noise, with Mochi's own schedule and Euler steps. The "
             "widgets start with what the published model likes; for the tiny model choose "
             f"{tiny.width} x {tiny.height}, {tiny.frames} frames, {tiny.steps} steps and cfg {tiny.cfg:g}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.text import encode_prompt
+from .search import also_found_as
 
 
 class TextEncode(io.ComfyNode):
@@ -14,6 +15,7 @@ class TextEncode(io.ComfyNode):
             node_id="MochiTextEncode",
             display_name="Mochi Text Encode",
             category="Mochi",
+            **also_found_as("prompt", "clip text encode", "conditioning"),
             description="Encodes a prompt the way Mochi 1 was trained: literally, up to 256 tokens. An empty prompt "
             "means no text at all, which is what the negative prompt usually wants.",
             inputs=[

@@ -8,6 +8,7 @@ from ..mochi import geometry
 from ..mochi.geometry import SPACE
 from .host.checks import check_latent
 from .host.vae import MochiVAE
+from .search import also_found_as
 
 CATEGORY = "Mochi"
 TILE_LEAST = 64  # with an overlap of 16 pixels, two latents
@@ -20,6 +21,7 @@ class VAEDecode(io.ComfyNode):
             node_id="MochiVAEDecode",
             display_name="Mochi VAE Decode",
             category=CATEGORY,
+            **also_found_as("latent to video", "decode latent"),
             description="Decodes latents into the frames of a video. VAE Decode does the same.",
             inputs=[
                 io.Vae.Input("vae", tooltip="From Load AsymmVAE (Mochi), or ComfyUI's own Mochi VAE."),
@@ -68,6 +70,7 @@ class VAEEncode(io.ComfyNode):
             node_id="MochiVAEEncode",
             display_name="Mochi VAE Encode",
             category=CATEGORY,
+            **also_found_as("video to latent", "video to video", "encode frames"),
             description="Encodes the frames of a video into latents. VAE Encode does the same, but crops what does "
             "not fit.",
             inputs=[

@@ -15,6 +15,7 @@ from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter
 from .host.checks import check_latent, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
 from .host.progress import steps
+from .search import also_found_as
 
 
 class SaveVideo(io.ComfyNode):
@@ -24,6 +25,7 @@ class SaveVideo(io.ComfyNode):
             node_id="MochiSaveVideo",
             display_name="Mochi Save Video",
             category="Mochi",
+            **also_found_as("export video", "mp4", "webm", "gif", "video combine"),
             description="Saves frames as a video in ComfyUI's output folder, with the workflow in it: drop the file on "
             "the canvas to get the graph back.",
             inputs=[

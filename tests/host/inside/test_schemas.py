@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from comfy_api.latest import io
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -29,6 +32,21 @@ def test_help_pages_name_every_input(schemas):
         page = (PROJECT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {schema.display_name}\n")
         assert re.findall(r"^\| (\w+) \|", page, re.MULTILINE)[1:] == [entry.id for entry in schema.inputs]
+
+
+def test_a_later_host_finds_nodes_by_other_words(pack, monkeypatch):
+    """The Schema of this one takes no such words, nor do the nodes give it any."""
+
+    @dataclass
+    class Later(io.Schema):
+        search_aliases: list[str] = field(default_factory=list)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{pack.name}.nodes.") and hasattr(module, "io"):
+            monkeypatch.setattr(module, "io", SimpleNamespace(**{**vars(module.io), "Schema": Later}))
+    for node_id, node in pack.nodes.items():
+        words = node.define_schema().search_aliases
+        assert len(words) >= 2 and all(word == word.lower() for word in words), node_id
 
 
 def test_sockets_are_standard_types(schemas):
