@@ -15,6 +15,8 @@ import pytest
 from mochi.tiny.judge import judge
 from scripts.client import PromptFailed, PromptRejected
 from scripts.comfyui import PACK_NAME, PROJECT
+from scripts.make_workflows import GRAPHS
+from scripts.workflow_format import Drawn
 
 API_WORKFLOWS = PROJECT / "workflows" / "api"
 
@@ -92,6 +94,15 @@ def test_cancel_leaves_no_file_and_the_next_prompt_works(comfy):
     assert failure.value.interrupted
     assert {path for path in comfy.output.rglob("*") if path.is_file()} <= before
     assert comfy.client.run(tiny_prompt(seed=2), timeout=300).paths(comfy.output)
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.__name__)
+def test_workflows_are_those_of_their_descriptions(comfy, graph):
+    drawn = Drawn(graph(), comfy.client.object_info())
+    for folder, content in ((API_WORKFLOWS.parent, drawn.editor()), (API_WORKFLOWS, drawn.api())):
+        file = folder / f"{drawn.graph.name}.json"
+        same = json.loads(file.read_text(encoding="utf-8")) == json.loads(json.dumps(content))
+        assert same, f"{file.name}: run `python -m scripts.make_workflows`"
 
 
 @pytest.mark.parametrize("file", sorted(API_WORKFLOWS.glob("*.json")), ids=lambda file: file.stem)
