@@ -52,10 +52,9 @@ def on_one_device(noise, sigmas, cfg, positive, negative) -> torch.Tensor:
     size=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
     lengths=st.lists(st.sampled_from([0, 1, 17, 256]), min_size=2, max_size=2),
     batch=st.integers(1, 2),
-    # Larger scales multiply float32's own rounding: those are tested to the bit, below.
-    cfg=st.lists(st.sampled_from([1.0, 1.5, 2.0]), min_size=3, max_size=3),
+    cfg=st.lists(st.sampled_from([1.0, 1.5, 4.0]), min_size=3, max_size=3),
 )
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg):
     noise = torch.randn(batch, 12, size[0], 2 * size[1], 2 * size[2], generator=torch.Generator().manual_seed(1))
     sigmas = linear_quadratic(3)
