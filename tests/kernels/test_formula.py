@@ -1,0 +1,139 @@
+"""When a kernel takes a formula's place, and what happens where it cannot. Nothing here needs a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mochi.kernels import without_kernels
+
+module = importlib.import_module("mochi.kernels.formula")  # the package has a function of that name
+
+
+@module.formula("nowhere:missing")
+def doubled(x: Tensor, times: float = 2.0) -> Tensor:
+    return x * times
+
+
+@module.formula("nowhere:missing", mutates=["out"])
+def copied(x: Tensor, out: Tensor) -> None:
+    out.copy_(x)
+
+
+class Seen(TorchDispatchMode):
+    """Names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+def names_of(run) -> list[str]:
+    with Seen() as seen:
+        run()
+    return seen.names
+
+
+@pytest.fixture
+def works(monkeypatch):
+    """A fresh state, as if Triton were there and nothing had failed yet."""
+    monkeypatch.setattr(module, "_state", {"off": False, "failed": False})
+    monkeypatch.setattr(module, "_is_there", lambda: True)
+
+
+def test_on_a_cpu_it_is_plain_torch(works):
+    x = torch.ones(2)
+    assert names_of(lambda: doubled(x)) == ["aten.mul.Tensor"]
+    assert torch.equal(doubled(x, 3.0), torch.full((2,), 3.0))
+
+
+def test_on_cuda_it_is_one_operation(works):
+    with FakeTensorMode():
+        x, out = torch.empty(2, device="cuda"), torch.empty(2, device="cuda")
+        names = names_of(lambda: (doubled(x), copied(x, out)))
+    assert names == ["mochi_kernels.doubled.default", "mochi_kernels.copied.default"]
+
+
+def test_operators_compute_what_the_formulas_do():
+    x, out = torch.randn(3), torch.zeros(3)
+    assert torch.equal(torch.ops.mochi_kernels.doubled(x, 2.0), doubled(x))
+    torch.ops.mochi_kernels.copied(x, out)
+    assert torch.equal(out, x)
+
+
+def test_gradients_go_through_the_formula(works):
+    with FakeTensorMode():
+        x = torch.empty(2, device="cuda", requires_grad=True)
+        assert not module.has_kernels(x)
+        with torch.no_grad():
+            assert module.has_kernels(x)
+
+
+def test_kernels_can_be_left_out(works):
+    with FakeTensorMode():
+        x = torch.empty(2, device="cuda")
+        with without_kernels():
+            assert not module.has_kernels(x)
+        assert module.has_kernels(x)
+
+
+def test_compiled_code_has_the_formula_in_it(works):
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    with FakeTensorMode():
+        assert module.has_kernels(torch.empty(2, device="cuda"))
+    torch.compile(lambda x: doubled(x), backend=keep, fullgraph=True)(torch.ones(2))
+    assert [node.target.__name__ for node in graphs[0].graph.nodes if node.op == "call_function"] == ["mul"]
+
+
+def test_a_kernel_that_cannot_be_built_gives_way_to_the_formula_once_and_for_all(works, caplog):
+    run = module._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
+        assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
+    assert len(caplog.records) == 1 and "doubled does not run here" in caplog.text
+    with FakeTensorMode():
+        assert not module.has_kernels(torch.empty(2, device="cuda"))
+
+
+def test_running_out_of_memory_is_no_reason_to_give_kernels_up(works, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module.importlib, "import_module", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        module._on_cuda("doubled", "nowhere:missing", lambda x: x)(torch.ones(2))
+    assert not module._state["failed"]
+
+
+def test_the_package_can_be_loaded_twice_under_different_names():
+    code = """
+import importlib.util, sys
+import mochi.dit
+spec = importlib.util.spec_from_file_location("a/pack.mochi", sys.argv[1], submodule_search_locations=[sys.argv[2]])
+sys.modules["a/pack.mochi"] = second = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(second)
+import importlib
+assert importlib.import_module("a/pack.mochi.dit") is not mochi.dit
+"""
+    package = Path(module.__file__).parents[1]
+    command = [sys.executable, "-c", code, str(package / "__init__.py"), str(package)]
+    done = subprocess.run(command, cwd=package.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
