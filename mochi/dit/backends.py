@@ -11,19 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MochiError
+from .sdpa import Attend, sdpa, sdpa_for
+from .sdpa import describe as describe_sdpa
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Softmax attention of (B, tokens, h, d) q, k and v over all tokens."""
-
-
-def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """torch's scaled_dot_product_attention, which is everywhere."""
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+__all__ = ["ATTENTIONS", "LIBRARIES", "SDPA", "Attend", "attention_named", "check_attention", "describe", "sdpa"]
 
 
 @dataclass(frozen=True)
@@ -116,10 +110,23 @@ def attention_named(name: str, device: torch.device | str, dtype: torch.dtype, h
     Raises MochiError, which says what to install or choose, where it cannot be used.
     """
     if name == SDPA:
-        return sdpa
+        return sdpa_for(torch.device(device), dtype, head_width)
     if name not in LIBRARIES:
         raise MochiError(f"attention is {name!r}, but must be one of {', '.join(ATTENTIONS)}")
     library = LIBRARIES[name]
     if reason := library.complaint(torch.device(device), dtype, head_width):
         raise MochiError(f"attention {library.title} {reason}; choose sdpa")
     return library.load()
+
+
+def check_attention(name: str, device: torch.device | str, dtype: torch.dtype, head_width: int = 128) -> None:
+    """Raise MochiError where `attention_named` would. Nothing runs on the device, which may be another process's."""
+    if name != SDPA:
+        attention_named(name, device, dtype, head_width)
+
+
+def describe(name: str, device: torch.device | str, dtype: torch.dtype, head_width: int = 128) -> str:
+    """What computes attention there, in words, for an attention that can be used; of sdpa, which of its kernels."""
+    if name == SDPA:
+        return describe_sdpa(torch.device(device), dtype, head_width)
+    return LIBRARIES[name].title
