@@ -137,6 +137,7 @@ def generate(options: argparse.Namespace) -> None:
         pipeline.use_loras(loras)
         for number, job in enumerate(jobs, 1):
             run(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
+        print(f"attention: {pipeline.attention}", file=sys.stderr)
 
 
 def load(
@@ -175,6 +176,7 @@ def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -
             "model": str(options.model_dir or pipeline.config.name),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
             "device": str(pipeline.device),
+            "attention": pipeline.attention,
             "loras": options.lora,
             "seconds": round(time.monotonic() - started, 1),
         },

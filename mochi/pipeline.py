@@ -13,7 +13,7 @@ from .checkpoint import load_decoder, load_dit
 from .config import ModelConfig
 from .dit import AsymmDiT, TextContext
 from .dit.attention import use_attention
-from .dit.backends import SDPA, attention_named
+from .dit.backends import SDPA, attention_named, describe
 from .dit.cache import Passes, StepCache
 from .errors import Cancelled, MochiError
 from .geometry import latent_shape
@@ -35,13 +35,21 @@ class Pipeline:
 
     passes: Passes = {}
 
-    def __init__(self, config: ModelConfig, text: PromptEncoder, dit: AsymmDiT, decoder: Decoder):
+    def __init__(
+        self, config: ModelConfig, text: PromptEncoder, dit: AsymmDiT, decoder: Decoder, attention: str = SDPA
+    ):
         self.config = config
+        self._attention = attention
         self.text, self.dit, self.decoder = text, dit, decoder
         # Of the patch embedding, which is never packed.
         self.dtype, self.device = dit.x_embedder.proj.weight.dtype, dit.x_embedder.proj.weight.device
         self.text_device = self.device
         self._loras = LoraMount(dit)
+
+    @property
+    def attention(self) -> str:
+        """What computes attention, in words."""
+        return describe(self._attention, self.device, self.dtype, self.config.dit.head_dim)
 
     def use_loras(self, loras: Loras) -> None:
         """Have these LoRAs, each with its strength, on the denoiser, and no others.
@@ -166,6 +174,7 @@ def load_pipeline(
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         dit,
         load_decoder(files.decoder, compute, device),
+        attention,
     )
 
 

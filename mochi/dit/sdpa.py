@@ -133,7 +133,7 @@ def _faster(kernel: SDPBackend, capability: tuple[int, int], dtype: torch.dtype)
         return ""
     if dtype not in HALF:
         return "bfloat16 would be faster"
-    if kernel == SDPBackend.CUDNN_ATTENTION or kernel == SDPBackend.FLASH_ATTENTION and _flash_put_in():
+    if kernel == SDPBackend.CUDNN_ATTENTION or (kernel == SDPBackend.FLASH_ATTENTION and _flash_put_in()):
         return ""
     if capability[0] in (9, 10):
         return _why_not_cudnn() + (" (so would FlashAttention 3: flash3)" if capability[0] == 9 else "")

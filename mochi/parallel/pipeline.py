@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checkpoint.load import blueprint
 from ..config import ModelConfig
 from ..dit import AsymmDiT
-from ..dit.backends import SDPA, attention_named
+from ..dit.backends import SDPA, check_attention
 from ..dit.cache import Passes
 from ..errors import Cancelled
 from ..lora.apply import Loras, as_patches, shapes_of
@@ -44,6 +44,11 @@ class ParallelPipeline(Pipeline):
         self.text_device = torch.device(keeper.devices[0])
         self._on_event = on_event
         self._patched = False
+
+    @property
+    def attention(self) -> str:
+        """As Pipeline.attention; empty before the ranks have loaded."""
+        return self.dit.attention
 
     def use_loras(self, loras: Loras) -> None:
         """As Pipeline.use_loras; the ranks get the factors."""
@@ -114,7 +119,7 @@ def load_parallel_pipeline(
     device = torch.device(keeper.devices[0])
     compute = compute_dtype(dtype, device)
     for name in set(keeper.devices):
-        attention_named(attention, name, compute, files.config.dit.head_dim)  # as above
+        check_attention(attention, name, compute, files.config.dit.head_dim)  # as above
     plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype, compute=compute)
     weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
     return ParallelPipeline(

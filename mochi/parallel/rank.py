@@ -5,6 +5,7 @@ Models have names, chosen by the owner. Results that are tensors come from rank 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..checkpoint import load_decoder, load_encoder
 from ..checkpoint.load import read_config
 from ..dit.attention import use_attention
-from ..dit.backends import SDPA, attention_named
+from ..dit.backends import SDPA, attention_named, describe
 from ..dit.cache import CachePlan, Key, Passes
 from ..errors import Cancelled
 from ..sampling import Denoised, guide
@@ -33,14 +34,16 @@ from .vae import StripRanks, decode_strips, encode_strip, plan_strips
 from .weights import RankWeights
 from .worker import Context
 
+log = logging.getLogger("mochi.rank")
+
 Loaded = TypeVar("Loaded")
 
 
 class RankDiT:
-    """A denoiser on this rank: its weights, the parallel network, the prompts it has read."""
+    """A denoiser on this rank: its weights, the parallel network, the prompts it has read. attention: in words."""
 
-    def __init__(self, weights: RankWeights, meshes: Meshes, compiled: bool = False):
-        self.weights = weights
+    def __init__(self, weights: RankWeights, meshes: Meshes, compiled: bool = False, attention: str = SDPA):
+        self.weights, self.attention = weights, attention
         if compiled:
             from ..dit.compiled import compile_blocks
             from .compiled import UncompiledUlysses
@@ -85,18 +88,21 @@ class Rank:
         attention: str = SDPA,
         compiled: bool = False,
     ) -> dict[str, Any]:
-        """Load an AsymmDiT; see RankWeights and RemoteDiT. Returns this rank's bytes of weights."""
+        """Load an AsymmDiT; see RankWeights and RemoteDiT. Returns this rank's bytes of weights, and what computes
+        attention here, in words."""
 
         def load() -> RankDiT:
             device, progress = self.context.device, self._report_loading
             sizes = read_config(path, "dit")
-            attend = attention_named(attention, device, compute_dtype or torch.float32, sizes.head_dim)
+            computed = attention, device, compute_dtype or torch.float32, sizes.head_dim
+            attend = attention_named(*computed)
+            log.info("attention: %s", told := describe(*computed))
             loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress, fast)
             use_attention(loaded.model.blocks, attend)
-            return RankDiT(loaded, self._meshes, compiled)
+            return RankDiT(loaded, self._meshes, compiled, told)
 
         self._models[name] = dit = self._load(load)
-        return {"bytes": dit.weights.bytes}
+        return {"bytes": dit.weights.bytes, "attention": dit.attention}
 
     def load_vae(self, name: str, decoder: Path | None, encoder: Path | None, dtype: torch.dtype) -> dict[str, Any]:
         """Load the decoder, the encoder or both, each from its file; every rank has all of it."""

@@ -72,12 +72,13 @@ TextRows = Sequence[tuple[RemoteText, int]]
 class RemoteModel:
     """A model that is loaded into whatever group `keeper` has, when it is used and not there yet.
 
-    loads: how often it was loaded. bytes: of its weights on rank 0, while it is loaded.
+    loads: how often it was loaded. bytes: of its weights on rank 0, while it is loaded; told: what each rank said then.
     """
 
     def __init__(self, keeper: GroupKeeper, loader: str, **arguments: Any):
         self.name = f"model {next(_numbers)}"
         self.keeper, self.loads, self.bytes = keeper, 0, 0
+        self.told: list[dict[str, Any]] = []
         self._loader, self._arguments = loader, arguments
         self._group: Group | None = None
         weakref.finalize(self, keeper.dropped.append, self.name)
@@ -93,7 +94,8 @@ class RemoteModel:
         if group is not self._group:
             self._group = None
             answers = yield from group.stream(self._loader, doing="loading", name=self.name, **self._arguments)
-            self._group, self.bytes = group, answers[0]["result"]["bytes"]
+            self.told = [answer["result"] for answer in answers]
+            self._group, self.bytes = group, self.told[0]["bytes"]
             self.loads += 1
             self._start_afresh()
         return group
@@ -106,7 +108,7 @@ class RemoteModel:
         except GroupError:
             log.exception("The group failed as a model was unloaded")  # and the memory went with it
         finally:
-            self._group, self.bytes = None, 0
+            self._group, self.bytes, self.told = None, 0, []
 
     def _start_afresh(self) -> None:
         """Forget what the ranks knew before they loaded."""
@@ -143,6 +145,11 @@ class RemoteDiT(RemoteModel):
         self.patched = None
         self._known.clear()
         self._dead.clear()
+
+    @property
+    def attention(self) -> str:
+        """What computes attention in the ranks, in words; empty while it is not loaded."""
+        return ", ".join(dict.fromkeys(told["attention"] for told in self.told))
 
     def text(self, features: Tensor, mask: Tensor) -> RemoteText:
         """A text for `sample` and `forward`. The ranks forget it when it is no longer referred to."""

@@ -24,6 +24,11 @@ def attention_named(name: str, device: torch.device, dtype: torch.dtype, head_wi
     return host_attention if name == HOST else backends.attention_named(name, device, dtype, head_width)
 
 
+def describe(name: str, device: torch.device, dtype: torch.dtype, head_width: int) -> str:
+    """As in the core."""
+    return host.optimized_attention.__name__ if name == HOST else backends.describe(name, device, dtype, head_width)
+
+
 @torch.compiler.disable  # some of them cannot be compiled
 def host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The host's attention, (B, tokens, h, d) -> the same."""

@@ -16,7 +16,7 @@ from torch import nn
 from ...mochi.errors import GroupError
 from ...mochi.parallel.group import Event, Group
 from ...mochi.parallel.keeper import GroupKeeper
-from ...mochi.parallel.remote import RemoteModel, Work, finish
+from ...mochi.parallel.remote import RemoteDiT, RemoteModel, Work, finish
 from ...mochi.parallel.settings import ParallelSettings
 from .progress import show_text
 
@@ -88,11 +88,7 @@ class Groups:
         lines = [describe(self.running)]
         for rank, (device, pid, answer) in enumerate(zip(group.devices, group.pids, answers)):
             lines.append(f"rank {rank}: {device}, process {pid}, {size_text(answer['memory'])}")
-        models = [
-            f"{title}: {size_text(model.bytes)} a rank, loads: {model.loads}"
-            for model, title in self._titles.items()
-            if model.loaded
-        ]
+        models = [_model_text(model, title) for model, title in self._titles.items() if model.loaded]
         return "\n".join([*lines, *(sorted(models) or ["No model is loaded."])])
 
 
@@ -167,6 +163,11 @@ class _Teller:
         if self._memory:
             parts.append(f"{size_text(max(self._memory.values()))} a rank")
         return " · ".join(parts)
+
+
+def _model_text(model: RemoteModel, title: str) -> str:
+    text = f"{title}: {size_text(model.bytes)} a rank, loads: {model.loads}"
+    return f"{text}\n  attention: {model.attention}" if isinstance(model, RemoteDiT) else text
 
 
 def describe(keeper: GroupKeeper) -> str:

@@ -4,6 +4,7 @@ patches, samplers and model-patch nodes work on it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +27,14 @@ from ...mochi.dit.backends import SDPA
 from ...mochi.dit.compiled import compile_blocks
 from ...mochi.errors import MochiError
 from ...mochi.packing import FLOAT8, use_float8_products
-from .attention import attention_named
+from .attention import attention_named, describe
 from .checks import check_text
 from .dtypes import DIT_DTYPES, FAST, weight_dtype
 from .latents import latent_format
 from .network import HostDiT
 from .packed import PackedPatcher, packed_layers, with_packed
+
+log = logging.getLogger(__name__)
 
 
 class _Config(comfy.supported_models_base.BASE):
@@ -98,7 +101,9 @@ def load_model(path: Path, dtype: str = "auto", attention: str = SDPA, compiled:
         return load_dit(path, precision.weights, device, with_packed(operations), HostDiT, compute=dtype)
 
     config, precision = model_config(path, dtype)
-    attend = attention_named(attention, mm.get_torch_device(), computed_in(config), read_config(path, "dit").head_dim)
+    computed = attention, mm.get_torch_device(), computed_in(config), read_config(path, "dit").head_dim
+    attend = attention_named(*computed)
+    log.info("%s: attention by %s", path.name, describe(*computed))
     model = Mochi(config, network, mm.unet_offload_device())
     use_attention(model.diffusion_model.blocks, attend)
     if compiled:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ...mochi.checkpoint.load import blueprint
-from ...mochi.dit.backends import SDPA
+from ...mochi.dit.backends import SDPA, check_attention
 from ...mochi.errors import GroupError, MochiError
 from ...mochi.packing import PACKED
 from ...mochi.parallel.remote import RemoteDiT, TextRows, Work
 from ...mochi.parallel.settings import ParallelSettings
 from ...mochi.parallel.split import choose_split
-from .attention import attention_named, attention_of_ranks
+from .attention import attention_of_ranks
 from .group import follow, groups
 from .model import Mochi, Precision, computed_in, model_config
 from .network import HostDiT
@@ -124,7 +124,7 @@ def load_remote_model(
     keeper = groups.keeper_for(settings)
     attention = attention_of_ranks(attention)
     for device in set(keeper.devices):
-        attention_named(attention, torch.device(device), computed, network.config.head_dim)
+        check_attention(attention, device, computed, network.config.head_dim)
     ranks, degrees = len(keeper.devices), (settings.guidance, settings.ulysses)
     split = choose_split(ranks, network.config.num_heads, 2, *degrees)
     size = sum(p.numel() * (1 if p.dtype == PACKED else computed.itemsize) for p in network.parameters())

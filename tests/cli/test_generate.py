@@ -48,6 +48,7 @@ def test_video_and_record(run, here: Path, model_dir: Path) -> None:
         "output": "out/clip.mp4",
     }
     assert run_record["model"] == str(model_dir) and run_record["dtype"] == "float32"
+    assert run_record["attention"] == "sdpa on cpu" and "attention: sdpa on cpu" in err
 
 
 def test_seed_is_drawn_and_recorded(run, here: Path) -> None:

@@ -30,7 +30,12 @@ class Card:
     monkeypatch: pytest.MonkeyPatch
 
     def put_in(
-        self, capability: tuple[int, int], cudnn: int = NEW, prefers: bool = False, passes: bool = True, hip: bool = False
+        self,
+        capability: tuple[int, int],
+        cudnn: int = NEW,
+        prefers: bool = False,
+        passes: bool = True,
+        hip: bool = False,
     ) -> None:
         def choose(device: torch.device, dtype: torch.dtype, head_width: int) -> SDPBackend:
             first = prefers or (cudnn >= module.SOUND_CUDNN and capability[0] in (9, 10))

@@ -38,6 +38,16 @@ def test_what_cannot_be_used_is_refused(call, small, error, name, gpus):
         call("MochiLoadDiT", file=small.dit, dtype="auto", attention=name, gpus=gpus)
 
 
+@pytest.mark.parametrize(("name", "told"), [("sdpa", "sdpa on cpu"), ("comfyui", "attention_pytorch")])
+def test_what_computes_it_is_in_the_log(call, small, monkeypatch, caplog, name, told):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(host, "optimized_attention", host.attention_pytorch)
+    caplog.set_level("INFO")
+    call("MochiLoadDiT", file=small.dit, dtype="auto", attention=name)
+    assert f"{small.dit}: attention by {told}" in caplog.messages
+
+
 def test_an_unknown_name_is_refused(call, small, error):
     with pytest.raises(error, match="must be one of sdpa, flash2, flash3, sage, comfyui"):
         call("MochiLoadDiT", file=small.dit, dtype="auto", attention="xformers")

@@ -259,6 +259,7 @@ def test_status(call, remote, k_sampler, groups, small):
     for rank, pid in enumerate(groups.running.use().pids):
         assert f"rank {rank}: cpu, process {pid}, " in text
     assert f"{small.dit} (guidance 2 x Ulysses 1, weights replicated): " in text and "loads: " in text
+    assert "  attention: sdpa on cpu" in text.splitlines()
     groups.running.close()
     assert call("MochiGroupStatus")[0] == "No group runs."
     k_sampler(remote)
