@@ -52,7 +52,7 @@ class Video:
 
     def save(self, latents: Tensor, settings: GenerateSettings) -> None:
         with VideoWriter(self._file, settings.fps, (settings.width, settings.height)) as video:
-            for frames in self.pipeline.decode(latents):
+            for frames in self.pipeline.decode(latents, as_bytes=True):
                 video.write(frames)
 
     def make(self, prompt: str = PROMPT) -> None:

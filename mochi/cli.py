@@ -166,7 +166,7 @@ def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -
         tqdm(total=settings.frames, desc="decoding", unit="frame") as bar,
         VideoWriter(job.output, settings.fps, size, quality=options.quality) as video,
     ):
-        for frames in pipeline.decode(latents):
+        for frames in pipeline.decode(latents, as_bytes=True):
             video.write(frames)
             bar.update(len(frames))
     record = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from .dit.attention import use_attention
 from .dit.backends import SDPA, attention_named, describe
 from .dit.cache import Passes, StepCache
 from .errors import Cancelled, MochiError
+from .frames import to_pictures
 from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
 from .model_dir import ModelDir, find_model
@@ -24,6 +26,7 @@ from .parallel.memory import give_back
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder
+from .transfer import arriving
 from .vae import Decoder, to_vae
 
 __all__ = ["GenerateSettings", "Pipeline", "load_pipeline"]
@@ -130,14 +133,22 @@ class Pipeline:
         return latents
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """DiT latents (1, 12, T, h, w) -> batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU."""
-        for part in self.decode_vae(to_vae(latents, self.config.latents)):
-            yield ((part[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).cpu()
+    def decode(self, latents: Tensor, as_bytes: bool = False) -> Iterator[Tensor]:
+        """DiT latents (1, 12, T, h, w) -> batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU.
 
-    def decode_vae(self, z: Tensor) -> Iterator[Tensor]:
-        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of one latent frame after the other."""
-        return self.decoder.stream(z.to(self.dtype))
+        as_bytes: uint8 from 0 to 255 instead, rounded; of a GPU a quarter as much has to come to the CPU.
+        """
+        parts = self.decode_vae(to_vae(latents, self.config.latents), as_bytes)
+        yield from arriving(map(_colours_last, parts))
+
+    def decode_vae(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
+        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of one latent frame after the other, as `decode`."""
+        return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z.to(self.dtype)))
+
+
+def _colours_last(frames: Tensor) -> Tensor:
+    """(1, 3, F, H, W) -> (F, H, W, 3)."""
+    return frames[0].permute(1, 2, 3, 0)
 
 
 def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from ..dit import AsymmDiT
 from ..dit.backends import SDPA, check_attention
 from ..dit.cache import Passes
 from ..errors import Cancelled
+from ..frames import to_pictures
 from ..lora.apply import Loras, as_patches, shapes_of
 from ..model_dir import ModelDir, find_model
 from ..pipeline import GenerateSettings, Pipeline, compute_dtype
@@ -92,11 +93,12 @@ class ParallelPipeline(Pipeline):
         self.passes = join_passes(told[rank] for rank in sorted(told))
         return latents
 
-    def decode_vae(self, z: Tensor) -> Iterator[Tensor]:
+    def decode_vae(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
         """As Pipeline.decode_vae; the frames come as soon as all ranks have theirs."""
-        for event in self.decoder.decode(z):
+        for event in self.decoder.decode(z, as_bytes):
             if event is not None and "frames" in event.payload:
-                yield event.payload["frames"]
+                frames = event.payload["frames"]
+                yield frames if as_bytes else to_pictures(frames)
 
 
 def load_parallel_pipeline(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +22,10 @@ from ..dit.attention import use_attention
 from ..dit.backends import SDPA, attention_named, describe
 from ..dit.cache import CachePlan, Key, Passes
 from ..errors import Cancelled
+from ..frames import to_pictures
 from ..sampling import Denoised, guide
 from ..sampling import sample as euler
+from ..transfer import Outgoing
 from ..vae import Decoder, Encoder
 from .dit import ParallelDiT, Pass
 from .memory import give_back, memory_used, trim_heap
@@ -170,22 +173,26 @@ class Rank:
             flows = dit.network.predict(passes, self._split(dit, len(passes), degrees))
             return flows[0] if len(flows) == 1 else guide(flows[0], flows[1], cfg[step])
 
-        def report(done: Denoised) -> None:
+        def tell(step: int, *tensors: Tensor) -> None:
             nonlocal started
-            tensors = {"latents": done.latents.cpu(), "estimate": done.estimate.cpu()} if self._first else {}
             seconds, started = time.monotonic() - started, time.monotonic()
             self.context.emit(
-                phase=f"step {done.step} of {done.steps}",
-                step=done.step,
-                steps=done.steps,
+                phase=f"step {step} of {len(cfg)}",
+                step=step,
+                steps=len(cfg),
                 seconds=seconds,
                 memory=memory_used(self.context.device),
-                **tensors,
+                **dict(zip(("latents", "estimate"), tensors)),
             )
+
+        def report(done: Denoised) -> None:
+            shown = (done.latents, done.estimate) if self._first else ()
+            outgoing.send(partial(tell, done.step), *shown)
 
         self.context.emit(split=str(self._split(dit, 2 if any(scale != 1 for scale in cfg) else 1, degrees)))
         try:
-            latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
+            with Outgoing(self.context.device) as outgoing:
+                latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
         finally:  # a cancelled run, too, leaves nothing behind
             passes = dit.network.forget_run()
         if cache is not None:
@@ -229,20 +236,25 @@ class Rank:
 
     # --- frames
 
-    def decode(self, name: str, z: Tensor) -> None:
+    def decode(self, name: str, z: Tensor, as_bytes: bool = False) -> None:
         """VAE latents (B, 12, T, h, w): emits this rank's strip of the frames of each chunk of latent frames, in about
-        -1 to 1."""
+        -1 to 1 or, as bytes, in uint8."""
         total, chunk = z.shape[2], plan_strips(*z.shape[3:], self.context.size).chunk
         strips = decode_strips(self._models[name].decoder, z, self._strip_ranks, chunk)
-        for first in range(0, total, chunk):
-            strip = next(strips, None)  # a rank without a strip comes along, to hear of a cancel with the others
-            if strip is not None:
-                done = min(first + chunk, total)
-                memory = memory_used(self.context.device)
-                phase = f"latent frame {done} of {total}"
-                self.context.emit(phase=phase, first=first, done=done, strip=strip.cpu(), memory=memory)
-            if self.context.cancelled():
-                raise Cancelled
+
+        def tell(first: int, strip: Tensor) -> None:
+            done, memory = min(first + chunk, total), memory_used(self.context.device)
+            self.context.emit(
+                phase=f"latent frame {done} of {total}", first=first, done=done, strip=strip, memory=memory
+            )
+
+        with Outgoing(self.context.device) as outgoing:
+            for first in range(0, total, chunk):
+                strip = next(strips, None)  # a rank without a strip comes along, to hear of a cancel with the others
+                if strip is not None:
+                    outgoing.send(partial(tell, first), to_pictures(strip, as_bytes=True) if as_bytes else strip)
+                if self.context.cancelled():
+                    raise Cancelled
         trim_heap()
 
     def encode(self, name: str, video: Tensor) -> Tensor | None:

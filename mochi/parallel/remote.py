@@ -226,14 +226,15 @@ class RemoteVAE(RemoteModel):
     def __init__(self, keeper: GroupKeeper, decoder: Path | None, encoder: Path | None, dtype: torch.dtype):
         super().__init__(keeper, "load_vae", decoder=decoder, encoder=encoder, dtype=dtype)
 
-    def decode(self, z: Tensor) -> Work[None]:
-        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1, on the CPU: in Events
-        whose payload has the next `frames`, and how many latent frames are `done`.
+    def decode(self, z: Tensor, as_bytes: bool = False) -> Work[None]:
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1 or, as bytes, uint8 from 0 to 255, on
+        the CPU: in Events whose payload has the next `frames`, and how many latent frames are `done`.
         """
         group = yield from self.load()
         plan = plan_strips(*z.shape[3:], group.size)
         arrived: dict[int, dict[int, Tensor]] = {}  # strips by chunk and rank
-        with closing(group.stream("decode", doing="decoding", name=self.name, z=z)) as work:
+        request = {"name": self.name, "z": z, "as_bytes": as_bytes}
+        with closing(group.stream("decode", doing="decoding", **request)) as work:
             for event in work:
                 yield event
                 if event is None or "strip" not in event.payload:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import MochiError
+from ..frames import to_bytes
 from .encoders import ENCODERS, Encoder
 from .paths import check_writable, format_of, target_path
 
@@ -132,9 +133,9 @@ def exact_fps(fps: float | Fraction) -> Fraction:
 
 def to_uint8(frame: torch.Tensor | np.ndarray) -> np.ndarray:
     """One frame (H, W, 3), floats in [0, 1] or uint8 -> uint8 on the CPU, rounded."""
-    pixels = torch.as_tensor(frame).detach().cpu()
+    pixels = torch.as_tensor(frame).detach()
     if pixels.is_floating_point():
-        pixels = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+        pixels = to_bytes(pixels)
     elif pixels.dtype != torch.uint8:
         raise MochiError(f"frames are {pixels.dtype}, but must be floats in [0, 1] or uint8")
-    return np.ascontiguousarray(pixels.numpy())
+    return np.ascontiguousarray(pixels.cpu().numpy())

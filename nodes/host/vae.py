@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from ...mochi.checkpoint import load_decoder, load_encoder
 from ...mochi.checkpoint.load import contains
 from ...mochi.errors import MochiError
+from ...mochi.frames import to_bytes
 from ...mochi.geometry import SPACE, TIME, frame_count
 from ...mochi.memory.decode import live_values, strip_values
+from ...mochi.transfer import Outgoing
 from ...mochi.vae import Decoder, Encoder
 from ...mochi.vae.encoder import kept_values
 from .checks import check_latent
@@ -113,18 +115,21 @@ class MochiVAE(comfy.sd.VAE):
         return super().decode(samples_in, vae_options or {})
 
     def decode_into(self, latents: Tensor, take: Callable[[Tensor], None]) -> None:
-        """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in 0 to 1, as they are ready: so that
-        the video need not exist as a whole. Those of a batch come one video after the other."""
+        """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in uint8 on the CPU, as they are
+        ready: so that the video need not exist as a whole. Those of a batch come one video after the other. What a GPU
+        makes is taken in a thread of its own."""
         self._check(latents)
         needed = self._layers(latents.shape) * mm.dtype_size(self.vae_dtype)
         mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
 
-        def finished(frames: Tensor) -> None:
-            take(self.process_output(frames.to(self.output_device).float())[0].movedim(0, -1))
-
         try:
-            for one in latents.split(1):
-                self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
+            with Outgoing(self.device) as outgoing:
+
+                def finished(frames: Tensor) -> None:
+                    outgoing.send(take, to_bytes(self.process_output(frames.float()))[0].movedim(0, -1))
+
+                for one in latents.split(1):
+                    self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
         except mm.OOM_EXCEPTION as error:
             raise MochiError(
                 "The GPU cannot hold the layers of one latent frame. Put Mochi VAE Decode before this node, with "

@@ -1,0 +1,106 @@
+"""Tensors on their way from a GPU to the host, which does not wait for them: the GPU has its next work meanwhile.
+
+What lies on the CPU already is handed on at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+LEAD = 2
+"""Of the deliveries that wait for their tensors: how many a host may be ahead of its GPU."""
+
+
+class Leaving:
+    """Tensors that are being copied to pinned memory, behind the work that `device` has been given so far."""
+
+    def __init__(self, device: torch.device, *tensors: Tensor):
+        self._tensors = [_start_copy(t) for t in tensors]
+        self._end = _mark(device)
+
+    def wait(self) -> list[Tensor]:
+        """The tensors on the CPU, once all are there."""
+        self._end.synchronize()
+        return self._tensors
+
+
+class Outgoing:
+    """Hands tensors of a device over in the order in which they are sent, each as soon as it is on the CPU.
+
+    A context manager, at whose end everything sent has been handed over; where it ends by an exception, what has not
+    arrived yet is dropped, for the GPU may never come so far. From a GPU all this happens in a thread, and what is
+    raised there is raised by a later `send`, or at the end.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._thread = ThreadPoolExecutor(1, "outgoing") if device.type == "cuda" else None
+        self._under_way: deque[Future[None]] = deque()
+        self._delivering = threading.Lock()
+        self._dropped = False
+
+    def send(self, deliver: Callable[..., None], *tensors: Tensor) -> None:
+        """Have `deliver` called with the tensors on the CPU, when the device has done all that it was given so far."""
+        if self._thread is None:
+            deliver(*(t.cpu() for t in tensors))
+            return
+        leaving = Leaving(self._device, *tensors)
+        self._under_way.append(self._thread.submit(self._hand_over, leaving, deliver))
+        while len(self._under_way) > LEAD:
+            self._under_way.popleft().result()
+
+    def __enter__(self) -> Outgoing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._under_way:
+                self._under_way.popleft().result()
+        finally:
+            with self._delivering:  # what is being handed over now is finished
+                self._dropped = True
+            if self._thread is not None:
+                self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _hand_over(self, leaving: Leaving, deliver: Callable[..., None]) -> None:
+        tensors = leaving.wait()
+        with self._delivering:
+            if not self._dropped:
+                deliver(*tensors)
+
+
+def arriving(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The tensors on the CPU, in order. One of a GPU comes when the work for the next one has been given to it."""
+    before: Leaving | None = None
+    for t in tensors:
+        if t.device.type != "cuda":
+            yield t.cpu()
+            continue
+        leaving = Leaving(t.device, t)
+        del t  # while the next one is made
+        if before is not None:
+            yield from before.wait()
+        before = leaving
+    if before is not None:
+        yield from before.wait()
+
+
+def _start_copy(t: Tensor) -> Tensor:
+    """A copy in pinned memory, which will be there when the stream has come so far."""
+    return t.to("cpu", non_blocking=True)
+
+
+def _mark(device: torch.device) -> torch.cuda.Event:
+    """The end of what the device's current stream has been given; who waits for it leaves the core to others."""
+    event = torch.cuda.Event(blocking=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
