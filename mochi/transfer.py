@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 LEAD = 2
-"""Of the deliveries that wait for their tensors: how many a host may be ahead of its GPU."""
+"""How many deliveries a host may be ahead of its GPU."""
 
 
 class Leaving:
@@ -53,7 +53,7 @@ class Outgoing:
             return
         leaving = Leaving(self._device, *tensors)
         self._under_way.append(self._thread.submit(self._hand_over, leaving, deliver))
-        while len(self._under_way) > LEAD:
+        while len(self._under_way) > LEAD or (self._under_way and self._under_way[0].done()):
             self._under_way.popleft().result()
 
     def __enter__(self) -> Outgoing:
