@@ -44,7 +44,6 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-@torch.compiler.disable
 def sdpa_without_cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """As sdpa, by the first of torch's other kernels that is switched on and can."""
     with _without_cudnn():
@@ -53,7 +52,9 @@ def sdpa_without_cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def sdpa_for(device: torch.device, dtype: torch.dtype, head_width: int) -> Attend:
     """sdpa for what is computed there; without cuDNN's kernel where that would run and is not sound."""
-    return sdpa if _is_sound(device, dtype, head_width) else sdpa_without_cudnn
+    if _is_sound(device, dtype, head_width):
+        return sdpa
+    return torch.compiler.disable(sdpa_without_cudnn)  # switches are not for compiled code
 
 
 def describe(device: torch.device, dtype: torch.dtype, head_width: int) -> str:
