@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .float8 import Float8
 from .packing import PACKED, Packing
+from .rows import QuantisedRows
 
 
 class PackedLinear(nn.Module):
@@ -43,8 +44,15 @@ class PackedLinear(nn.Module):
         self.compute: torch.dtype | None = None
         self.patch: Callable[[Tensor], Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.compute or x.dtype)
+    def takes_rows(self, x: Tensor) -> bool:
+        """Whether `forward` takes rows that are quantised already in place of x (..., in_features)."""
+        if self.patch is not None or (self.compute or x.dtype) != torch.bfloat16:
+            return False
+        return self.packing.takes_rows(self.weight, x.device)
+
+    def forward(self, x: Tensor | QuantisedRows) -> Tensor:
+        if isinstance(x, Tensor):
+            x = x.to(self.compute or x.dtype)
         if self.patch is None:
             out = self.packing.matmul(x, self.weight, self.bias)
             if out is not None:
