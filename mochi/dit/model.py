@@ -24,6 +24,7 @@ from .layers import (
     SwiGLU,
     TimestepEmbedder,
     gated_residual,
+    gated_residual_norm,
     modulated_rms_norm,
 )
 from .rotary import RotaryTable, rotary_table
@@ -63,12 +64,12 @@ class AsymmetricJointBlock(nn.Module):
         scale_y = mod_y if self.mlp_y is None else mod_y.chunk(4, dim=-1)[0]
 
         out_x, out_y = self.attn(modulated_rms_norm(x, scale_x), modulated_rms_norm(y, scale_y), rotary, text_lengths)
-        x = gated_residual(x, out_x, gate_x)
-        x = gated_residual(x, self.mlp_x(modulated_rms_norm(x, mlp_scale_x)), mlp_gate_x)
+        x, normed = gated_residual_norm(x, out_x, gate_x, mlp_scale_x)
+        x = gated_residual(x, self.mlp_x(normed), mlp_gate_x)
         if self.mlp_y is not None:
             _, gate_y, mlp_scale_y, mlp_gate_y = mod_y.chunk(4, dim=-1)
-            y = gated_residual(y, out_y, gate_y)
-            y = gated_residual(y, self.mlp_y(modulated_rms_norm(y, mlp_scale_y)), mlp_gate_y)
+            y, normed = gated_residual_norm(y, out_y, gate_y, mlp_scale_y)
+            y = gated_residual(y, self.mlp_y(normed), mlp_gate_y)
         return x, y
 
 
