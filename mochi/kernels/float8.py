@@ -15,9 +15,10 @@ BLOCK = 4096
 
 
 @triton.jit
-def row_scale(largest):
-    """The scale with which a row of that largest magnitude fills float8_e4m3fn."""
-    return tl.maximum(largest * (1 / _MOST), _TINY)
+def quantised(row):
+    """A row in float32, zeros behind its values -> what stands for it in float8, not rounded yet, and its scale."""
+    scale = tl.maximum(tl.max(tl.abs(row), 0) * (1 / _MOST), _TINY)
+    return row * tl.div_rn(1.0, scale), scale
 
 
 @triton.jit
@@ -26,9 +27,8 @@ def quantise_rows_kernel(x, values, scales, columns, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     inside = column < columns
-    read = tl.load(x + row * columns + column, mask=inside, other=0).to(tl.float32)
-    scale = row_scale(tl.max(tl.abs(read)))
-    tl.store(values + row * columns + column, (read * tl.div_rn(1.0, scale)).to(values.dtype.element_ty), mask=inside)
+    value, scale = quantised(tl.load(x + row * columns + column, mask=inside, other=0).to(tl.float32))
+    tl.store(values + row * columns + column, value.to(values.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)
 
 

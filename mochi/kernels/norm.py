@@ -10,36 +10,68 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .float8 import quantised
+
 TOKENS = 4
 """Of a program: with more of them fewer programs remain to fill a device, with fewer tanh takes as long as memory."""
 
 
 def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    return _norm(x, scale, eps, torch.empty(x.shape, dtype=x.dtype, device=x.device), None)
+
+
+def modulated_rms_norm_rows(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    values, scales = _rows(x)
+    return _norm(x, scale, eps, values, scales), scales
+
+
+def _norm(x: Tensor, scale: Tensor, eps: float, out: Tensor, scales: Tensor | None) -> Tensor:
     x, scale = _in_rows(x), _in_rows(scale)
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if out.numel():
         grid, options = _launch(x)
-        _modulated[grid](x, scale, out, eps, x.shape[1], x.stride(0), x.stride(1), scale.stride(0), **options)
+        _modulated[grid](x, scale, out, scales, eps, x.shape[1], x.stride(0), x.stride(1), scale.stride(0), **options)
     return out
 
 
 def gated_residual(x: Tensor, branch: Tensor, gate: Tensor, eps: float) -> Tensor:
-    return _gate(x, branch, gate, None, eps)[0]
+    return _gate(x, branch, gate, None, eps, None, None)
 
 
 def gated_residual_norm(x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return _gate(x, branch, gate, _in_rows(scale), eps)
+    normed = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return _gate(x, branch, gate, scale, eps, normed, None), normed
 
 
-def _gate(x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor | None, eps: float) -> tuple[Tensor, Tensor | None]:
+def gated_residual_norm_rows(
+    x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    values, scales = _rows(x)
+    return _gate(x, branch, gate, scale, eps, values, scales), values, scales
+
+
+def _gate(
+    x: Tensor,
+    branch: Tensor,
+    gate: Tensor,
+    scale: Tensor | None,
+    eps: float,
+    normed: Tensor | None,
+    scales: Tensor | None,
+) -> Tensor:
     x, branch, gate = _in_rows(x), _in_rows(branch), _in_rows(gate)
+    scale = None if scale is None else _in_rows(scale)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    normed = None if scale is None else torch.empty_like(out)
     if out.numel():
         grid, options = _launch(x)
         strides = *x.stride()[:2], *branch.stride()[:2], gate.stride(0), 0 if scale is None else scale.stride(0)
-        _gated[grid](x, branch, gate, scale, out, normed, eps, x.shape[1], *strides, **options)
-    return out, normed
+        _gated[grid](x, branch, gate, scale, out, normed, scales, eps, x.shape[1], *strides, **options)
+    return out
+
+
+def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for rows of x that are quantised: values, and a scale for each row."""
+    values = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    return values, torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
 
 
 def _in_rows(t: Tensor) -> Tensor:
@@ -60,6 +92,7 @@ def _modulated(
     x,
     scale,
     out,
+    scales,
     eps,
     tokens,
     x_batch,
@@ -77,7 +110,8 @@ def _modulated(
         token = first + step
         is_there = here & (token < tokens)
         value = tl.load(x + batch * x_batch + token * x_token + column, is_there, 0.0).to(tl.float32)
-        tl.store(out + (batch * tokens + token) * WIDTH + column, _normed(value, eps, WIDTH) * factor, is_there)
+        normed = (_normed(value, eps, WIDTH) * factor).to(x.dtype.element_ty)
+        _store(out, scales, batch * tokens + token, token < tokens, normed, WIDTH, BLOCK)
 
 
 @triton.jit
@@ -88,6 +122,7 @@ def _gated(
     scale,
     out,
     normed,
+    scales,
     eps,
     tokens,
     x_batch,
@@ -112,12 +147,22 @@ def _gated(
         is_there = here & (token < tokens)
         value = tl.load(x + batch * x_batch + token * x_token + column, is_there, 0.0).to(tl.float32)
         change = tl.load(branch + batch * branch_batch + token * branch_token + column, is_there, 0.0).to(tl.float32)
-        to = (batch * tokens + token) * WIDTH + column
         value = (_normed(change, eps, WIDTH) * opening + value).to(out.dtype.element_ty)
-        tl.store(out + to, value, is_there)
+        _store(out, None, batch * tokens + token, token < tokens, value, WIDTH, BLOCK)
         if scale is not None:
             # Of what was rounded, as if it had been read back.
-            tl.store(normed + to, _normed(value.to(tl.float32), eps, WIDTH) * factor, is_there)
+            value = (_normed(value.to(tl.float32), eps, WIDTH) * factor).to(out.dtype.element_ty)
+            _store(normed, scales, batch * tokens + token, token < tokens, value, WIDTH, BLOCK)
+
+
+@triton.jit
+def _store(out, scales, row, is_row, value, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """A row, if it is one, as it is or, where scales are wanted, quantised from what was rounded."""
+    if scales is not None:
+        value, scale = quantised(value.to(tl.float32))
+        tl.store(scales + row, scale, is_row)
+    column = tl.arange(0, BLOCK)
+    tl.store(out + row * WIDTH + column, value.to(out.dtype.element_ty), is_row & (column < WIDTH))
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from .float8 import FLOAT8, Float8
 from .ggml import Ggml
 from .linear import PackedLinear, packed_linears, use_float8_products
 from .packing import PACKED, Packing
-from .rows import QuantisedRows
+from .rows import QuantisedRows, quantise_rows
 
 __all__ = [
     "FLOAT8",
@@ -17,5 +17,6 @@ __all__ = [
     "Packing",
     "QuantisedRows",
     "packed_linears",
+    "quantise_rows",
     "use_float8_products",
 ]

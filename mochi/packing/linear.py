@@ -44,11 +44,11 @@ class PackedLinear(nn.Module):
         self.compute: torch.dtype | None = None
         self.patch: Callable[[Tensor], Tensor] | None = None
 
-    def takes_rows(self, x: Tensor) -> bool:
-        """Whether `forward` takes rows that are quantised already in place of x (..., in_features)."""
-        if self.patch is not None or (self.compute or x.dtype) != torch.bfloat16:
+    def takes_rows(self, like: Tensor) -> bool:
+        """Whether `forward` takes rows that are quantised already in place of a tensor of that dtype and device."""
+        if self.patch is not None or (self.compute or like.dtype) != torch.bfloat16:
             return False
-        return self.packing.takes_rows(self.weight, x.device)
+        return self.packing.takes_rows(self.weight, like.device)
 
     def forward(self, x: Tensor | QuantisedRows) -> Tensor:
         if isinstance(x, Tensor):

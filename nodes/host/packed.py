@@ -26,8 +26,8 @@ class PackedLinear(packing.PackedLinear, CastWeightBiasOp):
         super().__init__(*args, **kwargs)
         self.weight_function, self.bias_function = [], []
 
-    def takes_rows(self, x: Tensor) -> bool:
-        return not self._functions() and super().takes_rows(x)
+    def takes_rows(self, like: Tensor) -> bool:
+        return not self._functions() and super().takes_rows(like)
 
     @torch.compiler.disable  # each layer has its own packing and patch, and would be compiled for itself
     def forward(self, x: Tensor | packing.QuantisedRows) -> Tensor:

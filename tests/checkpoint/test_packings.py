@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mochi.checkpoint import load_dit
-from mochi.packing import PACKED, Float8, PackedLinear, QuantisedRows, use_float8_products
-from mochi.packing.rows import quantise_rows
+from mochi.dit import layers as dit_layers
+from mochi.packing import PACKED, Float8, PackedLinear, QuantisedRows, quantise_rows, use_float8_products
 from tests.checkpoint import toys, writers
 from tests.checkpoint.independent import values
 from tests.golden import relative_error
@@ -154,6 +154,24 @@ def test_rows_that_are_quantised_already(bias, files):
     rows = QuantisedRows(*quantise_rows(x))
     assert layer(rows).equal(layer(x))
     assert layer(QuantisedRows(rows.values[:0], rows.scales[:0])).shape == (0, *layer(x).shape[1:])
+
+
+@torch.no_grad()
+def test_norms_and_gates_hand_quantised_rows_on(files, monkeypatch):
+    """That changes nothing, but that nobody reads activations only to quantise them."""
+    network = load_dit(files("old scaled"), compute=torch.bfloat16)
+    use_float8_products(network)
+    taken = set()
+    for name, layer in packed_layers(network).items():
+        layer.register_forward_pre_hook(
+            lambda _, args, name=name: taken.add(name) if isinstance(args[0], QuantisedRows) else None
+        )
+    found = toys.output(network, torch.bfloat16)
+    names = {"attn.qkv_x", "attn.qkv_y", "mlp_x.w1", "mlp_x.w2"}
+    assert {f"blocks.{i}.{name}" for i in range(len(network.blocks)) for name in names} <= taken
+    monkeypatch.setattr(dit_layers, "takes_rows", lambda *_: False)
+    taken.clear()
+    assert toys.output(network, torch.bfloat16).equal(found) and not taken
 
 
 def test_layers_that_take_no_quantised_rows(files):

@@ -62,3 +62,15 @@ def test_float8(dtype: torch.dtype, compiled: list):
         float8.unpack_scaled(torch.zeros(2, 64, dtype=PACKED), kind, 0.5, dtype)
     assert len(compiled) == 6
     assert all("satfinite.e4m3x2" in kernel.asm["ptx"] for kernel in compiled[:4])
+
+
+@pytest.mark.parametrize("width", [1536, 3072])
+def test_quantised_rows(width: int, compiled: list):
+    from mochi.kernels import norm, swiglu
+
+    x, vector = torch.zeros(1, 5, width, dtype=torch.bfloat16), torch.zeros(1, width, dtype=torch.bfloat16)
+    norm.modulated_rms_norm_rows(x, vector, 1e-6)
+    norm.gated_residual_norm_rows(x, x, vector, vector, 1e-6)
+    swiglu.swiglu_rows(torch.zeros(1, 5, 16384, dtype=torch.bfloat16))
+    assert len(compiled) == 3
+    assert all("satfinite.e4m3x2" in kernel.asm["ptx"] for kernel in compiled)
