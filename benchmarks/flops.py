@@ -52,37 +52,38 @@ def outer_linears(config: DiTConfig, visual: int, own: int) -> int:
 
 
 class Elementwise(NamedTuple):
-    """Bytes that everything but products reads and writes in a block. eager: each operation of mochi/dit/layers.py by
-    itself. fused: each norm, gate, rotation and product reads its inputs once and writes its output once, which is
-    what compiled blocks come near."""
+    """Bytes that everything but products reads and writes in a block. eager: each operation of mochi/dit's formulas by
+    itself. fused: their kernels, each of which reads its inputs once and writes its outputs once."""
 
     eager: int
     fused: int
 
 
 def elementwise(config: DiTConfig, visual: int, text: int, ranks: int = 1, itemsize: int = 2) -> Elementwise:
-    """A block's elementwise bytes at `itemsize` bytes a value; float32, in which norms compute, has 4."""
+    """A block's elementwise bytes, one sample, at `itemsize` bytes a value; float32, in which norms compute, has 4."""
     half, single = itemsize, 4
+    copied = 2 * half
     to_float = from_float = half + single
     norm = in_place = 2 * single
+    # What comes back from other ranks is put in order; of the text all ranks have all heads of it.
+    returned = copied if ranks > 1 else 0
+
+    def stream(tokens: int, width: int, mlp: int, norms: int, heads: int, silu: int) -> int:
+        """Bytes for each of its values. norms: all of a block's. heads: q, k and v to where attention reads them."""
+        return tokens * (width * norms + config.hidden_x * (heads + returned) + mlp * silu)
+
     modulated = to_float + norm + in_place + from_float
     gated = to_float + norm + in_place + (2 * single + half) + from_float
-    turned = to_float + norm + (in_place + single) + from_float  # the table of angles is read too
-    joined = 3 * 2 * half  # q, k and v of both streams, in one piece each
-    sent = 4 * 2 * half + 2 * half if ranks > 1 else 0  # put in order: q, k, v, out before, and out behind, the wire
-    silu = 2 * half + 3 * half
+    of_text, silu = 2 * (to_float + norm + from_float) + copied, 2 * half + 3 * half
+    turned = of_text + 2 * (in_place + single)  # the table of angles is read too
+    joined = 2 * copied if ranks == 1 else 0  # q and k; v is copied in any case
+    eager = stream(visual, config.hidden_x, config.mlp_x, 2 * (modulated + gated), turned + joined, silu)
+    eager += stream(text, config.hidden_y, config.mlp_y, 2 * (modulated + gated), (of_text + joined) // ranks, silu)
 
-    def stream(tokens: int, width: int, mlp: int, heads: int) -> int:
-        """heads: bytes of its queries, keys and values, for each of D_x values."""
-        return tokens * (width * 2 * (modulated + gated) + config.hidden_x * heads + mlp * silu)
-
-    of_text = 2 * (to_float + norm + from_float) + joined // ranks
-    eager = stream(visual, config.hidden_x, config.mlp_x, 2 * turned + joined + sent)
-    eager += stream(text, config.hidden_y, config.mlp_y, of_text)
-
-    modulated, gated, turned, silu = 2 * half, 3 * half, 2 * half + single, 3 * half
-    fused = stream(visual, config.hidden_x, config.mlp_x, 2 * turned + joined + sent)
-    fused += stream(text, config.hidden_y, config.mlp_y, 2 * 2 * half + joined // ranks)
+    modulated, gated, gated_and_modulated = 2 * half, 3 * half, 4 * half
+    norms, of_text, silu = modulated + gated_and_modulated + gated, 3 * copied, 3 * half
+    fused = stream(visual, config.hidden_x, config.mlp_x, norms, of_text + single, silu)
+    fused += stream(text, config.hidden_y, config.mlp_y, norms, of_text // ranks, silu)
     return Elementwise(eager, fused)
 
 

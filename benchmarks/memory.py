@@ -137,8 +137,9 @@ class AlonePeers:
     def shares(self, rows: int) -> list[int]:
         return [len(part) for part in torch.empty(rows, 0).tensor_split(self.size)]
 
-    def all_to_all(self, t: Tensor, give: Any, take: list[int]) -> Callable[[], Tensor]:
-        arrived, sent = t.new_empty(sum(take), *t.shape[1:]), [t]  # what is sent is held until it has arrived
+    def all_to_all(self, t: Tensor, give: Any, take: list[int], into: Tensor | None = None) -> Callable[[], Tensor]:
+        arrived = t.new_empty(sum(take), *t.shape[1:]) if into is None else into
+        sent = [t]  # which is held until it has arrived
 
         def arrive() -> Tensor:
             sent.clear()

@@ -132,7 +132,7 @@ def test_a_warning_says_what_is_needed_and_what_would_fit(free, video, weights, 
 
 def test_a_warning_offers_each_way_out():
     warning = warning_for(DIT, BF16, PUBLISHED, 1, "replicated", 23 * GB)
-    for choice in ("97 frames or fewer", "fp8", "offloaded weights (20 GB", "2 GPUs with sharded weights"):
+    for choice in ("103 frames or fewer", "fp8", "offloaded weights (20 GB", "2 GPUs with sharded weights"):
         assert choice in warning
     assert "sharded weights" in warning_for(DIT, BF16, PUBLISHED, 2, "replicated", 18 * GB)
     assert warning_for(DIT, BF16, PUBLISHED, 1, "replicated", 26 * GB) is None

@@ -7,41 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DiTConfig
 from .backends import Attend, sdpa
+from .heads import Stream, joined
 from .layers import RMSNorm
-from .rotary import RotaryTable, rotate
+from .rotary import RotaryTable
 
 
-class QKV(NamedTuple):
-    """Queries, keys and values of one stream, each (B, tokens, h, d)."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-
-
-def joint_attention(x: QKV, y: QKV, text_lengths: Sequence[int], attend: Attend = sdpa) -> tuple[Tensor, Tensor]:
+def joint_attention(
+    q: Tensor, k: Tensor, v: Tensor, visual: int, text_lengths: Sequence[int], attend: Attend = sdpa
+) -> tuple[Tensor, Tensor]:
     """Every token attends to all visual tokens and to the first `text_lengths[b]` text tokens of its sample.
 
-    Returns (B, N, h, d) and (B, L, h, d); padding text positions are zero. Samples with equally many
-    text tokens go together; others one by one, which is exact and needs no mask, so that the fastest
-    attention kernels apply.
+    q, k, v (B, N + L, h, d): `visual` tokens of the one stream, then those of the text, padding last. Returns
+    (B, N, h, d) and (B, L, h, d); padding text positions are zero. Samples of equally many text tokens go together;
+    others one by one, which is exact and needs no mask, so that the fastest attention kernels apply.
     """
-    n, length = x.q.shape[1], y.q.shape[1]
-    if all(used == length for used in text_lengths):
-        out = attend(*(torch.cat(pair, dim=1) for pair in zip(x, y, strict=True)))
-        return out[:, :n], out[:, n:]
-    out_x, out_y = torch.empty_like(x.q), torch.zeros_like(y.q)
+    length, used = q.shape[1] - visual, text_lengths[0]
+    if all(other == used for other in text_lengths):
+        out = attend(*(t[:, : visual + used] for t in (q, k, v)))
+        out_x, out_y = out[:, :visual], out[:, visual:]
+        return out_x, out_y if used == length else F.pad(out_y, (0, 0, 0, 0, 0, length - used))
+    out_x, out_y = torch.empty_like(q[:, :visual]), torch.zeros_like(q[:, visual:])
     for b, used in enumerate(text_lengths):
-        joint = (torch.cat((tx[b : b + 1], ty[b : b + 1, :used]), dim=1) for tx, ty in zip(x, y, strict=True))
-        out = attend(*joint)
-        out_x[b], out_y[b, :used] = out[0, :n], out[0, n:]
+        out = attend(*(t[b : b + 1, : visual + used] for t in (q, k, v)))
+        out_x[b], out_y[b, :used] = out[0, :visual], out[0, visual:]
     return out_x, out_y
 
 
@@ -54,16 +50,9 @@ class JointAttention:
 
     attend: Attend = sdpa
 
-    def send(self, t: Tensor) -> Tensor:
-        """Takes visual q, k and v, each (B, N, h, d), as soon as it is ready; what it returns is what is called with.
-
-        Here that is the tensor itself. A parallel run sends it to the other ranks, while the next is computed.
-        """
-        return t
-
-    def __call__(self, x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Visual and text q, k, v -> (B, N, h, d) and (B, L, h, d), as `joint_attention`."""
-        return joint_attention(x, y, text_lengths, self.attend)
+    def __call__(self, x: Stream, y: Stream, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Visual and text stream -> (B, N, h, d) and (B, L, h, d), as `joint_attention`."""
+        return joint_attention(*joined(x, y), x.packed.shape[1], text_lengths, self.attend)
 
 
 class AsymmetricAttention(nn.Module):
@@ -83,23 +72,20 @@ class AsymmetricAttention(nn.Module):
         self.proj_x = operations.Linear(dx, dx, **factory)
         self.proj_y = operations.Linear(dx, dy, **factory) if update_y else None
 
-    def split(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return packed.unflatten(-1, (3, self.heads, -1)).unbind(2)
-
     def forward(
         self, x: Tensor, y: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, N, D_x), y (B, L, D_y) -> the same shapes; no text output in the last block."""
-        q, k, v = self.split(self.qkv_x(x))
-        v = self.joint.send(v)
-        q = self.joint.send(rotate(self.q_norm_x(q), rotary).to(x.dtype))
-        k = self.joint.send(rotate(self.k_norm_x(k), rotary).to(x.dtype))
-        visual = QKV(q, k, v)
-        q, k, v = self.split(self.qkv_y(y))
-        text = QKV(self.q_norm_y(q).to(y.dtype), self.k_norm_y(k).to(y.dtype), v)
+        visual = self._stream(self.qkv_x(x), self.q_norm_x, self.k_norm_x, rotary.turns)
+        text = self._stream(self.qkv_y(y), self.q_norm_y, self.k_norm_y)
         out_x, out_y = self.joint(visual, text, text_lengths)
         out_x = self.proj_x(out_x.flatten(2))
         return out_x, None if self.proj_y is None else self.proj_y(out_y.flatten(2))
+
+    def _stream(self, packed: Tensor, q: RMSNorm, k: RMSNorm, turns: Tensor | None = None) -> Stream:
+        # Hosts keep some weights elsewhere.
+        weights = (norm.weight.to(packed.device) for norm in (q, k))
+        return Stream(packed.unflatten(-1, (3, self.heads, -1)), *weights, turns)
 
 
 def use_attention(blocks: Iterable[nn.Module], attend: Attend) -> None:

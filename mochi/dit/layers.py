@@ -1,7 +1,8 @@
 """The small layers of AsymmDiT: norms, MLP, and the embeddings of time and caption.
 
 B batch, N tokens, D width. `operations` is the namespace that Linear and Conv2d come from. What a function has made
-itself it changes in place: asking for memory takes a processor longer than the arithmetic.
+itself it changes in place: asking for memory takes a processor longer than the arithmetic. A `formula` has a kernel for
+CUDA; see mochi/kernels.
 """
 
 from __future__ import annotations
@@ -15,31 +16,94 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from ..kernels import formula
+from ..packing import PackedLinear, QuantisedRows, quantise_rows
 
 
+@formula("norm:modulated_rms_norm")
 def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """RMS norm of x (B, N, D) times `1 + scale` (B, D), in float32."""
     normed = F.rms_norm(x.float(), x.shape[-1:], eps=eps)
     return normed.mul_(1 + scale.float().unsqueeze(1)).to(x.dtype)
 
 
+@formula("norm:gated_residual")
 def gated_residual(x: Tensor, branch: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
     """`x + tanh(gate) * rms_norm(branch)`, in float32; x and branch (B, N, D), gate (B, D)."""
     normed = F.rms_norm(branch.float(), branch.shape[-1:], eps=eps)
     return normed.mul_(gate.float().tanh().unsqueeze(1)).add_(x).to(x.dtype)
 
 
+@formula("norm:gated_residual_norm")
+def gated_residual_norm(
+    x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """What `gated_residual` makes of x, branch and gate, and the `modulated_rms_norm` of that by scale (B, D)."""
+    x = gated_residual.reference(x, branch, gate, eps)
+    return x, modulated_rms_norm.reference(x, scale, eps)
+
+
+@formula("swiglu:swiglu")
+def swiglu(packed: Tensor) -> Tensor:
+    """`silu(a) * b` with (a, b) = packed (..., 2 H), side by side -> (..., H)."""
+    a, b = packed.chunk(2, dim=-1)
+    return F.silu(a).mul_(b)
+
+
+@formula("norm:modulated_rms_norm_rows")
+def modulated_rms_norm_rows(x: Tensor, scale: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """`modulated_rms_norm` as QuantisedRows."""
+    return quantise_rows.reference(modulated_rms_norm.reference(x, scale, eps))
+
+
+@formula("norm:gated_residual_norm_rows")
+def gated_residual_norm_rows(
+    x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gated_residual_norm`, of which the norm as QuantisedRows."""
+    x, normed = gated_residual_norm.reference(x, branch, gate, scale, eps)
+    return x, *quantise_rows.reference(normed)
+
+
+@formula("swiglu:swiglu_rows")
+def swiglu_rows(packed: Tensor) -> tuple[Tensor, Tensor]:
+    """`swiglu` as QuantisedRows."""
+    return quantise_rows.reference(swiglu.reference(packed))
+
+
+def takes_rows(linear: nn.Module, like: Tensor) -> bool:
+    """Whether a layer wants its input, of that dtype and device, as QuantisedRows: what makes it then writes those."""
+    if torch.compiler.is_compiling() or not isinstance(linear, PackedLinear):  # one code for all blocks, of any packing
+        return False
+    return linear.takes_rows(like)
+
+
+def norm_for(linear: nn.Module, x: Tensor, scale: Tensor) -> Tensor | QuantisedRows:
+    """`modulated_rms_norm` for a Linear layer."""
+    return QuantisedRows(*modulated_rms_norm_rows(x, scale)) if takes_rows(linear, x) else modulated_rms_norm(x, scale)
+
+
+def residual_norm_for(
+    linear: nn.Module, x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor | QuantisedRows]:
+    """`gated_residual_norm`, of which the norm is for a Linear layer."""
+    if not takes_rows(linear, x):
+        return gated_residual_norm(x, branch, gate, scale)
+    x, *normed = gated_residual_norm_rows(x, branch, gate, scale)
+    return x, QuantisedRows(*normed)
+
+
+def swiglu_for(linear: nn.Module, packed: Tensor) -> Tensor | QuantisedRows:
+    """`swiglu` for a Linear layer."""
+    return QuantisedRows(*swiglu_rows(packed)) if takes_rows(linear, packed) else swiglu(packed)
+
+
 class RMSNorm(nn.Module):
-    """RMS norm over the last axis with a learned weight, in float32, and so is what comes out."""
+    """The learned weight of an RMS norm over the last axis; what is fused with the norm computes it."""
 
-    def __init__(self, dim: int, eps: float = 1e-5, dtype: torch.dtype | None = None, device: Any = None):
+    def __init__(self, dim: int, dtype: torch.dtype | None = None, device: Any = None):
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim, dtype=dtype, device=device))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(device=x.device, dtype=torch.float32)
-        return F.rms_norm(x.float(), weight.shape, weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -50,9 +114,8 @@ class SwiGLU(nn.Module):
         self.w1 = operations.Linear(dim, 2 * hidden, bias=False, **factory)
         self.w2 = operations.Linear(hidden, dim, bias=False, **factory)
 
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.w1(x).chunk(2, dim=-1)
-        return self.w2(F.silu(a).mul_(b))
+    def forward(self, x: Tensor | QuantisedRows) -> Tensor:
+        return self.w2(swiglu_for(self.w2, self.w1(x)))
 
 
 class PatchEmbed(nn.Module):

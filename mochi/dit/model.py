@@ -24,7 +24,8 @@ from .layers import (
     SwiGLU,
     TimestepEmbedder,
     gated_residual,
-    modulated_rms_norm,
+    norm_for,
+    residual_norm_for,
 )
 from .rotary import RotaryTable, rotary_table
 
@@ -62,13 +63,15 @@ class AsymmetricJointBlock(nn.Module):
         mod_y = self.mod_y(c)
         scale_y = mod_y if self.mlp_y is None else mod_y.chunk(4, dim=-1)[0]
 
-        out_x, out_y = self.attn(modulated_rms_norm(x, scale_x), modulated_rms_norm(y, scale_y), rotary, text_lengths)
-        x = gated_residual(x, out_x, gate_x)
-        x = gated_residual(x, self.mlp_x(modulated_rms_norm(x, mlp_scale_x)), mlp_gate_x)
+        out_x, out_y = self.attn(
+            norm_for(self.attn.qkv_x, x, scale_x), norm_for(self.attn.qkv_y, y, scale_y), rotary, text_lengths
+        )
+        x, normed = residual_norm_for(self.mlp_x.w1, x, out_x, gate_x, mlp_scale_x)
+        x = gated_residual(x, self.mlp_x(normed), mlp_gate_x)
         if self.mlp_y is not None:
             _, gate_y, mlp_scale_y, mlp_gate_y = mod_y.chunk(4, dim=-1)
-            y = gated_residual(y, out_y, gate_y)
-            y = gated_residual(y, self.mlp_y(modulated_rms_norm(y, mlp_scale_y)), mlp_gate_y)
+            y, normed = residual_norm_for(self.mlp_y.w1, y, out_y, gate_y, mlp_scale_y)
+            y = gated_residual(y, self.mlp_y(normed), mlp_gate_y)
         return x, y
 
 

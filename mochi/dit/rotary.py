@@ -40,11 +40,11 @@ def rotary_table(frequencies: Tensor, frames: int, rows: int, columns: int, area
     return RotaryTable(torch.view_as_real(torch.polar(angle.new_ones(()), angle)))
 
 
-def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Turn channel pairs (2i, 2i+1) of x (B, N, heads, d), float32, by the table's angles. Uses the memory of x."""
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn channel pairs (2i, 2i+1) of x (B, N, heads, d), float32, by a table's angles. Uses the memory of x."""
     pairs = x.unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # which takes numbers apart anyway, and knows no complex ones
-        (a, b), (cos, sin) = pairs.unbind(-1), table.turns.unbind(-1)
+        (a, b), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
         return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
-    torch.view_as_complex(pairs).mul_(torch.view_as_complex(table.turns))
+    torch.view_as_complex(pairs).mul_(torch.view_as_complex(turns))
     return x

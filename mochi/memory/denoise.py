@@ -18,7 +18,8 @@ from .need import SLACK, Need
 from .weights import counts, on_device
 
 UNPACKING = 13
-"""Bytes, for each value of a chunk, of the temporaries in which packed weights are unpacked. Measured: 8 to 12.3."""
+"""Bytes, for each value of a chunk, of the temporaries in which packed weights are unpacked. Measured: 8 to 12.3. The
+kernels need none: where they run, this much more is there than is predicted."""
 
 LATENTS = 8
 """Copies of the latents in float32 that the sampler and its guidance have at a time."""
@@ -91,20 +92,20 @@ def _moments(config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: 
         """A layer's weight while it is unpacked."""
         return rows * columns * itemsize + UNPACKING * min(CHUNK, rows * columns) if is_packed else 0
 
-    # Input, normed input, qkv in one piece; q turned. In a parallel run q and v are on their way instead, each as what
-    # is sent and what arrives. k is normed, in two steps, and then turned where it is, in float32.
+    # Input, normed input, qkv in one piece; q as attention reads it, or, in a parallel run, room for what is sent, q, k
+    # and v, and for what arrives of v. k is normed, in two steps, and then turned where it is, in float32; kernels take
+    # no memory for that.
     turned = 2 + 3 + (4 if is_shared else 1)
     turning = (3 if itemsize < 4 else 2) * in_float
-    # Until attention has its q, k and v (3, beside the text's) and has given out (1), those of the streams are alive.
-    # Of the text's, those in attention are of this rank's heads.
-    attending = 2 + (6 if is_shared else 5) + 4
+    # Attention has its q, k and v (3), text of this rank's heads among them, and gives out (1) before qkv goes (3).
+    attending = 2 + 3 + 3 + 1
     # Input, residual, output of attention (a name of the block's forward), normed input; gate and value; then silu
-    # of the gate, which becomes its product with the value; and what w2 makes of it.
+    # of the gate, which becomes its product with the value, and what w2 makes of that.
     return {
         "unpacking qkv": 2 * x + 2 * y + weight(3 * config.hidden_x, config.hidden_x),
-        "turning k": turned * x + turning + 2 * y,
-        "attention": attending * x + 2 * y + 3 * joint + 6 * joint // ulysses,
+        "turning k": turned * x + turning + 2 * y + 3 * joint + joint // ulysses,
+        "attention": attending * x + 2 * y + 3 * joint + 4 * joint // ulysses,
         "unpacking w1": 4 * x + 2 * y + weight(2 * config.mlp_x, config.hidden_x),
-        "MLP": 5 * x + 3 * wide + 2 * y,
-        "unpacking w2": 4 * x + 3 * wide + 2 * y + weight(config.hidden_x, config.mlp_x),
+        "MLP": 4 * x + 3 * wide + 2 * y,
+        "unpacking w2": 4 * x + wide + 2 * y + weight(config.hidden_x, config.mlp_x),
     }

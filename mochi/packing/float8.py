@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels import formula
 from .packing import PACKED, Packing
+from .rows import MOST, TINY, QuantisedRows, has_products, has_row_products, product, quantise, quantise_rows
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -18,13 +20,15 @@ class Float8(Packing):
     """dtype: of FLOAT8. scale: what the weight is multiplied by.
 
     fast: whether products are computed in float8 too, where the device can. That rounds the activations: about 2.5 %
-    of each value, and is not exact. input_scale: what they are divided by before, by default what their largest needs.
+    of each value, and is not exact. input_scale: what they are divided by before, by default what the largest of each
+    row needs, or of all rows where the device takes only one scale.
     """
 
     dtype: torch.dtype
     scale: float | None = None
     input_scale: float | None = None
     fast: bool = False
+    _constants: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -38,8 +42,9 @@ class Float8(Packing):
         return row_bytes
 
     def unpack(self, packed: Tensor, dtype: torch.dtype) -> Tensor:
-        weight = packed.view(self.dtype).to(dtype)
-        return weight if self.scale is None else weight.mul_(self.scale)
+        if self.scale is None:
+            return packed.view(self.dtype).to(dtype)
+        return unpack_scaled(packed, self.dtype, self.scale, dtype)
 
     def pack(self, weight: Tensor) -> Tensor:
         """Weight (rows, columns) -> bytes: each value over the scale, rounded, and cut off at the largest there is."""
@@ -47,30 +52,41 @@ class Float8(Packing):
         scaled = weight if self.scale is None else weight.float() / self.scale
         return scaled.clamp(-most, most).to(self.dtype).view(PACKED)
 
-    def matmul(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor | None:
-        if not self.fast or self.dtype != torch.float8_e4m3fn or not _has_float8_products(x.device):
+    def takes_rows(self, packed: Tensor, device: torch.device) -> bool:
+        return self.input_scale is None and has_row_products(device) and self._multiplies(packed, device)
+
+    def matmul(self, x: Tensor | QuantisedRows, packed: Tensor, bias: Tensor | None) -> Tensor | None:
+        if isinstance(x, QuantisedRows):
+            return self._product(*x, packed, bias, x.dtype)
+        if not x.numel() or not self._multiplies(packed, x.device):
             return None
-        rows = x.reshape(-1, x.shape[-1])
-        if rows.shape[1] % 16 or packed.shape[0] % 16 or not len(rows):  # the shapes that the kernels take
-            return None
-        most = torch.finfo(self.dtype).max
+        if x.dtype != torch.float16 and self.takes_rows(packed, x.device):  # of rows, products are in bfloat16
+            return self._product(*quantise_rows(x), packed, bias, x.dtype)
         if self.input_scale is None:
-            scale = (rows.abs().amax().float() / most).clamp(min=torch.finfo(torch.float32).tiny)
+            scale = (torch.linalg.vector_norm(x, torch.inf, dtype=torch.float32) / MOST).clamp_(min=TINY)
         else:
-            scale = torch.full((), self.input_scale, device=x.device)
-        quantised = (rows.float() / scale).clamp(-most, most).to(self.dtype)
-        weight_scale = torch.full((), 1.0 if self.scale is None else self.scale, device=x.device)
-        out = torch._scaled_mm(
-            quantised,
-            packed.view(self.dtype).t(),
-            scale_a=scale,
-            scale_b=weight_scale,
-            out_dtype=torch.bfloat16 if x.dtype == torch.float32 else x.dtype,
-        ).to(x.dtype)
-        return (out if bias is None else out + bias).unflatten(0, x.shape[:-1])
+            scale = self._constant(self.input_scale, (), x.device)
+        return self._product(quantise(x, scale), scale, packed, bias, x.dtype)
+
+    def _product(self, x: Tensor, scale: Tensor, packed: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        shape = (1, len(packed)) if scale.dim() else ()
+        weight_scale = self._constant(1.0 if self.scale is None else self.scale, shape, x.device)
+        return product(x, scale, packed.view(self.dtype), weight_scale, bias, dtype)
+
+    def _multiplies(self, packed: Tensor, device: torch.device) -> bool:
+        if not self.fast or self.dtype != torch.float8_e4m3fn or not has_products(device):
+            return False
+        return all(size % 16 == 0 for size in packed.shape)  # the shapes that the kernels take
+
+    def _constant(self, value: float, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """A tensor of one value, float32, made when it is first asked for."""
+        key = value, shape, device
+        if key not in self._constants:
+            self._constants[key] = torch.full(shape, value, device=device, dtype=torch.float32)
+        return self._constants[key]
 
 
-def _has_float8_products(device: torch.device) -> bool:
-    if device.type == "cuda" and torch.version.hip is None:
-        return torch.cuda.get_device_capability(device) >= (8, 9)
-    return device.type == "cpu" and hasattr(F, "scaled_mm")
+@formula("float8:unpack_scaled")
+def unpack_scaled(packed: Tensor, kind: torch.dtype, scale: float, dtype: torch.dtype) -> Tensor:
+    """Bytes, PACKED, of one of FLOAT8 -> their values times the scale, rounded once, to `dtype`."""
+    return packed.view(kind).to(dtype).mul_(scale)

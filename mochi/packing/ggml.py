@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..kernels import formula
 from .packing import Packing
 
 # Values that are unpacked at a time: they go through float32, in which a whole weight could be too much for the device.
@@ -42,14 +43,20 @@ class Ggml(Packing):
         return row_bytes // size * values
 
     def unpack(self, packed: Tensor, dtype: torch.dtype) -> Tensor:
-        _, size, unpack_blocks = FORMATS[self.kind]
-        columns = self.columns(packed.shape[1])
-        weight = torch.empty(packed.shape[0], columns, dtype=dtype, device=packed.device)
-        each = max(1, CHUNK // max(1, columns))
-        for rows, target in zip(packed.split(each), weight.split(each), strict=True):
-            blocks = rows.reshape(-1, size).view(torch.uint8)
-            target.copy_(unpack_blocks(blocks).view(target.shape))
-        return weight
+        return unpack_blocks(packed, self.kind, dtype)
+
+
+@formula("ggml:unpack_blocks")
+def unpack_blocks(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    """Bytes (rows, row_bytes), PACKED, of one of FORMATS -> weight (rows, columns), rounded once, to `dtype`."""
+    values, size, unpack = FORMATS[kind]
+    columns = packed.shape[1] // size * values
+    weight = torch.empty(packed.shape[0], columns, dtype=dtype, device=packed.device)
+    each = max(1, CHUNK // max(1, columns))
+    for rows, target in zip(packed.split(each), weight.split(each), strict=True):
+        blocks = rows.reshape(-1, size).view(torch.uint8)
+        target.copy_(unpack(blocks).view(target.shape))
+    return weight
 
 
 def _fields(blocks: Tensor, *sizes: int) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .float8 import Float8
 from .packing import PACKED, Packing
+from .rows import QuantisedRows
 
 
 class PackedLinear(nn.Module):
@@ -43,8 +44,15 @@ class PackedLinear(nn.Module):
         self.compute: torch.dtype | None = None
         self.patch: Callable[[Tensor], Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.compute or x.dtype)
+    def takes_rows(self, like: Tensor) -> bool:
+        """Whether `forward` takes rows that are quantised already in place of a tensor of that dtype and device."""
+        if self.patch is not None or (self.compute or like.dtype) != torch.bfloat16:
+            return False
+        return self.packing.takes_rows(self.weight, like.device)
+
+    def forward(self, x: Tensor | QuantisedRows) -> Tensor:
+        if isinstance(x, Tensor):
+            x = x.to(self.compute or x.dtype)
         if self.patch is None:
             out = self.packing.matmul(x, self.weight, self.bias)
             if out is not None:

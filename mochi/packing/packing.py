@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from .rows import QuantisedRows
+
 PACKED = torch.int8
 """The dtype that packed bytes are held in. Libraries know by it that a weight is no number to cast to: transformers'
 T5, for one, casts activations to the dtype of a weight, unless that is int8."""
@@ -35,6 +37,13 @@ class Packing(ABC):
     def unpack(self, packed: Tensor, dtype: torch.dtype) -> Tensor:
         """Bytes (rows, row_bytes), PACKED -> weight (rows, columns), rounded once, to `dtype`."""
 
-    def matmul(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor | None:
-        """`x @ weight.T + bias` computed on the packed weight, or None where that is not to be."""
+    def takes_rows(self, packed: Tensor, device: torch.device) -> bool:
+        """Whether `matmul` takes QuantisedRows on that device."""
+        return False
+
+    def matmul(self, x: Tensor | QuantisedRows, packed: Tensor, bias: Tensor | None) -> Tensor | None:
+        """`x @ weight.T + bias` computed on the packed weight, or None where that is not to be.
+
+        x: (..., columns), or what stands for it, where `takes_rows` says so.
+        """
         return None

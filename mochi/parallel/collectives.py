@@ -34,12 +34,13 @@ class Peers:
         each, left_over = divmod(rows, self.size)
         return [each + (rank < left_over) for rank in range(self.size)]
 
-    def all_to_all(self, t: Tensor, give: Sequence[int], take: Sequence[int]) -> Arriving:
+    def all_to_all(self, t: Tensor, give: Sequence[int], take: Sequence[int], into: Tensor | None = None) -> Arriving:
         """Send the first give[0] rows of t, contiguous, to rank 0, the next give[1] to rank 1 and so on.
 
         What arrives are take[0] rows of rank 0, then take[1] of rank 1 and so on. No padding goes with them.
+        into: where they arrive, contiguous; None: in a new tensor.
         """
-        arrived = t.new_empty(sum(take), *t.shape[1:])
+        arrived = t.new_empty(sum(take), *t.shape[1:]) if into is None else into
         work = dist.all_to_all_single(arrived, t, list(take), list(give), group=self.group, async_op=True)
         self._traffic.sent += t[: sum(give) - give[self.rank]].nbytes
         return _on_its_way(work, arrived)

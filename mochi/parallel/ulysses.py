@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..dit.attention import QKV, JointAttention, joint_attention
+from ..dit.attention import JointAttention, joint_attention
+from ..dit.heads import Stream, write
 from .collectives import Arriving, Peers
 
 
@@ -37,12 +38,15 @@ class TokenShards:
         """Of anything that has the N tokens, or the h heads, along `dim`: this rank's."""
         return t.tensor_split(self.peers.size, dim)[self.peers.rank]
 
-    def to_heads(self, t: Tensor) -> Arriving:
-        """All heads of this rank's tokens (B, n, h, d) -> its heads of all tokens (B, N, h/p, d)."""
-        p = self.peers.size
-        wire = t.unflatten(2, (p, t.shape[2] // p)).permute(2, 1, 0, 3, 4).contiguous().flatten(0, 1)
-        arriving = self.peers.all_to_all(wire, give=[t.shape[1]] * p, take=self.shares)
-        return lambda: arriving().transpose(0, 1)
+    def outgoing(self, packed: Tensor) -> Tensor:
+        """Room for queries, keys or values of packed (B, n, 3, h, d), in the order of the wire: (B, n, p, h/p, d)."""
+        (batch, n, _, heads, width), p = packed.shape, self.peers.size
+        return packed.new_empty(p, n, batch, heads // p, width).transpose(0, 2)
+
+    def to_heads(self, t: Tensor, into: Tensor) -> Arriving:
+        """`outgoing`, all heads of this rank's tokens -> its heads of all tokens, into (N, B, h/p, d)."""
+        p, n = self.peers.size, t.shape[1]
+        return self.peers.all_to_all(t.transpose(0, 2).flatten(0, 1), give=[n] * p, take=self.shares, into=into)
 
     def to_tokens(self, t: Tensor) -> Arriving:
         """This rank's heads of all tokens (B, N, h/p, d) -> all heads of its tokens (B, n, h, d)."""
@@ -66,13 +70,39 @@ class UlyssesAttention(JointAttention):
     shards: TokenShards
     text_is_read: bool
 
-    def send(self, t: Tensor) -> Arriving:
-        return self.shards.to_heads(t)
-
-    def __call__(self, x: QKV, y: QKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        x = QKV(*(arrive() for arrive in x))
-        y = QKV(*(self.shards.own(t, dim=2) for t in y))
-        out_x, out_y = joint_attention(x, y, text_lengths, self.attend)
-        visual = self.shards.to_tokens(out_x)
-        text = self.shards.gather_heads(out_y) if self.text_is_read else None
+    def __call__(self, x: Stream, y: Stream, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        shards = self.shards
+        q, k, v = self._exchange(x, y.of_heads(shards.peers.rank, shards.peers.size))
+        out_x, out_y = joint_attention(q, k, v, sum(shards.shares), text_lengths, self.attend)
+        visual = shards.to_tokens(out_x)
+        text = shards.gather_heads(out_y) if self.text_is_read else None
         return visual(), text() if text is not None else None
+
+    def _exchange(self, x: Stream, y: Stream) -> tuple[Tensor, ...]:
+        """All heads of this rank's visual tokens, and its heads of the text -> its heads of all tokens.
+
+        Returns q, k and v, each (B, N + L, h/p, d).
+        """
+        shards, (batch, text, _, heads, width) = self.shards, y.packed.shape
+        visual = sum(shards.shares)
+
+        def joint() -> Tensor:
+            """Tokens first: what arrives from all ranks is then the head of it, the text lies behind."""
+            return x.packed.new_empty(visual + text, batch, heads, width)
+
+        def of_text(t: Tensor) -> Tensor:
+            return t[visual:].transpose(0, 1).unsqueeze(2)
+
+        v, wire = joint(), shards.outgoing(x.packed)
+        wire.copy_(x.packed.select(2, 2).unflatten(2, wire.shape[2:4]))
+        arriving = [shards.to_heads(wire, v[:visual])]
+        # While the values are on their way:
+        wires = [shards.outgoing(x.packed) for _ in "qk"]
+        write(x, *wires)
+        q, k = joint(), joint()
+        arriving += [shards.to_heads(wire, t[:visual]) for wire, t in zip(wires, (q, k), strict=True)]
+        write(y, of_text(q), of_text(k))
+        of_text(v).copy_(y.packed.select(2, 2).unsqueeze(2))
+        for arrive in arriving:
+            arrive()
+        return tuple(t.transpose(0, 1) for t in (q, k, v))

@@ -26,10 +26,14 @@ class PackedLinear(packing.PackedLinear, CastWeightBiasOp):
         super().__init__(*args, **kwargs)
         self.weight_function, self.bias_function = [], []
 
+    def takes_rows(self, like: Tensor) -> bool:
+        return not self._functions() and super().takes_rows(like)
+
     @torch.compiler.disable  # each layer has its own packing and patch, and would be compiled for itself
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | packing.QuantisedRows) -> Tensor:
         run_every_op()
-        x = x.to(self.compute or x.dtype)
+        if isinstance(x, Tensor):
+            x = x.to(self.compute or x.dtype)
         packed, bias = self._here(self.weight, None, x.device), None
         if self.bias is not None:
             bias = self._here(self.bias, x.dtype, x.device)

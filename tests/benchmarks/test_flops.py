@@ -38,9 +38,9 @@ class OneOf(AlonePeers):
 
     sent = 0
 
-    def all_to_all(self, t: Tensor, give: list[int], take: list[int]):
+    def all_to_all(self, t: Tensor, give: list[int], take: list[int], into: Tensor | None = None):
         self.sent += t[: sum(give) - give[0]].nbytes
-        return super().all_to_all(t, give, take)
+        return super().all_to_all(t, give, take, into)
 
     def all_gather(self, t: Tensor):
         self.sent += t.nbytes * (self.size - 1)
@@ -120,7 +120,8 @@ class Traffic(TorchDispatchMode):
         is_product = any(name in str(operation) for name in self.PRODUCTS)
         is_allocation = "empty" in str(operation)
         if not (is_product or is_allocation or operation.is_view or "view" in str(operation)):
-            self.bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor))
+            read = args[1:] if operation is torch.ops.aten.copy_.default else args
+            self.bytes += sum(t.nbytes for t in tree_leaves((read, kwargs, out)) if isinstance(t, Tensor))
         return out
 
 

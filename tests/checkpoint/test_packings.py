@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mochi.checkpoint import load_dit
-from mochi.packing import PACKED, Float8, PackedLinear
+from mochi.dit import layers as dit_layers
+from mochi.packing import PACKED, Float8, PackedLinear, QuantisedRows, quantise_rows, use_float8_products
 from tests.checkpoint import toys, writers
 from tests.checkpoint.independent import values
 from tests.golden import relative_error
@@ -122,6 +123,65 @@ def test_fast_products_are_near(input_scale, files):
     found = fast.matmul(x, layer.weight, layer.bias)
     assert found is not None and found.dtype == x.dtype and found.shape == exact.shape
     assert 0 < relative_error(found, exact) < 0.04
+
+
+def fast_layer(files):
+    """A layer whose products are in float8, and rows in bfloat16 of which some values stand out."""
+    network = load_dit(files("old scaled"), compute=torch.bfloat16)
+    layer = network.blocks[0].mlp_x.w1
+    use_float8_products(network)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 150, layer.in_features, generator=generator)
+    return layer, (x * torch.randn(x.shape, generator=generator) ** 4).bfloat16()
+
+
+@torch.no_grad()
+def test_rows_with_scales_of_their_own_are_no_further_off_than_with_one(files):
+    layer, x = fast_layer(files)
+    exact = x.float() @ layer.packing.unpack(layer.weight, torch.float32).T
+    one = Float8(layer.packing.dtype, layer.packing.scale, x.abs().max().item() / 448, fast=True)
+    by_row, by_one = layer(x), one.matmul(x, layer.weight, layer.bias)
+    assert 0 < relative_error(by_row, exact) < relative_error(by_one, exact)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [None, torch.bfloat16, torch.float32], ids=str)
+def test_rows_that_are_quantised_already(bias, files):
+    layer, x = fast_layer(files)
+    if bias is not None:
+        layer.bias = torch.nn.Parameter(torch.randn(layer.out_features, dtype=bias), requires_grad=False)
+    assert layer.takes_rows(x) and not layer.takes_rows(x.float())
+    rows = QuantisedRows(*quantise_rows(x))
+    assert layer(rows).equal(layer(x))
+    assert layer(QuantisedRows(rows.values[:0], rows.scales[:0])).shape == (0, *layer(x).shape[1:])
+
+
+@torch.no_grad()
+def test_norms_and_gates_hand_quantised_rows_on(files, monkeypatch):
+    """That changes nothing, but that nobody reads activations only to quantise them."""
+    network = load_dit(files("old scaled"), compute=torch.bfloat16)
+    use_float8_products(network)
+    taken = set()
+    for name, layer in packed_layers(network).items():
+        layer.register_forward_pre_hook(
+            lambda _, args, name=name: taken.add(name) if isinstance(args[0], QuantisedRows) else None
+        )
+    found = toys.output(network, torch.bfloat16)
+    names = {"attn.qkv_x", "attn.qkv_y", "mlp_x.w1", "mlp_x.w2"}
+    assert {f"blocks.{i}.{name}" for i in range(len(network.blocks)) for name in names} <= taken
+    monkeypatch.setattr(dit_layers, "takes_rows", lambda *_: False)
+    taken.clear()
+    assert toys.output(network, torch.bfloat16).equal(found) and not taken
+
+
+def test_layers_that_take_no_quantised_rows(files):
+    layer, x = fast_layer(files)
+    layer.patch = lambda weight: weight
+    assert not layer.takes_rows(x)
+    layer.patch, layer.packing = None, Float8(layer.packing.dtype, layer.packing.scale, input_scale=0.5, fast=True)
+    assert not layer.takes_rows(x)
+    layer.packing = Float8(layer.packing.dtype, layer.packing.scale)
+    assert not layer.takes_rows(x)
 
 
 def test_rounding_to_float8_while_loading(tmp_path):

@@ -175,6 +175,21 @@ def test_float8_of_any_file(call, small, model, k_sampler):
         assert 1e-4 < ((result - exact).norm() / exact.norm()).item() < error
 
 
+def test_float8_layers_take_quantised_rows(call, small, pack):
+    """Unless something is on their weight: a LoRA, or what ComfyUI brings where a model is loaded in part."""
+    (model,) = call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn_fast")
+    layer = model.model.diffusion_model.get_submodule("blocks.1.attn.qkv_x")
+    rows = pack.module("mochi.packing.rows")
+    x = torch.randn(2, 5, layer.in_features, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert layer.takes_rows(x)
+    assert layer(rows.QuantisedRows(*rows.quantise_rows(x))).equal(layer(x))
+    layer.patch = lambda weight: weight
+    assert not layer.takes_rows(x)
+    layer.patch = None
+    layer.weight_function = [lambda weight: weight]
+    assert not layer.takes_rows(x)
+
+
 def saved(prefix):
     """The file that ComfyUI has written last."""
     return max(Path(folder_paths.get_output_directory()).rglob(f"{prefix}_*.safetensors"))

@@ -1,0 +1,81 @@
+"""Queries, keys and values on their way from the Linear layers of both streams to where attention reads them.
+
+B batch, N visual tokens, L text tokens, n those of one stream, h heads, d head width; p ranks that share the heads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..kernels import formula
+from .rotary import rotate
+
+
+class Stream(NamedTuple):
+    """What a stream brings to attention.
+
+    packed: queries, keys and values as they leave the Linear layer, (B, n, 3, h, d). q_weight, k_weight: of the RMS
+    norms of queries and keys, (d,), in any dtype. turns: the rotary table (n, h, d/2, 2), float32; None: no positions.
+    """
+
+    packed: Tensor
+    q_weight: Tensor
+    k_weight: Tensor
+    turns: Tensor | None
+    eps: float = 1e-5
+
+    def of_heads(self, part: int, parts: int) -> Stream:
+        """The part of the heads that a rank has, a view."""
+        return self._replace(packed=self.packed.tensor_split(parts, dim=3)[part])
+
+
+def joined(x: Stream, y: Stream) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v of the visual and the text stream, each (B, N + L, h, d), visual tokens first."""
+    weights = x.q_weight, x.k_weight, y.q_weight, y.k_weight
+    return joint_heads(x.packed, y.packed, *weights, x.turns, x.eps)
+
+
+def write(stream: Stream, q: Tensor, k: Tensor) -> None:
+    """Write the stream's queries and keys into q and k, (B, n, p, h/p, d) of any strides, the same for both."""
+    write_heads(stream.packed, q, k, stream.q_weight, stream.k_weight, stream.turns, stream.eps)
+
+
+@formula("heads:joint_heads")
+def joint_heads(
+    x: Tensor,
+    y: Tensor,
+    q_weight_x: Tensor,
+    k_weight_x: Tensor,
+    q_weight_y: Tensor,
+    k_weight_y: Tensor,
+    turns: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `joined`, of x (B, N, 3, h, d) and y (B, L, 3, h, d)."""
+
+    def both(visual: Tensor, text: Tensor, weight_x: Tensor, weight_y: Tensor) -> Tensor:
+        visual = _ready(visual, weight_x, turns, eps).to(x.dtype)
+        return torch.cat((visual, _ready(text, weight_y, None, eps).to(y.dtype)), dim=1)
+
+    q, k, v = zip(x.unbind(2), y.unbind(2), strict=True)
+    # Values last: what norms need beside their results is gone by then.
+    return both(*q, q_weight_x, q_weight_y), both(*k, k_weight_x, k_weight_y), torch.cat(v, dim=1)
+
+
+@formula("heads:write_heads", mutates=("q", "k"))
+def write_heads(
+    packed: Tensor, q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, turns: Tensor | None, eps: float
+) -> None:
+    """As `write`, of packed (B, n, 3, h, d)."""
+    for t, weight, out in zip(packed.unbind(2), (q_weight, k_weight), (q, k)):
+        out.copy_(_ready(t, weight, turns, eps).unflatten(2, out.shape[2:4]))
+
+
+def _ready(t: Tensor, weight: Tensor, turns: Tensor | None, eps: float) -> Tensor:
+    """Queries or keys (B, n, h, d), normed and turned, in float32."""
+    normed = F.rms_norm(t.float(), weight.shape, weight.float(), eps)
+    return normed if turns is None else rotate(normed, turns)

@@ -1,0 +1,30 @@
+"""Kernels unpack blocks of GGML to the bits of the formulas, whatever the bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mochi.kernels import ggml
+from mochi.packing import PACKED
+from mochi.packing.ggml import FORMATS, unpack_blocks
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 30),
+    blocks=st.integers(1, 7),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_any_bytes(kind: str, seed: int, rows: int, blocks: int, dtype: torch.dtype):
+    """Any scales too, infinite ones and NaN among them: of NaN the bits need not be the same."""
+    shape = rows, blocks * FORMATS[kind].size
+    packed = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(PACKED)
+    found, expected = ggml.unpack_blocks(packed, kind, dtype), unpack_blocks.reference(packed, kind, dtype)
+    assert found.dtype == dtype and found.shape == expected.shape
+    assert found.isnan().equal(expected.isnan())
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    assert found.view(bits)[~found.isnan()].equal(expected.view(bits)[~found.isnan()])
