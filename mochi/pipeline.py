@@ -20,7 +20,8 @@ from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
 from .model_dir import ModelDir, find_model
 from .packing import FLOAT8
-from .parallel.memory import give_back
+from .memory.decode import chunk_for
+from .parallel.memory import give_back, memory_free
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder
@@ -128,8 +129,12 @@ class Pipeline:
             yield ((part[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).cpu()
 
     def decode_vae(self, z: Tensor) -> Iterator[Tensor]:
-        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of one latent frame after the other."""
-        return self.decoder.stream(z.to(self.dtype))
+        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of some latent frames after the other: on a CPU of one
+        at a time, on a GPU of as many as keep it busy and fit."""
+        z, chunk = z.to(self.dtype), 1
+        if z.device.type != "cpu":
+            chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
+        return self.decoder.stream(z, chunk)
 
 
 def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:

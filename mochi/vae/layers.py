@@ -55,6 +55,13 @@ def convolved(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return conv(x)
 
 
+def in_order(network: nn.Module, device: torch.device | str | None) -> nn.Module:
+    """The network with the weights of its convolutions as the device wants them where it will compute: on CUDA in
+    channels_last_3d like the activations, or cuDNN would put them in order at each call."""
+    on_cuda = device is not None and torch.device(device).type == "cuda"
+    return network.to(memory_format=torch.channels_last_3d) if on_cuda else network
+
+
 def added(x: Tensor, branch: Tensor) -> Tensor:
     """`x + branch`, in the branch's memory where that counts."""
     return x + branch if branch.requires_grad or branch.numel() <= FEW else branch.add_(x)
