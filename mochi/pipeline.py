@@ -18,9 +18,9 @@ from .dit.cache import Passes, StepCache
 from .errors import Cancelled, MochiError
 from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
+from .memory.decode import chunk_for
 from .model_dir import ModelDir, find_model
 from .packing import FLOAT8
-from .memory.decode import chunk_for
 from .parallel.memory import give_back, memory_free
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings

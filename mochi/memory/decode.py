@@ -20,8 +20,8 @@ from ..vae.decoder import deep_chunk, frames_in_piece
 from .need import SLACK, Need
 
 KERNELS = 1
-"""Copies of the activations at full size for what kernels take in themselves: a convolution's workspace or, where Triton
-is missing, what torch's GroupNorm on CUDA puts in order. Not measured on a GPU."""
+"""Copies of the activations at full size for what kernels take in themselves: a convolution's workspace or, without
+Triton, what torch's GroupNorm on CUDA puts in order. Not measured on a GPU."""
 
 BUSY = 24 * 848 * 480
 """Pixels of all frames at a time with which a GPU has enough to do. Fewer cost launches, and each convolution the two
