@@ -1,7 +1,7 @@
 """GroupNorm of video in channels_last_3d, each frame by itself: see mochi/vae/norm.py for what each function computes.
 
 All are bound by memory: x is read once for its statistics and once to be normalised, in which it is written once,
-activated and with its border.
+activated and with its border. Lengths are no constants of a kernel: it is compiled once for each number of channels.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ def frame_statistics(x: Tensor, groups: int) -> Tensor:
     pixels, columns = height * width, triton.cdiv(channels, _columns(channels))
     rows = ELEMENTS // _columns(channels)
     tiles = triton.cdiv(pixels, rows)
-    steps = max(tiles * columns * batch * frames // PROGRAMS, triton.cdiv(tiles, CHUNKS), 1)
-    steps = triton.next_power_of_2(min(steps, tiles))  # a constant of the kernel: few different ones
+    steps = min(max(tiles * columns * batch * frames // PROGRAMS, triton.cdiv(tiles, CHUNKS), 1), tiles)
     chunks = triton.cdiv(tiles, steps)
     accurate = torch.promote_types(x.dtype, torch.float32)
     parts = x.new_empty(2, batch * frames, chunks, channels, dtype=accurate)
     _chunk_statistics[chunks, batch * frames, columns](
-        x, parts, parts[1], pixels, frames, x.stride(0), x.stride(2), channels, steps, rows, _columns(channels)
+        x, parts, parts[1], pixels, frames, steps, x.stride(0), x.stride(2), channels, rows, _columns(channels)
     )
     statistics = x.new_empty(2, batch, frames, groups, dtype=accurate)
     each = channels // groups
     _group_statistics[batch * frames, groups](
         parts, parts[1], statistics, statistics[1], pixels, chunks, steps * rows, channels, each,
-        triton.next_power_of_2(chunks), min(16, triton.next_power_of_2(each)),
+        max(64, triton.next_power_of_2(chunks)), min(16, triton.next_power_of_2(each)),
     )  # fmt: skip
     return statistics
 
@@ -80,51 +79,51 @@ def _in_order(x: Tensor) -> Tensor:
     return x if frame.is_contiguous(memory_format=last) else x.contiguous(memory_format=last)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "frames", "steps"])
 def _chunk_statistics(
     x,
     means,
     squares,
     pixels,
     frames,
+    steps,
     batch_stride,
     frame_stride,
     CHANNELS: tl.constexpr,
-    STEPS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Mean of each channel, and sum of its squares about it, of a chunk of a frame: STEPS tiles of ROWS pixels.
+    """Mean of each channel, and sum of its squares about it, of a chunk of a frame: `steps` tiles of ROWS pixels.
 
     Each place of a tile has a mean and a sum of its own (Welford 1962), put together in the end (Chan, Golub, LeVeque
     1983): as exact as two passes, wherever the mean lies.
     """
     chunk, frame = tl.program_id(0), tl.program_id(1)
     channel = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    row = chunk * STEPS * ROWS + tl.arange(0, ROWS)
+    row = chunk * steps * ROWS + tl.arange(0, ROWS)
     start = (frame // frames).to(tl.int64) * batch_stride + (frame % frames).to(tl.int64) * frame_stride
     place = x + start + row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     exact = means.dtype.element_ty
     mean = tl.zeros((ROWS, COLUMNS), exact)
     square = tl.zeros((ROWS, COLUMNS), exact)
     seen = tl.full((), 0, exact)
-    for step in range(STEPS):
+    for step in range(steps):
         seen += 1
         there = (row + step * ROWS < pixels)[:, None] & (channel < CHANNELS)[None, :]
         value = tl.load(place + step * (ROWS * CHANNELS), there, other=0).to(exact)
         apart = tl.where(there, value - mean, 0)
         mean += apart * (1.0 / seen)
         square += apart * (value - mean)
-    left = pixels - chunk * STEPS * ROWS
-    count = tl.minimum(tl.maximum((left - tl.arange(0, ROWS) + ROWS - 1) // ROWS, 0), STEPS).to(exact)[:, None]
-    whole = tl.sum(mean * count, 0) / tl.minimum(left, STEPS * ROWS).to(exact)
+    left = pixels - chunk * steps * ROWS
+    count = tl.minimum(tl.maximum((left - tl.arange(0, ROWS) + ROWS - 1) // ROWS, 0), steps).to(exact)[:, None]
+    whole = tl.sum(mean * count, 0) / tl.minimum(left, steps * ROWS).to(exact)
     apart = mean - whole[None, :]
     out = (frame * tl.num_programs(0) + chunk).to(tl.int64) * CHANNELS + channel
     tl.store(means + out, whole, channel < CHANNELS)
     tl.store(squares + out, tl.sum(square + count * apart * apart, 0), channel < CHANNELS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "chunks", "chunk_pixels"])
 def _group_statistics(
     means,
     squares,
@@ -164,7 +163,7 @@ def _group_statistics(
     tl.store(out_variance + out, square / seen)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["values", "count"])
 def _pooled(parts, shares, whole, values, count, BLOCK: tl.constexpr):
     """Mean and variance of BLOCK wholes from those of their parts."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -181,7 +180,7 @@ def _pooled(parts, shares, whole, values, count, BLOCK: tl.constexpr):
     tl.store(whole + values + place, variance, there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["all_frames", "frames", "height", "width", "out_height", "out_width"])
 def _normalise(
     x,
     statistics,

@@ -16,7 +16,9 @@ from .stream import FEW, Stream
 
 def per_position(linear: nn.Module, x: Tensor) -> Tensor:
     """Apply a Linear over the channels of x (B, C, ...)."""
-    return linear(x.movedim(1, -1)).movedim(-1, 1)
+    x = x.movedim(1, -1)
+    # As a matrix, or CUDA adds the bias by itself.
+    return linear(x.flatten(0, -2)).unflatten(0, x.shape[:-1]).movedim(-1, 1)
 
 
 def causal_conv(conv: nn.Conv3d, x: Tensor, stream: Stream, norm: nn.GroupNorm | None = None) -> Tensor:

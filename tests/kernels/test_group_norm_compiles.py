@@ -40,15 +40,14 @@ def compiled(monkeypatch, tmp_path) -> Iterator[dict[str, Any]]:
         yield kernels
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(("channels", "height", "width"), STAGES)
-def test_memory_is_read_by_sixteen_bytes(channels, height, width, dtype, compiled, tmp_path):
+def test_memory_is_read_by_sixteen_bytes(channels, height, width, compiled, tmp_path):
     from mochi.kernels import group_norm
 
-    last = {"dtype": dtype, "memory_format": torch.channels_last_3d}
+    last = {"dtype": torch.bfloat16, "memory_format": torch.channels_last_3d}
     x = torch.empty(1, channels, 4, height, width, **last)
     padded = torch.empty(1, channels, 6, height + 2, width + 2, **last)
-    weight = torch.ones(channels, dtype=dtype)
+    weight = torch.ones(channels, dtype=torch.bfloat16)
     statistics = group_norm.frame_statistics(x, 32)
     group_norm.normalise(x, statistics, weight, weight, 1e-5, True, padded[:, :, 2:])
     group_norm.pooled(torch.stack([statistics] * 4), torch.ones(4))
@@ -56,7 +55,7 @@ def test_memory_is_read_by_sixteen_bytes(channels, height, width, dtype, compile
     assert compiled.keys() == {"_chunk_statistics", "_group_statistics", "_normalise", "_pooled"}
     assert not any(spilled_bytes(kernel, tmp_path / "cubin") for kernel in compiled.values())
     read, normed = (accesses(compiled[name]) for name in ("_chunk_statistics", "_normalise"))
-    tile = group_norm.ELEMENTS * dtype.itemsize // 16 // 128  # of 128 threads
+    tile = group_norm.ELEMENTS // 8 // 128  # of 128 threads
     assert {access for access in read if access.startswith("ld")} == {"ld.global.v4.b32"}
     assert normed.count("ld.global.v4.b32") == normed.count("st.global.v4.b32") == tile
 
