@@ -14,8 +14,8 @@ from torch import Tensor
 ELEMENTS = 4096
 """Of a tile of pixels x channels, which a program of four warps holds in registers: four loads of 16 bytes a thread."""
 
-PROGRAMS = 2048
-"""Enough to fill a GPU, several on each of its processors. With more to do, each one goes over more tiles."""
+PROGRAMS = 8192
+"""Enough to fill a GPU many times over. With more to do, each one goes over more tiles."""
 
 CHUNKS = 512
 """Of a frame at most, whose statistics are put together at the end."""
@@ -24,15 +24,14 @@ CHUNKS = 512
 def frame_statistics(x: Tensor, groups: int) -> Tensor:
     x = _in_order(x)
     batch, channels, frames, height, width = x.shape
-    pixels, columns = height * width, triton.cdiv(channels, _columns(channels))
-    rows = ELEMENTS // _columns(channels)
-    tiles = triton.cdiv(pixels, rows)
-    steps = min(max(tiles * columns * batch * frames // PROGRAMS, triton.cdiv(tiles, CHUNKS), 1), tiles)
+    pixels, (rows, columns) = height * width, _tile(channels)
+    across, tiles = triton.cdiv(channels, columns), triton.cdiv(pixels, rows)
+    steps = min(max(tiles * across * batch * frames // PROGRAMS, triton.cdiv(tiles, CHUNKS), 1), tiles)
     chunks = triton.cdiv(tiles, steps)
     accurate = torch.promote_types(x.dtype, torch.float32)
     parts = x.new_empty(2, batch * frames, chunks, channels, dtype=accurate)
-    _chunk_statistics[chunks, batch * frames, columns](
-        x, parts, parts[1], pixels, frames, steps, x.stride(0), x.stride(2), channels, rows, _columns(channels)
+    _chunk_statistics[chunks, batch * frames, across](
+        x, parts, parts[1], pixels, frames, steps, x.stride(0), x.stride(2), channels, rows, columns
     )
     statistics = x.new_empty(2, batch, frames, groups, dtype=accurate)
     each = channels // groups
@@ -57,8 +56,7 @@ def normalise(
 ) -> None:
     x = _in_order(x)
     batch, channels, frames, height, width = x.shape
-    columns = _columns(channels)
-    rows = ELEMENTS // columns
+    rows, columns = _tile(channels)
     grid = triton.cdiv(out.shape[3] * out.shape[4], rows), batch * frames, triton.cdiv(channels, columns)
     batch_stride, _, *strides = out.stride()
     _normalise[grid](
@@ -67,9 +65,10 @@ def normalise(
     )  # fmt: skip
 
 
-def _columns(channels: int) -> int:
-    """Channels of a tile: a power of two."""
-    return min(triton.next_power_of_2(channels), 256)
+def _tile(channels: int) -> tuple[int, int]:
+    """Its pixels and channels, powers of two."""
+    columns = min(triton.next_power_of_2(channels), 256)
+    return ELEMENTS // columns, columns
 
 
 def _in_order(x: Tensor) -> Tensor:

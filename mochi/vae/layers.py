@@ -1,7 +1,7 @@
 """The building blocks of AsymmVAE: ordinary layers, applied causally in time and frame by frame.
 
 Activations are (B, C, T, H, W) in torch's channels_last_3d memory format, in which a frame's norm,
-a Linear over channels and a convolution all read memory in order; on a CPU without copies.
+a Linear over channels and a convolution all read memory in order, without copies.
 """
 
 from __future__ import annotations
