@@ -105,13 +105,13 @@ def _chunk_statistics(
     exact = means.dtype.element_ty
     mean = tl.zeros((ROWS, COLUMNS), exact)
     square = tl.zeros((ROWS, COLUMNS), exact)
-    seen = tl.full((), 0, exact)
-    for step in range(steps):
-        seen += 1
+    step = 0
+    while step < steps:
         there = (row + step * ROWS < pixels)[:, None] & (channel < CHANNELS)[None, :]
         value = tl.load(place + step * (ROWS * CHANNELS), there, other=0).to(exact)
         apart = tl.where(there, value - mean, 0)
-        mean += apart * (1.0 / seen)
+        step += 1
+        mean += apart * (1 / tl.full((), step, exact))
         square += apart * (value - mean)
     left = pixels - chunk * steps * ROWS
     count = tl.minimum(tl.maximum((left - tl.arange(0, ROWS) + ROWS - 1) // ROWS, 0), steps).to(exact)[:, None]
@@ -162,16 +162,16 @@ def _group_statistics(
     tl.store(out_variance + out, square / seen)
 
 
-@triton.jit(do_not_specialize=["values", "count"])
-def _pooled(parts, shares, whole, values, count, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["values"])
+def _pooled(parts, shares, whole, values, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     """Mean and variance of BLOCK wholes from those of their parts."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = place < values
     mean = tl.zeros((BLOCK,), whole.dtype.element_ty)
-    for part in range(count):
+    for part in tl.static_range(COUNT):
         mean += tl.load(shares + part) * tl.load(parts + 2 * part * values + place, there, other=0)
     variance = tl.zeros_like(mean)
-    for part in range(count):
+    for part in tl.static_range(COUNT):
         apart = tl.load(parts + 2 * part * values + place, there, other=0) - mean
         theirs = tl.load(parts + (2 * part + 1) * values + place, there, other=0)
         variance += tl.load(shares + part) * (theirs + apart * apart)
