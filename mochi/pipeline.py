@@ -20,9 +20,10 @@ from .errors import Cancelled, MochiError
 from .frames import to_pictures
 from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
+from .memory.decode import chunk_for
 from .model_dir import ModelDir, find_model
 from .packing import FLOAT8
-from .parallel.memory import give_back
+from .parallel.memory import give_back, memory_free
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder
@@ -142,8 +143,12 @@ class Pipeline:
         yield from arriving(map(_colours_last, parts))
 
     def decode_vae(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
-        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of one latent frame after the other, as `decode`."""
-        return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z.to(self.dtype)))
+        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of some latent frames after the other, as `decode`: on
+        a CPU of one at a time, on a GPU of as many as keep it busy and fit."""
+        z, chunk = z.to(self.dtype), 1
+        if z.device.type != "cpu":
+            chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
+        return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z, chunk))
 
 
 def _colours_last(frames: Tensor) -> Tensor:

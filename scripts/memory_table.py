@@ -63,9 +63,9 @@ def _notes() -> str:
         "column); by its own estimate it may begin earlier than it has to. *Sharded*: each card has its share (FSDP2). "
         "*Sharded and offloaded*: the shares are in the machine's memory, together all of the weights.",
         "The text encoder runs before and the decoder after, when ComfyUI can take the denoiser off the card. Decoding "
-        f"takes {decode[0]} at {size} ({on_two} on each of two cards) and {decode[1]} at {smaller}; where that is too "
-        "much for one card, ComfyUI decodes in tiles. The command line keeps denoiser and decoder on the device, and "
-        "T5 beside them while it encodes.",
+        f"takes at least {decode[0]} at {size} ({on_two} on each of two cards) and {decode[1]} at {smaller}, and more "
+        "frames at a time with more memory free. Where that is too much for one card, ComfyUI decodes in tiles. The "
+        "command line keeps denoiser and decoder on the device, and T5 beside them while it encodes.",
         "GB are 10^9 bytes. The figures are computed by `mochi/memory` from the networks' sizes, and agree with the "
         "tensors that are alive in runs on a CPU (`python -m benchmarks.memory`). Not measured on a GPU are "
         f"{readable(CONTEXT)} for the driver's context, {readable(SLACK)} for the allocator, the three blocks that a "

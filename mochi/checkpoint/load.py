@@ -14,6 +14,7 @@ from ..dit import AsymmDiT
 from ..errors import CheckpointError
 from ..packing import FLOAT8, PACKED, PackedLinear, packed_linears
 from ..vae import Decoder, Encoder
+from ..vae.layers import in_order
 from .check import check_numbers, check_tensors
 from .entry import Entry, Rounded
 from .file import Entries, WeightFile, first_few, open_weights
@@ -51,14 +52,14 @@ def load_decoder(
 
     Raises CheckpointError like `load_dit`.
     """
-    return _load(path, "decoder", Decoder, dtype, device, operations)
+    return in_order(_load(path, "decoder", Decoder, dtype, device, operations), device)
 
 
 def load_encoder(
     path: str | Path, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
 ) -> Encoder:
     """AsymmVAE encoder of an encoder file or a combined one; see `load_decoder`."""
-    return _load(path, "encoder", Encoder, dtype, device, operations)
+    return in_order(_load(path, "encoder", Encoder, dtype, device, operations), device)
 
 
 def read_config(path: str | Path, part: str) -> Any:

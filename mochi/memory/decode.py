@@ -19,9 +19,16 @@ from ..vae import Decoder
 from ..vae.decoder import deep_chunk, frames_in_piece
 from .need import SLACK, Need
 
-KERNELS = 3
-"""Copies of the activations at full size for what kernels take in themselves: norms and padding may copy what they
-read, convolutions have workspaces. Not measured on a GPU."""
+KERNELS = 1
+"""Copies of the activations at full size for what kernels take in themselves: a convolution's workspace or, without
+Triton, what torch's GroupNorm on CUDA puts in order. Not measured on a GPU."""
+
+BUSY = 24 * 848 * 480
+"""Pixels of all frames at a time with which a GPU has enough to do. Fewer cost launches, and each convolution the two
+frames that it takes along from the piece before; more only take memory."""
+
+LARGEST = 2**31 - 1
+"""Values of a tensor that CUDA's convolutions can count."""
 
 
 class Stage(NamedTuple):
@@ -34,11 +41,14 @@ class Stage(NamedTuple):
 
 
 def decoding(
-    config: DecoderConfig, latents: Sequence[int], ranks: int = 1, compute: torch.dtype = torch.bfloat16
+    config: DecoderConfig, latents: Sequence[int], ranks: int = 1, compute: torch.dtype = torch.bfloat16, chunk: int = 0
 ) -> Need:
-    """The peak of decoding VAE latents (B, 12, T, h, w); one device keeps all frames until it has the last one."""
+    """The peak of decoding VAE latents (B, 12, T, h, w); one device keeps all frames until it has the last one.
+
+    chunk: latent frames at a time; 0 for as few as it can be. See `chunk_for`.
+    """
     batch, _, frames, height, width = latents
-    values = strip_values(config, latents, ranks)
+    values = strip_values(config, latents, ranks, chunk)
     stage = list(stages(config))[-1]
     video = 3 * ((frames - 1) * stage.time + 1) * height * width * stage.space**2
     return Need(
@@ -62,12 +72,12 @@ def stages(config: DecoderConfig) -> Iterator[Stage]:
     yield Stage(config.widths[0], config.res_blocks[0], time, space)
 
 
-def strip_values(config: DecoderConfig, latents: Sequence[int], ranks: int = 1) -> dict[str, int]:
+def strip_values(config: DecoderConfig, latents: Sequence[int], ranks: int = 1, chunk: int = 0) -> dict[str, int]:
     """`live_values` where the most are, when the picture of latents (B, 12, T, h, w) is cut for ranks."""
     frames, height, width = latents[2:]
     strips = plan_strips(height, width, ranks)
     rows, columns = (max(strips.sizes), width) if strips.axis == 3 else (height, max(strips.sizes))
-    return live_values(config, min(strips.chunk, frames), rows, columns, in_strips=ranks > 1)
+    return live_values(config, min(chunk or strips.chunk, frames), rows, columns, in_strips=ranks > 1)
 
 
 def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int, in_strips: bool = False) -> dict[str, int]:
@@ -89,6 +99,24 @@ def live_values(config: DecoderConfig, chunk: int, rows: int, columns: int, in_s
     piece = 3 * frames * picture(last) // last.width
     layers = 3 * frames * picture(last) + (frames + 2) * picture(last, border=2) + piece
     return {"tails": tails, "deep layers": deep, "layers": layers, "kernels": KERNELS * frames * picture(last)}
+
+
+def chunk_for(
+    config: DecoderConfig, latents: Sequence[int], free: float, compute: torch.dtype = torch.bfloat16, wanted: int = 0
+) -> int:
+    """Latent frames of VAE latents (B, 12, T, h, w) to decode at a time on a GPU with `free` bytes: as many as are
+    `wanted`, or keep it busy, if they fit in half of that; at least one."""
+    batch, _, frames, height, width = latents
+    last = list(stages(config))[-1]
+    rows, columns = height * last.space, width * last.space
+    useful = wanted or math.ceil(BUSY / (batch * last.time * rows * columns))
+
+    def fits(chunk: int) -> bool:
+        values = batch * sum(live_values(config, chunk, height, width).values())
+        padded = batch * last.width * (chunk * last.time + 2) * (rows + 2) * (columns + 2)
+        return values * compute.itemsize <= free / 2 and padded <= LARGEST
+
+    return next((chunk for chunk in range(min(frames, useful), 1, -1) if fits(chunk)), 1)
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""How much memory a rank holds."""
+"""How much memory a rank holds, and can have."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def memory_used(device: torch.device) -> int:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return (resident - shared) * os.sysconf("SC_PAGESIZE")
+
+
+def memory_free(device: torch.device) -> int:
+    """Bytes that this process can still have on a CUDA device, those included that its allocator holds in reserve."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def give_back(device: torch.device) -> None:

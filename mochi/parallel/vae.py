@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import MochiError
 from ..vae import Borders, Decoder, Encoder
+from ..vae.norm import frame_statistics, normalise_by, pooled
+from ..vae.stream import room_around
 
 ROWS, COLUMNS = 3, 4
 
@@ -100,34 +101,39 @@ class StripBorders(Borders):
     def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
         self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
         self.shares = [size / sum(strips.sizes) for size in strips.sizes]
+        self._shares: Tensor | None = None
         # The neighbours in order, and the end of this strip where each is: True the first row or column.
         self.ends = {r: first for r, first in ((rank - 1, True), (rank + 1, False)) if 0 <= r < strips.ranks}
 
     def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
         if not self._width(rows, columns):
             return super().pad(x, time, rows, columns)
-        return self._padded(x, time, rows, columns, self._exchange(None, x, rows, columns))[0]
+        arrive = self._exchange(None, x, rows, columns)
+        padded = super().pad(x, time, rows, columns)  # while they travel
+        for end, border in zip(self._ends(padded, rows, columns), arrive()[1], strict=True):
+            across = (0, columns) if self.axis == ROWS else (rows, 0)
+            end.copy_(super().pad(border, time, *across))
+        return padded
 
     def norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        statistics, _ = self._exchange(strip_statistics(x, norm.num_groups), x, 0, 0)()
-        return normalised(norm, x, statistics)
+        statistics, _ = self._exchange(frame_statistics(x, norm.num_groups), x, 0, 0)()
+        return normalise_by(norm, x, statistics, room_around(x, 0, 0, 0), activate=False)
 
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
         """As in Borders. Borders travel with the statistics, before the norm, which who receives them applies."""
-        arrive = self._exchange(strip_statistics(x, norm.num_groups), x, rows, columns)
-        padded, statistics = self._padded(x, time, rows, columns, arrive)
+        arrive = self._exchange(frame_statistics(x, norm.num_groups), x, rows, columns)
+        padded = room_around(x, time, rows, columns)
         frames = padded[:, :, time:]
-        F.silu(normalised(norm, frames, statistics, out=frames), inplace=True)
+        statistics, borders = arrive()
+        normalise_by(norm, x, statistics, frames, activate=True)
+        for end, border in zip(self._ends(frames, rows, columns), borders, strict=True):
+            normalise_by(norm, border, statistics, end, activate=True)
         return padded
 
-    def _padded(self, x: Tensor, time: int, rows: int, columns: int, arrive: Arriving) -> tuple[Tensor, Tensor | None]:
-        """x with its neighbours' borders, and the statistics that came along."""
-        padded = super().pad(x, time, rows, columns)  # while they travel
-        statistics, borders = arrive()
-        width, across = self._width(rows, columns), (0, columns) if self.axis == ROWS else (rows, 0)
-        for first, border in zip(self.ends.values(), borders):
-            _end(padded, self.axis, first, width).copy_(super().pad(border, time, *across))
-        return padded, statistics
+    def _ends(self, padded: Tensor, rows: int, columns: int) -> Iterator[Tensor]:
+        """Where the neighbours' borders belong in it, if it has a border there."""
+        width = self._width(rows, columns)
+        return (_end(padded, self.axis, first, width) for first in self.ends.values() if width)
 
     def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Arriving:
         """Start to send statistics to all and the ends of x to the neighbours, in one message for each.
@@ -159,52 +165,15 @@ class StripBorders(Borders):
         """Of the padding at the ends of the strip."""
         return rows if self.axis == ROWS else columns
 
-    def _whole(self, statistics: Tensor) -> Tensor:
-        """Statistics of whole frames from those of all strips."""
-        shares = statistics.new_tensor(self.shares)[:, None, None, None]
-        return pooled(statistics[:, 0], statistics[:, 1], shares, dim=0)
+    def _whole(self, parts: Tensor) -> Tensor:
+        """Statistics of whole frames from those of all strips (ranks, 2, B, T, groups)."""
+        if self._shares is None:  # filled on the device: numbers from the host would make it wait
+            self._shares = torch.stack([parts.new_full((), share) for share in self.shares])
+        return pooled(parts, self._shares)
 
 
 def _end(x: Tensor, axis: int, first: bool, width: int) -> Tensor:
     return x.narrow(axis, 0 if first else x.shape[axis] - width, width)
-
-
-def strip_statistics(x: Tensor, groups: int) -> Tensor:
-    """Mean and variance (2, B, T, groups) of each frame and group of channels of x (B, C, T, H, W), at least float32.
-
-    In two passes, first of channels, corrected for the first one's rounding (Chan, Golub, LeVeque 1983): torch's own
-    group norm, in one pass, is a hundred times less accurate on a CPU.
-    """
-    frames = x.transpose(1, 2).flatten(0, 1)
-    about = frames.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    mean, variance = [], []
-    for frame, centre in zip(frames, about, strict=True):  # one at a time, for what is made of it stays in the cache
-        apart = frame - centre
-        off = apart.mean((1, 2))
-        mean.append(centre[:, 0, 0] + off)
-        variance.append(apart.square_().mean((1, 2)) - off.square())
-    channels = torch.stack((torch.stack(mean), torch.stack(variance)))
-    grouped = channels.view(2, x.shape[0], x.shape[2], groups, -1)
-    return pooled(*grouped, 1 / grouped.shape[-1], dim=-1)
-
-
-def pooled(mean: Tensor, variance: Tensor, share: Tensor | float, dim: int) -> Tensor:
-    """Mean and variance (2, ...) of a whole from those of its parts along `dim`, each a `share` of it."""
-    whole = (share * mean).sum(dim, keepdim=True)
-    return torch.stack((whole.squeeze(dim), (share * (variance + (mean - whole).square())).sum(dim)))
-
-
-def normalised(norm: nn.GroupNorm, x: Tensor, statistics: Tensor, out: Tensor | None = None) -> Tensor:
-    """A GroupNorm of x (B, C, T, H, W) with statistics (2, B, T, groups) from elsewhere: one pass over x, in its dtype.
-
-    out: where to write, which can be x.
-    """
-    mean, variance = statistics
-    channels = x.shape[1] // norm.num_groups
-    scale = norm.weight * (variance + norm.eps).rsqrt().repeat_interleave(channels, dim=2)
-    shift = norm.bias - mean.repeat_interleave(channels, dim=2) * scale
-    scale, shift = (per_frame.transpose(1, 2)[..., None, None] for per_frame in (scale, shift))
-    return torch.addcmul(shift, x, scale, out=torch.empty_like(x) if out is None else out)
 
 
 def decode_strips(decoder: Decoder, z: Tensor, ranks: StripRanks, chunk: int = 1) -> Iterator[Tensor]:

@@ -1,7 +1,7 @@
 """The building blocks of AsymmVAE: ordinary layers, applied causally in time and frame by frame.
 
 Activations are (B, C, T, H, W) in torch's channels_last_3d memory format, in which a frame's norm,
-a Linear over channels and a convolution all read memory in order; on a CPU without copies.
+a Linear over channels and a convolution all read memory in order, without copies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from .stream import FEW, Stream
 
 def per_position(linear: nn.Module, x: Tensor) -> Tensor:
     """Apply a Linear over the channels of x (B, C, ...)."""
-    return linear(x.movedim(1, -1)).movedim(-1, 1)
+    x = x.movedim(1, -1)
+    # As a matrix, or CUDA adds the bias by itself.
+    return linear(x.flatten(0, -2)).unflatten(0, x.shape[:-1]).movedim(-1, 1)
 
 
 def causal_conv(conv: nn.Conv3d, x: Tensor, stream: Stream, norm: nn.GroupNorm | None = None) -> Tensor:
@@ -53,6 +55,13 @@ def convolved(conv: nn.Conv3d, x: Tensor) -> Tensor:
             weights = (conv.weight, conv.bias)
             return torch.mkldnn_convolution(x, *weights, (0, 0, 0), conv.stride, conv.dilation, conv.groups)
     return conv(x)
+
+
+def in_order(network: nn.Module, device: torch.device | str | None) -> nn.Module:
+    """The network with the weights of its convolutions as the device wants them where it will compute: on CUDA in
+    channels_last_3d like the activations, or cuDNN would put them in order at each call."""
+    on_cuda = device is not None and torch.device(device).type == "cuda"
+    return network.to(memory_format=torch.channels_last_3d) if on_cuda else network
 
 
 def added(x: Tensor, branch: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.formula import has_kernels
+from .norm import frame_statistics, normalise_by, repeat_borders
+
 FEW = 1 << 16
 """Values with which no way takes any time: there the plainest is taken."""
 
@@ -24,21 +27,29 @@ class Borders:
             return x
         padded = room_around(x, time, rows, columns)
         inside(padded, x, time, rows, columns).copy_(x)
-        return repeat_borders(padded, time, rows, columns)
+        repeat_borders(padded[:, :, time:], rows, columns)
+        return padded
 
     def norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         """A GroupNorm of x (B, C, T, H, W) with the statistics of each frame alone."""
+        if has_kernels(x, norm.weight):
+            return normalise_by(norm, x, frame_statistics(x, norm.num_groups), room_around(x, 0, 0, 0), activate=False)
         frames = x.transpose(1, 2)
         return norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
         """What a convolution behind norm and SiLU sees: `silu(norm(x))`, padded."""
+        if has_kernels(x, norm.weight):
+            padded = room_around(x, time, rows, columns)
+            normalise_by(norm, x, frame_statistics(x, norm.num_groups), padded[:, :, time:], activate=True)
+            return padded
         normed = self.norm(norm, x)
         if normed.requires_grad or normed.numel() <= FEW:
             return self.pad(F.silu(normed), time, rows, columns)
         padded = room_around(x, time, rows, columns)
         torch.ops.aten.silu.out(normed, out=inside(padded, x, time, rows, columns))
-        return repeat_borders(padded, time, rows, columns)
+        repeat_borders(padded[:, :, time:], rows, columns)
+        return padded
 
 
 def room_around(x: Tensor, time: int, rows: int, columns: int) -> Tensor:
@@ -52,17 +63,6 @@ def inside(padded: Tensor, x: Tensor, time: int, rows: int, columns: int) -> Ten
     """Where x is in it."""
     height, width = x.shape[3:]
     return padded[:, :, time:, rows : rows + height, columns : columns + width]
-
-
-def repeat_borders(padded: Tensor, time: int, rows: int, columns: int) -> Tensor:
-    """Fill rows and columns on both sides of what is inside; the frames in front are left as they are."""
-    frames = padded[:, :, time:]
-    for axis, width in ((4, columns), (3, rows)):
-        length = padded.shape[axis]
-        if width:
-            frames.narrow(axis, 0, width).copy_(frames.narrow(axis, width, 1))
-            frames.narrow(axis, length - width, width).copy_(frames.narrow(axis, length - width - 1, 1))
-    return padded
 
 
 class Stream:

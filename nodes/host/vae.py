@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,24 +19,17 @@ from ...mochi.checkpoint.load import contains
 from ...mochi.errors import MochiError
 from ...mochi.frames import to_bytes
 from ...mochi.geometry import SPACE, TIME, frame_count
-from ...mochi.memory.decode import live_values, strip_values
+from ...mochi.memory.decode import chunk_for, strip_values
 from ...mochi.transfer import Outgoing
 from ...mochi.vae import Decoder, Encoder
 from ...mochi.vae.encoder import kept_values
+from ...mochi.vae.layers import in_order
 from .checks import check_latent
 from .dtypes import weight_dtype
 from .progress import progress, show_text
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 ENCODE_VALUES = 9
-
-# Pixels of a frame with which a GPU has enough to do: those of the published size.
-BUSY_PIXELS = 848 * 480
-
-
-def layer_values(decoder: Decoder, latents: Sequence[int], chunk: int = 1) -> int:
-    """Values alive at the peak while `chunk` latent frames of VAE latents (B, 12, T, h, w) are decoded at a time."""
-    return latents[0] * sum(live_values(decoder.config, chunk, *latents[3:]).values())
 
 
 class AsymmVAE(nn.Module):
@@ -76,13 +68,10 @@ class AsymmVAE(nn.Module):
             report(done, total)
 
     def _chunk(self, z: Tensor, wanted: int = 0) -> int:
-        """One latent frame fills a CPU, and a GPU if it is large; of small ones a GPU takes several, if they fit."""
+        """One latent frame fills a CPU; a GPU takes several, if they fit."""
         if z.device.type == "cpu":
             return wanted or 1
-        free = mm.get_free_memory(z.device) / 2 / z.element_size()
-        useful = wanted or math.ceil(BUSY_PIXELS / (z.shape[0] * z.shape[3] * z.shape[4] * SPACE * SPACE))
-        most = min(z.shape[2], useful)
-        return next((n for n in range(most, 1, -1) if layer_values(self.decoder, z.shape, n) <= free), 1)
+        return chunk_for(self.decoder.config, z.shape, mm.get_free_memory(z.device), z.dtype, wanted)
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
@@ -162,6 +151,10 @@ class MochiVAE(comfy.sd.VAE):
                 "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
             )
 
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights by name, for nodes that save them, which can write none that are in another order."""
+        return {name: weight.contiguous() for name, weight in super().get_sd().items()}
+
     def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
         # The video itself is put together where the layers are, and by ranks elsewhere.
         video = 0 if self._ranks > 1 else 3 * frame_count(shape[2]) * shape[3] * shape[4] * SPACE * SPACE
@@ -191,7 +184,8 @@ def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") 
     decoder_path, encoder_path = vae_parts(path, encoder_path)
     decoder = None if decoder_path is None else load_decoder(decoder_path, **options)
     encoder = None if encoder_path is None else load_encoder(encoder_path, **options)
-    return MochiVAE(ModelPatcher(AsymmVAE(decoder, encoder), device, offload_device), weights)
+    model = in_order(AsymmVAE(decoder, encoder), device)
+    return MochiVAE(ModelPatcher(model, device, offload_device), weights)
 
 
 def vae_dtype(name: str) -> torch.dtype:

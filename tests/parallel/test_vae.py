@@ -16,8 +16,9 @@ from torch import Tensor
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.errors import MochiError
 from mochi.parallel.group import Group
-from mochi.parallel.vae import plan_strips, pooled, strip_statistics
+from mochi.parallel.vae import plan_strips
 from mochi.vae import Decoder, Encoder
+from mochi.vae.norm import frame_statistics, pooled
 from tests.golden import relative_error
 from tests.peers import randomised
 
@@ -166,8 +167,8 @@ def test_statistics_of_strips_are_those_of_the_frame(batch, frames, widths, offs
     """Far from zero too, where sums of squares would lose the variance."""
     x = torch.randn(batch, 8, frames, 30, sum(widths), generator=torch.Generator().manual_seed(sum(widths)))
     x = (x + offset).to(dtype).contiguous(memory_format=torch.channels_last_3d)
-    parts = torch.stack([strip_statistics(strip, groups=4) for strip in x.split(widths, dim=4)], dim=1)
-    mean, variance = pooled(*parts, torch.tensor(widths).view(-1, 1, 1, 1) / sum(widths), dim=0)
+    parts = torch.stack([frame_statistics(strip, 4) for strip in x.split(widths, dim=4)])
+    mean, variance = pooled(parts, torch.tensor(widths) / sum(widths))
     groups = x.double().unflatten(1, (4, 2)).permute(0, 3, 1, 2, 4, 5).flatten(3)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, groups.mean(-1).float(), rtol=3e-7, atol=3e-7)

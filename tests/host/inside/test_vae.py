@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import comfy.model_management as mm
+import comfy.utils
 import pytest
 import torch
 
@@ -94,21 +96,33 @@ def test_tiles_of_our_node_are_those_of_the_built_in_one(call, vae):
 def test_a_chunk_is_what_memory_and_pixels_allow(pack, vae, monkeypatch):
     """Of a device with memory of its own: none is here, so only the arithmetic is tested."""
     model, host = vae.first_stage_model, pack.module("nodes.host.vae")
+    values = pack.module("mochi.memory.decode").live_values
 
     def chunk(free: float, shape: tuple[int, ...]) -> int:
         monkeypatch.setattr(host.mm, "get_free_memory", lambda device: free)
         return model._chunk(torch.empty(shape, device="meta"))
 
     published, small = (1, 12, 28, 60, 106), (1, 12, 28, 16, 24)
-    assert chunk(80e9, published) == 1
-    assert 1 < chunk(80e9, small) <= 28
-    needed = {n: 2 * 4 * host.layer_values(model.decoder, small, n) for n in (1, 2, 3)}
+    assert chunk(80e9, published) == 4
+    assert chunk(80e9, small) == 28
+    needed = {n: 2 * 4 * sum(values(model.decoder.config, n, *small[3:]).values()) for n in (1, 2, 3)}
     assert [chunk(needed[n], small) for n in (1, 2, 3)] == [1, 2, 3]
     assert [chunk(needed[n] - 1, small) for n in (1, 2, 3)] == [1, 1, 2]
     monkeypatch.setattr(host.mm, "get_free_memory", lambda device: needed[3])
     assert [model._chunk(torch.empty(small, device="meta"), wanted) for wanted in (2, 3, 9)] == [2, 3, 3]
     assert model._chunk(torch.empty(small)) == 1
     assert model._chunk(torch.empty(small), 7) == 7
+
+
+def test_weights_that_cuda_wants_in_another_order_can_be_saved(pack, vae, tmp_path):
+    model, path = copy.deepcopy(vae.first_stage_model), tmp_path / "vae.safetensors"
+    on_cuda = copy.copy(vae)
+    on_cuda.first_stage_model = pack.module("mochi.vae.layers").in_order(model, "cuda")
+    convolutions = [p for p in model.parameters() if p.ndim == 5 and p[0, 0].numel() > 1]
+    assert convolutions and not any(p.is_contiguous() for p in convolutions)
+    comfy.utils.save_torch_file(on_cuda.get_sd(), str(path))
+    saved, expected = comfy.utils.load_torch_file(str(path)), vae.get_sd()
+    assert saved.keys() == expected.keys() and all(torch.equal(saved[name], expected[name]) for name in saved)
 
 
 def test_a_device_that_is_too_small_says_what_to_do(vae, latent, monkeypatch):
