@@ -35,13 +35,15 @@ def comfyui(cpu: bool = True) -> Any:
 def comfyui_dit(ours: AsymmDiT, cpu: bool = True) -> nn.Module:
     """ComfyUI's AsymmDiT with our weights, which have the same names; it makes `noise - x0` of sigma as it is."""
     config, host = ours.config, comfyui(cpu)
-    network = host.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint(
+    room = host.ldm.genmo.joint_model.asymm_models_joint
+    weights = {"dtype": ours.x_embedder.proj.weight.dtype, "device": "meta", "operations": host.ops.disable_weight_init}
+    network = room.AsymmDiTJoint(
         depth=config.depth,
         patch_size=config.patch_size,
         num_heads=config.num_heads,
         hidden_size_x=config.hidden_x,
         hidden_size_y=config.hidden_y,
-        mlp_ratio_x=4.0,
+        mlp_ratio_x=12288 / config.hidden_x,  # it insists on this width, and gets the right one below
         mlp_ratio_y=4.0,
         in_channels=config.channels,
         qk_norm=True,
@@ -52,11 +54,11 @@ def comfyui_dit(ours: AsymmDiT, cpu: bool = True) -> nn.Module:
         t5_token_length=config.text_length,
         learn_sigma=False,
         timestep_scale=1000.0,
-        dtype=ours.x_embedder.proj.weight.dtype,
-        device=ours.x_embedder.proj.weight.device,
-        operations=host.ops.disable_weight_init,
+        **weights,
     )
-    network.load_state_dict(ours.state_dict())
+    for block in network.blocks:
+        block.mlp_x = room.FeedForward(config.hidden_x, 4 * config.hidden_x, 256, None, **weights)
+    network.load_state_dict(ours.state_dict(), assign=True)
     return network.eval()
 
 

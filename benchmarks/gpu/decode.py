@@ -12,7 +12,7 @@ import torch
 from benchmarks.flops import decoder_flops
 from benchmarks.h100 import Machine
 from mochi.kernels import without_kernels
-from mochi.memory import decoding
+from mochi.memory.decode import live_values
 from mochi.vae import Decoder
 
 from .measuring import milliseconds, peak, products_alone, profiled
@@ -24,14 +24,14 @@ CHUNKS = (2, 4)
 def section(s: Setting) -> Iterator[Part]:
     decoder, z = s.made(Decoder, s.decoder), s.random(*s.latents)
 
-    def run(*chunk: int) -> None:
-        """Frame by frame, none of them kept."""
-        deque(decoder.stream(z, *chunk), maxlen=0)
+    def run(chunk: int = 1) -> None:
+        """So many latent frames at a time, none of what they become kept."""
+        deque(decoder.stream(z, chunk), maxlen=0)
 
     yield "fused", lambda: measured(s, run)
     yield "eager", partial(eager, s, run)
     for chunk in CHUNKS:
-        yield f"{chunk} latent frames at a time", partial(in_chunks, s, partial(run, chunk))
+        yield f"{chunk} latent frames at a time", partial(in_chunks, s, run, chunk)
     if s.cuda:
         yield "cudnn.benchmark", partial(searched, s, run)
     work = decoder_flops(s.decoder, s.latents[2:])
@@ -44,18 +44,14 @@ def measured(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
     return {**taken, "limit ms": limit, "beyond limit x": taken["ms"] / limit, "memory": memory, "profile": profile}
 
 
-def memory_of(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
-    """Predicted: without the weights, which are there before, and the frames, which are not kept here. What kernels
-    take in themselves is in it, and seen on CUDA alone."""
-    found = peak(run, s.device)
-    parts = {name: size / 1e9 for name, size in decoding(s.decoder, s.latents, compute=s.dtype).parts.items()}
-    predicted = sum(size for name, size in parts.items() if name not in ("weights", "frames", "slack"))
-    return {
-        **found,
-        "predicted beyond GB": predicted,
-        "found / predicted": found["peak beyond GB"] / predicted,
-        "predicted parts GB": parts,
-    }
+def memory_of(s: Setting, run: Callable[..., None], chunk: int = 1) -> dict[str, Any]:
+    """Beyond what is there before. What kernels take in themselves is predicted too, and seen on CUDA alone."""
+    found = peak(lambda: run(chunk), s.device)
+    values = live_values(s.decoder, chunk, *s.latents[3:])
+    parts = {name: count * s.dtype.itemsize / 1e9 for name, count in values.items()}
+    predicted = sum(parts.values())
+    beside = {"predicted beyond GB": predicted, "found / predicted": found["peak beyond GB"] / predicted}
+    return {**found, **beside, "predicted parts GB": parts}
 
 
 def eager(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
@@ -63,9 +59,10 @@ def eager(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
         return measured(s, run)
 
 
-def in_chunks(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
+def in_chunks(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:
     try:
-        return {**peak(run, s.device), **milliseconds(run, s.device, repeats=1, warm=0)}
+        memory = memory_of(s, run, chunk)
+        return {**milliseconds(lambda: run(chunk), s.device, repeats=2, warm=0), "memory": memory}
     except torch.OutOfMemoryError as short:
         return {"out of memory": str(short).splitlines()[0]}
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from benchmarks.peers import random_weights
 from mochi.config import PREVIEW, DecoderConfig, DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT, TextContext
+from mochi.dit.attention import use_attention
+from mochi.dit.backends import SDPA, attention_named
 from mochi.geometry import latent_shape
 from mochi.memory.denoise import tokens_of
 
@@ -88,7 +90,7 @@ class Setting:
 
 @dataclass
 class Forward:
-    """A forward pass of a denoiser over the setting's latents: calling it runs it."""
+    """A forward pass over the setting's latents, with the attention that mochi chooses: calling it runs it."""
 
     setting: Setting
     model: AsymmDiT
@@ -96,6 +98,7 @@ class Forward:
 
     def __post_init__(self) -> None:
         s, config = self.setting, self.model.config
+        use_attention(self.model.blocks, attention_named(SDPA, s.device, s.dtype, config.head_dim))
         length = s.text if self.text is None else self.text
         self.z = s.random(*s.latents)
         self.sigma = torch.full((1,), 0.7, device=s.device)
