@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from . import results, wheels
-from .running import Line, Runner, is_failed, verdicts
+from .results import Line, is_failed, verdicts
+from .running import Runner
 from .setting import Setting
 
 SECTIONS = {

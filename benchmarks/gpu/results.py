@@ -1,4 +1,4 @@
-"""Runs of the kit as files: what each keeps, and which is the newest."""
+"""Runs of the kit as files: what each keeps, which is the newest, and what is in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .running import Line
-
 FOLDER = Path(__file__).parents[1] / "results"
+
+Line = dict[str, Any]
+"""Of a section: section, seconds, found (figures by part); failed and where, or skipped, or warnings, if so."""
 
 Result = Mapping[str, Any]
 """date, card, torch, small; lines: of each section, by its name."""
@@ -53,9 +54,23 @@ def newest(folder: Path = FOLDER, card: str = "") -> Result | None:
 
 def figure(result: Result | None, *path: str) -> Any:
     """A figure by section, part and name; None where that run did not get it."""
-    at: Any = result and result["lines"]
-    for i, name in enumerate(path):
+    section, *inside = path
+    at: Any = (result or {"lines": {}})["lines"].get(section, {}).get("found")
+    for name in inside:
         at = at.get(name) if isinstance(at, Mapping) else None
-        if i == 0 and at is not None:
-            at = at["found"]
     return at
+
+
+def is_failed(found: Any) -> bool:
+    """Whether anything in it failed."""
+    if not isinstance(found, Mapping):
+        return False
+    return "failed" in found or any(map(is_failed, found.values()))
+
+
+def verdicts(found: Any, path: tuple[str, ...] = ()) -> dict[str, bool]:
+    """Each `ok` in it, by where it is."""
+    if not isinstance(found, Mapping):
+        return {}
+    here = {" / ".join(path): bool(found["ok"])} if "ok" in found else {}
+    return here | {k: v for name, inner in found.items() for k, v in verdicts(inner, (*path, name)).items()}

@@ -12,25 +12,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from .results import Line, is_failed
 from .setting import Setting
 from .worker import work
 
 SPAWN = multiprocessing.get_context("spawn")
+START_TIME = 120.0
+"""Seconds that a worker has for its imports."""
 GRACE = 5.0
 """Seconds beyond its own that a section has to end by itself, between two parts."""
-
-Line = dict[str, Any]
-"""section, seconds, found (figures by part); failed and where, or skipped, or warnings, if so."""
 
 
 class Runner:
     """A worker, which is replaced whenever something has failed in it: a device may not work any more in a process
     that has once made it fail."""
 
-    def __init__(self, setting: Setting):
-        self._setting = setting
+    def __init__(self, setting: Setting, package: str = __package__):
+        self._setting, self._package = setting, package
         self._folder = TemporaryDirectory(prefix="mochi-gpu-")
         self._stacks = Path(self._folder.name, "stacks")
+        self._stacks.touch()
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def __enter__(self) -> Runner:
@@ -43,7 +44,6 @@ class Runner:
     def run(self, name: str, seconds: float) -> Line:
         """One section, in so many seconds at most."""
         started = time.monotonic()
-        self._start()
         line: Line = {"section": name, "seconds": 0.0, "found": {}}
         line |= self._hear(name, seconds, line["found"])
         line["seconds"] = round(time.monotonic() - started, 2)
@@ -54,14 +54,17 @@ class Runner:
     def _start(self) -> None:
         if self._process is None:
             self._connection, theirs = SPAWN.Pipe()
-            self._process = SPAWN.Process(target=work, args=(theirs, self._setting, self._stacks), name="sections")
+            self._process = SPAWN.Process(target=work, args=(theirs, self._setting, self._package, self._stacks))
             self._process.start()
             theirs.close()
+            if self._connection.poll(START_TIME):
+                self._connection.recv()
 
     def _hear(self, name: str, seconds: float, found: dict[str, Any]) -> Line:
         """Puts each part into `found` as it comes. Returns what else there is to say."""
-        deadline = time.monotonic() + seconds + GRACE
         try:
+            self._start()
+            deadline = time.monotonic() + seconds + GRACE
             self._connection.send((name, seconds))
             while self._connection.poll(max(0.0, deadline - time.monotonic())):
                 part, figures, taken = self._connection.recv()
@@ -89,18 +92,3 @@ class Runner:
         self._process.kill()
         self._process.join()
         self._process = None
-
-
-def is_failed(found: Any) -> bool:
-    """Whether anything in it failed."""
-    if not isinstance(found, Mapping):
-        return False
-    return "failed" in found or any(map(is_failed, found.values()))
-
-
-def verdicts(found: Any, path: tuple[str, ...] = ()) -> dict[str, bool]:
-    """Each `ok` in it, by where it is."""
-    if not isinstance(found, Mapping):
-        return {}
-    here = {" / ".join(path): bool(found["ok"])} if "ok" in found else {}
-    return here | {k: v for name, inner in found.items() for k, v in verdicts(inner, (*path, name)).items()}

@@ -23,11 +23,11 @@ LINES = 6
 """Of a traceback, its end."""
 
 
-def work(connection: Connection, setting: Setting, stacks: Path) -> None:
-    """Answers the names of sections, each with the seconds that it has, until it is told None.
+def work(connection: Connection, setting: Setting, package: str, stacks: Path) -> None:
+    """Says that it is ready, then answers names of sections, each with the seconds that it has, until it is told None.
 
-    A section's answers are (part, figures, seconds) as each ends, then ("", what else there is to say of it, seconds).
-    stacks: where it writes what it is doing when it gets SIGUSR1.
+    The answers are (part, figures, seconds) as each part ends, then ("", what else there is to say, seconds). package:
+    whose modules are the sections. stacks: where it writes what it is doing when it gets SIGUSR1.
     """
     os.dup2(2, 1)  # libraries print: standard output is the kit's own
     file = stacks.open("w")
@@ -35,17 +35,18 @@ def work(connection: Connection, setting: Setting, stacks: Path) -> None:
     told = Told()
     logging.getLogger().addHandler(told)
     torch.manual_seed(0)
+    connection.send("ready")
     while (asked := connection.recv()) is not None:
         name, allowed = asked
         started, told.lines = time.monotonic(), []
-        end = run(connection, setting, name, started + allowed)
+        end = run(connection, setting, f"{package}.{name}", started + allowed)
         connection.send(("", end | ({"warnings": told.lines} if told.lines else {}), time.monotonic() - started))
 
 
-def run(connection: Connection, setting: Setting, name: str, deadline: float) -> dict[str, Any]:
+def run(connection: Connection, setting: Setting, module: str, deadline: float) -> dict[str, Any]:
     """The parts of a section, each sent as it ends. Returns why it ended before its last part, if it did."""
     try:
-        section = importlib.import_module(f".{name}", __package__).section(setting)
+        section = importlib.import_module(module).section(setting)
         with torch.inference_mode():
             for part, measure in section:
                 if time.monotonic() > deadline:
