@@ -56,13 +56,13 @@ def memory_of(s: Setting, run: Callable[..., None], chunk: int = 1) -> dict[str,
 
 def eager(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
     with without_kernels():
-        return measured(s, run)
+        return in_chunks(s, run, 1)
 
 
 def in_chunks(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:
     try:
         memory = memory_of(s, run, chunk)
-        return {**milliseconds(lambda: run(chunk), s.device, repeats=2, warm=0), "memory": memory}
+        return {**milliseconds(lambda: run(chunk), s.device, repeats=1, warm=0), "memory": memory}
     except torch.OutOfMemoryError as short:
         return {"out of memory": str(short).splitlines()[0]}
 
@@ -70,4 +70,4 @@ def in_chunks(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any
 def searched(s: Setting, run: Callable[[], None]) -> dict[str, float]:
     """cuDNN tries its ways to convolve, the first time that it meets a size."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-        return milliseconds(run, s.device, repeats=2)
+        return milliseconds(run, s.device, repeats=1)

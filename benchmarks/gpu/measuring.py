@@ -141,7 +141,7 @@ def host_stops(run: Run, device: torch.device) -> dict[str, int]:
             run()
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    stops = Counter(_short(w.filename, w.lineno) for w in told if "synchronizing" in str(w.message))
+    stops = Counter(_short(w.filename, w.lineno) for w in told if "called a synchronizing" in str(w.message))
     return dict(stops.most_common())
 
 

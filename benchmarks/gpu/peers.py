@@ -55,6 +55,7 @@ def denoisers(s: Setting) -> Iterator[Part]:
 
         with torch.device(s.device):
             theirs["diffusers"] = diffusers_dit(ours).to(s.dtype)
+        theirs["diffusers"].pos_frequencies.data = ours.pos_frequencies.data  # as it loads them: in float32
         return race.measure(diffusers)
 
     def diffusers_compiled() -> dict[str, Any]:
@@ -67,7 +68,10 @@ def denoisers(s: Setting) -> Iterator[Part]:
     def with_comfyui() -> dict[str, Any]:
         if reason := no_comfyui():
             return reason
-        network = comfyui_dit(ours, cpu=not s.cuda)
+        try:
+            network = comfyui_dit(ours, cpu=not s.cuda)
+        except ImportError as missing:
+            return {"skipped": f"ComfyUI needs what is not installed: {missing}"}
         # It has time as the noise that is left, and the prediction's sign the other way round.
         return race.measure(lambda: -network(z, sigma, features, mask))
 

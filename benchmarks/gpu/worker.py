@@ -40,6 +40,7 @@ def work(connection: Connection, setting: Setting, package: str, stacks: Path) -
         name, allowed = asked
         started, told.lines = time.monotonic(), []
         end = run(connection, setting, f"{package}.{name}", started + allowed)
+        give_back(setting)
         connection.send(("", end | ({"warnings": told.lines} if told.lines else {}), time.monotonic() - started))
 
 
@@ -54,8 +55,6 @@ def run(connection: Connection, setting: Setting, module: str, deadline: float) 
                 connection.send((part, *measured(setting, measure)))
     except Exception as problem:
         return failure(problem)
-    finally:
-        give_back(setting)
     return {}
 
 
