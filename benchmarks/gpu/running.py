@@ -24,8 +24,8 @@ GRACE = 5.0
 
 
 class Runner:
-    """A worker, which is replaced whenever something has failed in it: a device may not work any more in a process
-    that has once made it fail."""
+    """A worker, which is replaced whenever something has failed in it, or it has warned: a device may not work any more
+    in a process that has once made it fail, and kernels that could not be built are not tried again there."""
 
     def __init__(self, setting: Setting, package: str = __package__):
         self._setting, self._package = setting, package
@@ -47,7 +47,7 @@ class Runner:
         line: Line = {"section": name, "seconds": 0.0, "found": {}}
         line |= self._hear(name, seconds, line["found"])
         line["seconds"] = round(time.monotonic() - started, 2)
-        if is_failed(line):
+        if is_failed(line) or "warnings" in line:
             self._end()
         return line
 
