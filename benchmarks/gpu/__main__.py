@@ -27,7 +27,7 @@ SECTIONS = {
     "environment": 20,
     "kernels": 45,
     "attention": 15,
-    "step": 110,
+    "step": 130,
     "correctness": 50,
     "decode": 50,
     "shares": 50,
