@@ -1,9 +1,10 @@
 """What a guided step of the published model should take on 1 to 8 H100: `python -m benchmarks.h100 [--json]`.
 
 Computed on paper, nothing is run: work from the sizes (flops.py), divided by published peak rates times the parts of
-them that are taken to be reached, which are options. To be compared with what `python -m benchmarks.group` measures on
-such a machine. Peaks are those of NVIDIA's data sheet of the H100 SXM: 989 TFLOP/s in bfloat16 without sparsity, HBM3
-at 3.35 TB/s, NVLink at 900 GB/s, which is 450 GB/s in each direction.
+them that are reached, which are options. These come from the newest run of `python -m benchmarks.gpu` on such a card
+(benchmarks/results), or are assumed where there is none. To be compared with what `python -m benchmarks.group` measures
+on such a machine. Peaks are those of NVIDIA's data sheet of the H100 SXM: 989 TFLOP/s in bfloat16 without sparsity,
+HBM3 at 3.35 TB/s, NVLink at 900 GB/s, which is 450 GB/s in each direction. The H200 has HBM3e at 4.8 TB/s.
 
 What is not in it: prompts (once a run), the sampler, launching of kernels, waiting for the slowest rank, and the
 exchange of two predictions by the halves of guidance (8.5 MB a step).
@@ -12,10 +13,12 @@ exchange of two predictions by the halves of guidance (8.5 MB a step).
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import flops
+from benchmarks.gpu import results
 from benchmarks.report import add_option, report
 from mochi.config import PREVIEW, DiTConfig, ModelConfig
 from mochi.geometry import latent_shape
@@ -30,7 +33,7 @@ PASSES = 2
 
 @dataclass(frozen=True)
 class Machine:
-    """Peaks of one GPU, and the part of each that is taken to be reached: assumptions, no measurements."""
+    """Peaks of one GPU, and the part of each that is taken to be reached: assumptions. See `known_machine`."""
 
     tflops: float = 989.0  # bfloat16, 10^12 a second
     memory_gb: float = 3350.0  # GB a second
@@ -51,6 +54,31 @@ class Machine:
 
     def sending(self, size: float) -> float:
         return size / (1e9 * self.link_gb * self.link_rate)
+
+
+MEMORY_GB = {"H100": 3350.0, "H200": 4800.0}
+"""Peaks of the cards whose chip this is, by what is in their names."""
+
+
+def known_machine(folder: Path = results.FOLDER) -> tuple[Machine, str]:
+    """The machine of the newest run on such a card, with the rates that it reached, and what says so."""
+    runs = [(card, results.newest(folder, card)) for card in MEMORY_GB]
+    card, run = max(((card, run) for card, run in runs if run), key=lambda one: one[1]["date"], default=("", None))
+    assumed = Machine()
+    if run is None:
+        return assumed, "assumed, nothing measured"
+    peak = 1e12 * assumed.tflops
+    products = results.figure(run, "environment", "products", "TFLOP/s")
+    attention = results.figure(run, "attention", "mochi", "TFLOP/s")
+    copy = results.figure(run, "environment", "copies", "on the device GB/s")
+    measured = {
+        "matmul_rate": products and 1e12 * products / peak,
+        "attention_rate": attention and 1e12 * attention / peak,
+        "memory_rate": copy and copy / MEMORY_GB[card],
+    }
+    known = {name: rate for name, rate in measured.items() if rate}
+    says = f"{', '.join(known)} measured on {run['card']}, torch {run['torch']}, {run['date']}; all else assumed"
+    return replace(assumed, memory_gb=MEMORY_GB[card], **known), says
 
 
 class Pass(NamedTuple):
@@ -128,23 +156,28 @@ def decoding_table(machine: Machine, model: ModelConfig, latents: tuple[int, ...
 
 
 def main() -> None:
-    options = _parser().parse_args()
+    known, says = known_machine()
+    options = _parser(known).parse_args()
     machine = Machine(**{field.name: getattr(options, field.name) for field in fields(Machine)})
     latents = latent_shape(options.width, options.height, options.frames)
     steps = steps_table(machine, PREVIEW, latents, options.text_tokens, options.steps, options.compiled)
     decoding = decoding_table(machine, PREVIEW, latents)
     if options.json:
-        report("h100", {"machine": asdict(machine), "guided step": steps, "decoding": decoding}, as_json=True)
+        report(
+            "h100",
+            {"machine": {**asdict(machine), "rates": says}, "guided step": steps, "decoding": decoding},
+            as_json=True,
+        )
         return
     visual = tokens_of(PREVIEW.dit, latents)[1]
     rates = ", ".join(f"{name} {value:g}" for name, value in asdict(machine).items())
-    print(f"On paper, nothing measured: {visual} + {options.text_tokens} tokens; {rates}\n")
+    print(f"On paper: {visual} + {options.text_tokens} tokens; {rates} ({says})\n")
     report("GPUs: split, weights", steps, as_json=False)
     print()
     report("GPUs that decode", decoding, as_json=False)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(known: Machine) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.h100", description=__doc__.split("\n\n")[0])
     defaults = PREVIEW.defaults
     for name in ("width", "height", "frames", "steps"):
@@ -153,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compiled", action="store_true", help="elementwise operations fused")
     for field in fields(Machine):
         name = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(name, type=float, default=field.default, help="default: %(default)s")
+        parser.add_argument(name, type=float, default=getattr(known, field.name), help="default: %(default)s")
     add_option(parser)
     return parser
 

@@ -10,24 +10,56 @@ import torch
 from torch import Tensor, nn
 
 from mochi.config import DecoderConfig, EncoderConfig
+from mochi.dit import AsymmDiT
 from mochi.vae import Decoder, Encoder
 from scripts.comfyui import find_or_fetch_comfyui
 
 
 @lru_cache(maxsize=1)
-def comfyui() -> Any:
-    """ComfyUI's modules, set up for the CPU. Its folder comes first on the path."""
+def comfyui(cpu: bool = True) -> Any:
+    """ComfyUI's modules, set up for the CPU or for the GPU that it chooses. Its folder comes first on the path."""
     sys.path.insert(0, str(find_or_fetch_comfyui()))
-    ours, sys.argv = sys.argv, ["main.py", "--cpu"]
+    ours, sys.argv = sys.argv, ["main.py", *(["--cpu"] if cpu else [])]
     try:
         import comfy.options
 
         comfy.options.enable_args_parsing()
+        import comfy.ldm.genmo.joint_model.asymm_models_joint
         import comfy.ldm.genmo.vae.model
         import comfy.ops
     finally:
         sys.argv = ours
     return comfy
+
+
+def comfyui_dit(ours: AsymmDiT, cpu: bool = True) -> nn.Module:
+    """ComfyUI's AsymmDiT with our weights, which have the same names; it makes `noise - x0` of sigma as it is."""
+    config, host = ours.config, comfyui(cpu)
+    room = host.ldm.genmo.joint_model.asymm_models_joint
+    weights = {"dtype": ours.x_embedder.proj.weight.dtype, "device": "meta", "operations": host.ops.disable_weight_init}
+    network = room.AsymmDiTJoint(
+        depth=config.depth,
+        patch_size=config.patch_size,
+        num_heads=config.num_heads,
+        hidden_size_x=config.hidden_x,
+        hidden_size_y=config.hidden_y,
+        mlp_ratio_x=12288 / config.hidden_x,  # it insists on this width, and gets the right one below
+        mlp_ratio_y=4.0,
+        in_channels=config.channels,
+        qk_norm=True,
+        qkv_bias=False,
+        attn_drop=0.0,
+        use_t5=True,
+        t5_feat_dim=config.text_width,
+        t5_token_length=config.text_length,
+        learn_sigma=False,
+        timestep_scale=1000.0,
+        **weights,
+    )
+    for block in network.blocks:
+        block.mlp_x = room.FeedForward(config.hidden_x, 4 * config.hidden_x, 256, None, **weights)
+    network.load_state_dict(ours.state_dict(), assign=True)
+    return network.eval()
 
 
 def comfyui_decoder(ours: Decoder) -> nn.Module:
@@ -73,11 +105,13 @@ def _with_weights(theirs: type[nn.Module], ours: Decoder | Encoder, options: dic
 
 
 def random_weights(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights of a size that keeps activations in range: a mistake shows, and nothing saturates."""
-    generator = torch.Generator().manual_seed(seed)
+    """Weights of a size that keeps activations in range: a mistake shows, and nothing saturates. Made in place."""
+    generators: dict[torch.device, torch.Generator] = {}
     with torch.no_grad():
         for name, p in network.named_parameters():
-            values: Tensor = torch.randn(p.shape, generator=generator)
+            if p.device not in generators:
+                generators[p.device] = torch.Generator(p.device).manual_seed(seed)
+            values: Tensor = torch.randn(p.shape, generator=generators[p.device], device=p.device)
             if p.ndim == 1:
                 p.copy_(1 + 0.1 * values if "norm" in name or name.endswith("weight") else 0.1 * values)
             else:

@@ -41,7 +41,8 @@ class Event(NamedTuple):
 
 
 class Group:
-    """Processes, one for each entry of `devices` ("cuda:0", "cpu", ...), that answer requests together.
+    """Processes, one for each entry of `devices` ("cuda:0", "cpu", ...), that answer requests together. A GPU that is
+    named twice has two ranks, which is for tests: they talk over gloo.
 
     service: the class of which each rank has an object, as (module or file, class name); a request is one of its
     methods, called by name on all ranks with the same arguments. timeout: seconds without a sign of life, or without
@@ -97,6 +98,7 @@ class Group:
             "rank": rank,
             "size": self.size,
             "device": self.devices[rank],
+            "devices": self.devices,
             "threads": threads,
             "timeout": self.timeout,
             "connection": theirs,

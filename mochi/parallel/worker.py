@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,12 +72,10 @@ def work(start: dict[str, Any]) -> None:
 def _join(context: Context, start: dict[str, Any]) -> None:
     """Meet the other ranks through a file in the private folder. Nothing listens beyond the loopback."""
     torch.set_num_threads(start["threads"])
-    backend = "gloo"
     if context.device.type == "cuda":
         torch.cuda.set_device(context.device)
-        backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(
-        backend,
+        _backend(context.device, start["devices"]),
         init_method=f"file://{start['folder']}/rendezvous",
         rank=context.rank,
         world_size=context.size,
@@ -85,6 +84,12 @@ def _join(context: Context, start: dict[str, Any]) -> None:
     meeting = torch.ones(1, device=context.device)
     dist.all_reduce(meeting)  # connects them now rather than in the middle of the first request
     log.info("rank %d of %d on %s, %d threads", context.rank, context.size, context.device, start["threads"])
+
+
+def _backend(device: torch.device, devices: Sequence[str]) -> str:
+    """NCCL among GPUs, unless ranks share one, which it refuses; gloo takes tensors of GPUs too, slowly."""
+    is_shared = len(set(devices)) < len(devices)
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" and not is_shared else "gloo"
 
 
 def _find(service: tuple[str, str]) -> type:

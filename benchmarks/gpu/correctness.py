@@ -1,0 +1,168 @@
+"""The tiny model on the device beside the CPU, each figure beside the bound that it must keep.
+
+In float32 the two must agree to rounding. In bfloat16 and float16 the device must be as near to float32 as the CPU is
+in that dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mochi.checkpoint import load_decoder, load_dit, load_encoder
+from mochi.config import TINY, TINY_WEIGHTS
+from mochi.dit import AsymmDiT
+from mochi.dit.cache import CachePlan, StepCache
+from mochi.packing import PACKED, Float8, Ggml, PackedLinear
+from mochi.packing.ggml import FORMATS
+
+from .measuring import error, judged
+from .setting import Part, Setting
+
+CPU = torch.device("cpu")
+PROMPTS = ((9,), (0,), (1,), (9, 9), (5, 0, 256))
+"""Text tokens of the samples of a batch."""
+
+ROUNDING = 1e-4
+"""Relative: what float32 loses in a network when sums are taken in another order, with room."""
+AS_NEAR = 1.5
+"""How much farther from float32 the device may be than the CPU in the same dtype."""
+FLOAT8 = 0.05
+"""float8 rounds each activation by up to 1/16 of it, 2.6 % of all."""
+SIGMAS = (1.0, 0.9, 0.8, 0.5)
+
+
+def section(s: Setting) -> Iterator[Part]:
+    for lengths in PROMPTS:
+        yield f"denoiser, text tokens {list(lengths)}", partial(denoiser, s, lengths)
+    yield "denoiser, compiled", lambda: compiled(s)
+    yield "TeaCache", lambda: {"ok": skipped_passes(s.device) == skipped_passes(CPU)}
+    for kind in FORMATS:
+        yield f"unpacking {kind}", partial(unpacking, s, Ggml(kind))
+    for name, dtype in {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.items():
+        yield f"float8 products in {name}", partial(float8_products, s, dtype)
+    yield "VAE", lambda: vae(s)
+
+
+def denoiser(s: Setting, lengths: Sequence[int]) -> dict[str, Any]:
+    right = on_cpu(torch.float32, lengths)
+    found = {"float32": judged(error(dit_pass(s.device, torch.float32, lengths), right), ROUNDING)}
+    for dtype in (torch.bfloat16, torch.float16):
+        there = error(on_cpu(dtype, lengths), right)
+        here = error(dit_pass(s.device, dtype, lengths), right) if s.cuda else there
+        found[str(dtype).removeprefix("torch.")] = judged(here, AS_NEAR * there)
+    return found
+
+
+def compiled(s: Setting) -> dict[str, Any]:
+    from mochi.dit.compiled import compile_blocks
+
+    def prepare(model: AsymmDiT) -> None:
+        compile_blocks(model.blocks, s.compiler)
+
+    found = dit_pass(s.device, torch.float32, (9, 9), prepare)
+    return judged(error(found, on_cpu(torch.float32, (9, 9))), ROUNDING)
+
+
+def dit_pass(
+    device: torch.device, dtype: torch.dtype, lengths: Sequence[int], prepare: Callable[[AsymmDiT], None] | None = None
+) -> Tensor:
+    """A pass of the tiny denoiser over a batch with such prompts; the same inputs on any device. In float32, here."""
+    model = load_dit(TINY_WEIGHTS / "dit.safetensors", dtype, device)
+    if prepare is not None:
+        prepare(model)
+    z, features, mask = inputs(lengths)
+    text = model.encode_text(features.to(device, dtype), mask.to(device))
+    return model(z.to(device, dtype), torch.full((len(lengths),), 0.7, device=device), text).float().cpu()
+
+
+@lru_cache
+def on_cpu(dtype: torch.dtype, lengths: Sequence[int]) -> Tensor:
+    return dit_pass(CPU, dtype, lengths)
+
+
+def inputs(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (B, 12, 3, 8, 8), T5 features (B, 256, text width) and their mask, on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(len(lengths), 12, 3, 8, 8, generator=generator)
+    features = torch.randn(len(lengths), TINY.dit.text_length, TINY.dit.text_width, generator=generator)
+    return z, features, torch.arange(TINY.dit.text_length)[None] < torch.tensor(lengths)[:, None]
+
+
+def skipped_passes(device: torch.device) -> dict[Any, bool]:
+    """Which passes of a short run a step cache computes."""
+    model = load_dit(TINY_WEIGHTS / "dit.safetensors", torch.float32, device)
+    z, features, mask = (t.to(device) for t in inputs((9,)))
+    text, cache = model.encode_text(features, mask), StepCache(CachePlan(0.3, (*SIGMAS, 0.0)))
+    for sigma in SIGMAS:
+        with cache.around(model, [0], sigma):
+            model(sigma * z, torch.full((1,), sigma, device=device), text)
+    return dict(cache.passes)
+
+
+def unpacking(s: Setting, packing: Ggml) -> dict[str, Any]:
+    """Of any bytes, among which are scales that are no numbers."""
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randint(-128, 128, (64, packing.row_bytes(512)), dtype=PACKED, generator=generator)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        there, here = packing.unpack(packed, dtype), packing.unpack(packed.to(s.device), dtype).cpu()
+        numbers = there.isfinite()
+        same = numbers.equal(here.isfinite())
+        found[str(dtype).removeprefix("torch.")] = {
+            "equal": same and there[numbers].equal(here[numbers]),
+            **judged(error(here[numbers], there[numbers]) if same else float("inf"), 1e-6),
+        }
+    return found
+
+
+def float8_products(s: Setting, dtype: torch.dtype) -> dict[str, Any]:
+    """Beside products of the same weights in float32; where the device has none, they are in `dtype` after all."""
+    generator = torch.Generator().manual_seed(0)
+    weight = 0.05 * torch.randn(256, 512, generator=generator)
+    packing = Float8(torch.float8_e4m3fn, weight.abs().max().item() / 448, fast=True)
+    layer = PackedLinear(512, 256, False, packing)
+    layer.weight.data = packing.pack(weight)
+    found = {}
+    for rows in (1, 33):
+        x = torch.randn(3, rows, 512, generator=generator)
+        right = F.linear(x, packing.unpack(layer.weight.cpu(), torch.float32))
+        found[f"{rows} rows"] = judged(error(layer.to(s.device)(x.to(s.device, dtype)), right), FLOAT8)
+    return found
+
+
+def vae(s: Setting) -> dict[str, Any]:
+    """torch lets cuDNN round float32 to 19 bits (TF32) unless told otherwise: judged is what it does without."""
+    right, found = vae_pass(CPU, torch.float32), {}
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found["float32"] = vae_errors(vae_pass(s.device, torch.float32), right, dict.fromkeys(right, ROUNDING))
+    if s.cuda:
+        found["float32 as torch comes"] = vae_errors(vae_pass(s.device, torch.float32), right, {})
+    there = {name: AS_NEAR * error(t, right[name]) for name, t in vae_pass(CPU, torch.bfloat16).items()}
+    found["bfloat16"] = vae_errors(vae_pass(s.device, torch.bfloat16), right, there)
+    return found
+
+
+def vae_pass(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Latents of a video, and frames of given latents: as a stream, and as a whole."""
+    generator = torch.Generator().manual_seed(0)
+    video = 2 * torch.rand(1, 3, 13, 64, 80, generator=generator) - 1
+    latents = torch.randn(1, 12, 5, 8, 10, generator=generator).to(device, dtype)
+    encoder = load_encoder(TINY_WEIGHTS / "encoder.safetensors", dtype, device)
+    decoder = load_decoder(TINY_WEIGHTS / "decoder.safetensors", dtype, device)
+    return {
+        "encoded": encoder.in_pieces(video.to(device, dtype)).mean,
+        "streamed": torch.cat(list(decoder.stream(latents)), dim=2),
+        "whole": decoder(latents),
+    }
+
+
+def vae_errors(found: dict[str, Tensor], right: dict[str, Tensor], bounds: dict[str, float]) -> dict[str, Any]:
+    figures = {name: error(t, right[name]) for name, t in found.items()}
+    judgement = {name: judged(value, bounds[name]) if name in bounds else value for name, value in figures.items()}
+    return {**judgement, "streamed beside whole": error(found["streamed"], found["whole"])}

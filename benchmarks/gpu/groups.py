@@ -1,0 +1,146 @@
+"""Real ranks with the tiny model: one over NCCL; two that share the GPU, over gloo, since NCCL takes a GPU once.
+
+Each way to keep weights must give what one device gives, with a LoRA and without it again. Then ranks that are killed,
+raise, hang and run out of memory: the error must say so, nothing may be left, and the next request must work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mochi.checkpoint import load_decoder, load_dit
+from mochi.config import TINY_WEIGHTS
+from mochi.errors import GroupError
+from mochi.parallel.keeper import GroupKeeper
+from mochi.parallel.remote import RemoteDiT, RemoteText, RemoteVAE, finish
+
+from .correctness import ROUNDING, inputs
+from .measuring import error, judged
+from .setting import Part, Setting
+
+WAYS = ("replicated", "sharded", "offloaded")
+TF32 = 2.0**-10
+"""cuDNN rounds what it convolves in float32 to 10 bits behind the first; a value between two falls to either side."""
+LENGTHS = (9, 0)
+"""Text tokens with the prompt and without."""
+SIGMAS, CFG = (1.0, 0.8, 0.4, 0.0), (4.0, 4.0, 1.0)
+FAULTY = (str(Path(__file__).parents[2] / "tests" / "parallel" / "faulty_service.py"), "Faulty")
+TIMEOUT = 60.0
+SHORT = 10.0  # seconds after which a silent rank has failed
+
+# What the error of each fault must say of rank 1.
+SAYS = {
+    "kill": "was killed by SIGKILL",
+    "raise": "a planned failure",
+    "memory": "out of memory",
+    "stop": "gave no sign of life",
+}
+
+
+def section(s: Setting) -> Iterator[Part]:
+    for ranks, weights in ((1, "replicated"), *((2, way) for way in WAYS)):
+        yield f"{ranks} ranks, {weights}" if ranks > 1 else "1 rank", partial(group, s, ranks, weights)
+    # The ranks that one drill leaves working have the next one's fault.
+    with closing(keeper(s, 2, SHORT, service=FAULTY)) as ranks:
+        for kind in SAYS:
+            yield f"drill: {kind}", partial(drill, ranks, kind)
+
+
+def group(s: Setting, ranks: int, weights: str) -> dict[str, Any]:
+    """Passes and frames beside one device's, in float32. LoRA: how far it changes a pass, beside its own weights merged
+    by one device, and whether the pass is the same as before once it is gone."""
+    file, lora = TINY_WEIGHTS / "dit.safetensors", a_lora()
+    z, features, mask = inputs(LENGTHS)
+    with closing(keeper(s, ranks, TIMEOUT)) as group:
+        started = time.monotonic()
+        group.use()
+        figures: dict[str, Any] = {"start s": time.monotonic() - started}
+        dit = RemoteDiT(group, file, torch.float32, torch.float32, weights)
+        text = dit.text(features, mask)
+
+        def forward() -> Tensor:
+            return finish(dit.forward(z[:1], torch.tensor([0.7]), [(text, 0)]))
+
+        started = time.monotonic()
+        found = forward()
+        figures["loading and first pass s"] = time.monotonic() - started
+        figures["pass"] = judged(error(found, alone(s)), ROUNDING)
+        finish(dit.patch("lora", lora))
+        figures["pass with LoRA"] = judged(error(forward(), alone(s, lora)), ROUNDING)
+        finish(dit.patch(None, {}))
+        figures["pass after LoRA"] = judged(error(forward(), found), 0.0)
+        started = time.monotonic()
+        run(dit, text)
+        figures["3 steps s"] = time.monotonic() - started
+        figures["frames"] = judged(error(*decoded(s, group)), TF32 if s.cuda else ROUNDING)
+        figures["memory GB"] = [status["memory"] / 1e9 for status in group.use().run("status")]
+    return figures
+
+
+def keeper(s: Setting, ranks: int, timeout: float, **arguments: Any) -> GroupKeeper:
+    device = "cuda:0" if s.cuda else "cpu"
+    return GroupKeeper([device] * ranks, timeout, threads=1, **arguments)
+
+
+def run(dit: RemoteDiT, text: RemoteText) -> Tensor:
+    z = inputs(LENGTHS)[0][:1]
+    return finish(dit.sample(z, SIGMAS, CFG, [(text, 0)], [(text, 1)]))
+
+
+def a_lora() -> dict[str, list[dict[str, Any]]]:
+    generator = torch.Generator().manual_seed(7)
+    up, down = (torch.randn(shape, generator=generator) for shape in ((576, 2), (2, 192)))
+    return {"blocks.1.attn.qkv_x.weight": [{"kind": "lora", "up": up, "down": down, "scale": 0.1, "strength_model": 1}]}
+
+
+def alone(s: Setting, lora: dict[str, list[dict[str, Any]]] | None = None) -> Tensor:
+    """The pass on the device itself."""
+    model = load_dit(TINY_WEIGHTS / "dit.safetensors", torch.float32, s.device)
+    for name, (patch,) in (lora or {}).items():
+        weight = model.get_parameter(name).data
+        weight += patch["scale"] * (patch["up"] @ patch["down"]).to(weight)
+    z, features, mask = (t[:1].to(s.device) for t in inputs(LENGTHS))
+    return model(z, torch.full((1,), 0.7, device=s.device), model.encode_text(features, mask))
+
+
+def decoded(s: Setting, group: GroupKeeper) -> tuple[Tensor, Tensor]:
+    """Frames of the group, and of the device itself."""
+    file, z, frames = TINY_WEIGHTS / "decoder.safetensors", inputs(LENGTHS)[0][:1], []
+    vae = RemoteVAE(group, file, None, torch.float32)
+    finish(vae.decode(z), lambda event: frames.append(event.payload["frames"]) if "frames" in event.payload else None)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):  # as in the ranks
+        right = torch.cat(list(load_decoder(file, torch.float32, s.device).stream(z.to(s.device))), dim=2)
+    return torch.cat(frames, dim=2), right
+
+
+def drill(group: GroupKeeper, kind: str) -> dict[str, Any]:
+    """A fault of rank 1 in the middle of a run."""
+    dit = RemoteDiT(group, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32)
+    _, features, mask = inputs(LENGTHS)
+    text = dit.text(features, mask)
+    before, pids = run(dit, text), group.use().pids
+    group.use().run("fault", rank=1, method="sample", kind=kind)
+    started, says = time.monotonic(), "nothing: the run ended as if all were well"
+    try:
+        run(dit, text)
+    except GroupError as failure:
+        says = str(failure).splitlines()[0]
+    took = time.monotonic() - started
+    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    started = time.monotonic()
+    again = run(dit, text)
+    return {
+        "says": says,
+        "after s": took,
+        "left": len(left),
+        "next run after s": time.monotonic() - started,
+        "ok": "Rank 1 " in says and SAYS[kind] in says and not left and again.equal(before),
+    }

@@ -1,0 +1,131 @@
+"""Each kernel of mochi/kernels, as the networks call it, beside its formula computed on the CPU.
+
+An operator has the formula itself as its implementation on a CPU: so whatever calls it is caught, and computed there
+once more.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from mochi.checkpoint import load_decoder, load_encoder
+from mochi.config import TINY_WEIGHTS
+from mochi.dit import AsymmDiT
+from mochi.packing import Float8, Ggml, PackedLinear, packed_linears
+from mochi.packing.ggml import FORMATS
+
+from .correctness import dit_pass
+from .measuring import error, judged
+from .packings import packable, with_weights
+from .setting import TOY, Forward, Part, Setting
+
+
+def section(s: Setting) -> Iterator[Part]:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        yield f"denoiser, {name}", partial(calls, partial(denoiser, s, dtype))
+        yield f"VAE, {name}", partial(calls, partial(vae, s, dtype))
+    yield "float8", lambda: calls(lambda: float8(s))
+    for kind in FORMATS:
+        yield kind, partial(calls, partial(unpacked, s, Ggml(kind)))
+
+
+def denoiser(s: Setting, dtype: torch.dtype) -> None:
+    """Prompts of equal and of different length go different ways."""
+    for lengths in ((9, 9), (9, 0)):
+        dit_pass(s.device, dtype, lengths)
+
+
+def vae(s: Setting, dtype: torch.dtype) -> None:
+    files = TINY_WEIGHTS / "encoder.safetensors", TINY_WEIGHTS / "decoder.safetensors"
+    video = torch.rand(1, 3, 13, 32, 48, device=s.device, dtype=dtype)
+    latents = load_encoder(files[0], dtype, s.device).in_pieces(video).mean
+    list(load_decoder(files[1], dtype, s.device).stream(latents))
+
+
+def float8(s: Setting) -> None:
+    """A pass of a toy whose blocks are multiplied in float8."""
+    model = AsymmDiT(TOY, dtype=s.dtype, device=s.device)
+    packed_linears(model, dict.fromkeys(packable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
+    Forward(Setting(s.device, small=True), with_weights(model))()
+
+
+def unpacked(s: Setting, packing: Ggml) -> None:
+    layer = with_weights(PackedLinear(512, 256, False, packing, device=s.device))
+    layer(s.random(3, 512))
+
+
+def calls(work: Callable[[], Any]) -> dict[str, Any]:
+    """Every operator that is called in `work`, by name and dtypes: how far it is from its formula."""
+    with Compared() as compared:
+        work()
+    return compared.found
+
+
+NOT_BUILT = {"failed": "the kernel did not run, and its formula did", "where": "see warnings"}
+
+
+class Compared(TorchDispatchMode):
+    """Runs each of our operators a second time, on the CPU, the first time that it comes with such dtypes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: dict[str, Any] = {}
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not operator.namespace.endswith("mochi_kernels"):
+            return operator(*args, **kwargs)
+        name = f"{operator._opname} {', '.join(_dtypes((args, kwargs)))}"
+        if name in self.found:
+            return operator(*args, **kwargs)
+        here = tree_map_only(Tensor, lambda t: t.to("cpu", copy=True), (args, kwargs))
+        out = operator(*args, **kwargs)
+        right = operator(*here[0], **here[1])
+        # What is written into counts as much as what is returned.
+        pairs = zip(_tensors((out, args, kwargs)), _tensors((right, *here)), strict=True)
+        self.found[name] = NOT_BUILT if _gave_up() else judged(*_worst(pairs))
+        return out
+
+
+def _gave_up() -> bool:
+    """Whether a formula ran in its kernel's place. From then on all would do so: here each is to have its turn."""
+    state = importlib.import_module("mochi.kernels.formula")._state
+    failed, state["failed"] = state["failed"], False
+    return failed
+
+
+def _worst(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """The error that is the largest beside its bound, and that bound: each side rounds once."""
+    judged_pairs = [(error(_numbers(a), _numbers(b)), _precision(a.dtype)) for a, b in pairs]
+    return max(judged_pairs, key=lambda pair: pair[0] / pair[1])
+
+
+def _precision(dtype: torch.dtype) -> float:
+    """float32 is summed in another order; bytes are to be the same."""
+    if not dtype.is_floating_point:
+        return torch.finfo(torch.float64).eps
+    return 1e-5 if dtype.itemsize >= 4 else torch.finfo(dtype).eps
+
+
+def _numbers(t: Tensor) -> Tensor:
+    """What is in memory that nobody has written yet can be anything, on both sides alike."""
+    return t.detach().cpu().to(torch.float64).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _dtypes(tree: Any) -> list[str]:
+    return [str(t.dtype).removeprefix("torch.") for t in _tensors(tree)]
