@@ -1,0 +1,51 @@
+"""From a prompt to frames on CUDA, with the built-in model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import torch
+
+from mochi.pipeline import GenerateSettings, load_pipeline
+from tests.golden import relative_error
+
+HOME = {"copy to the CPU", "Event.synchronize", "Stream.synchronize"}
+"""Ways to wait for frames that are wanted on the CPU."""
+
+
+def settings(**changes) -> GenerateSettings:
+    small = GenerateSettings.of(load_pipeline(device="cpu").config.defaults, prompt="a red circle", seed=1)
+    return replace(small, width=32, height=32, frames=25, steps=4, **changes)
+
+
+def test_frames_are_those_of_the_cpu(cuda):
+    pipelines = (load_pipeline(device=device, dtype=torch.float32) for device in ("cpu", "cuda"))
+    expected, found = (torch.cat(list(pipeline.generate(settings()))) for pipeline in pipelines)
+    assert found.device.type == "cpu"
+    assert relative_error(found, expected) <= 1e-5
+
+
+def test_no_step_waits_for_the_device(cuda):
+    pipeline, stops = load_pipeline(device="cuda"), []
+    pipeline.denoise(settings(), on_step=lambda done: stops.append(Counter(cuda.ledger.stops)))
+    assert [after - before for before, after in zip(stops, stops[1:])] == [Counter()] * 3
+
+
+def test_only_frames_that_are_ready_are_waited_for(cuda):
+    pipeline, stops = load_pipeline(device="cuda"), []
+    for _ in pipeline.decode(torch.randn(1, 12, 5, 4, 4).cuda()):
+        stops.append(Counter(cuda.ledger.stops))
+    for before, after in zip(stops, stops[1:]):
+        piece = after - before
+        assert {what for what, _ in piece} <= HOME, piece
+        assert piece.total() <= 1, piece
+
+
+def test_a_cached_run(cuda):
+    """TeaCache looks at numbers to decide, and waits for them."""
+    pipelines = [load_pipeline(device=device, dtype=torch.float32) for device in ("cpu", "cuda")]
+    expected, found = (pipeline.denoise(settings(teacache=0.5)) for pipeline in pipelines)
+    assert relative_error(found.cpu(), expected) <= 1e-5
+    assert pipelines[1].passes == pipelines[0].passes
+    assert not all(pipelines[1].passes.values())

@@ -1,0 +1,176 @@
+"""The rules of a CUDA device: where results are, which tensors may meet, and what makes the host wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C import DispatchKey
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from . import runtime
+from .ledger import Ledger, place
+from .tensor import OnCuda, when_read
+
+WAITS = {
+    *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim"),
+    *("unique_consecutive", "bincount", "histc", "masked_scatter"),
+}
+"""Operators whose result, or its shape, is made of values that the host has to have."""
+
+CROSSES = {"copy_", "_to_copy", "_foreach_copy_"}
+INDEXES = {"index", "index_put", "index_put_", "_unsafe_index"}
+WHOLE = {"scaled_dot_product_attention", "_fused_rms_norm", "pin_memory"}
+"""Operators that CUDA has a kernel for, or that are answered here, though they can be taken apart."""
+
+
+class DeviceMismatch(RuntimeError):
+    """Tensors of different devices met."""
+
+
+class PretendCuda(TorchDispatchMode):
+    """All that runs inside may name cuda:0, and `ledger` notes what that device has to do.
+
+    values: whether tensors have any. Without, shapes and memory are right, and whatever reads a value fails.
+    """
+
+    def __init__(self, values: bool = True):
+        super().__init__()
+        runtime.install()
+        self.ledger = Ledger()
+        self._holder = torch.device("cpu" if values else "meta")
+        self._pinned: dict[int, StorageWeakRef] = {}
+
+    def __enter__(self) -> PretendCuda:
+        runtime.when_waiting.append(self.ledger.stop)
+        when_read.append(lambda: self.ledger.stop("tolist"))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        runtime.when_waiting.pop()
+        when_read.pop()
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+            return op(*args, **(kwargs or {}))  # DTensor asks for the shape of a result, which nothing computes
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if any(type(t) not in (Tensor, nn.Parameter, OnCuda) for t in tensors):
+            return NotImplemented  # DTensor and the like, which call again for what they hold
+        return self.run(op, args, kwargs or {})
+
+    def run(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The result of an operator, on the device where CUDA would have it."""
+        name, leaves = op.overloadpacket.__name__, tree_leaves((args, kwargs))
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
+        on_cuda = [t for t in tensors if isinstance(t, OnCuda)]
+        asked = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
+        if op.namespace == "c10d":
+            return self._collective(op, args, kwargs, tensors)
+        if name in ("is_pinned", "pin_memory", "_pin_memory") and not on_cuda:
+            return self._is_pinned(args[0]) if name == "is_pinned" else self._pin(args[0].clone())
+        if not on_cuda and (asked is None or asked.type != "cuda"):
+            return self._on_cpu(op, args, kwargs)
+        if name == "_has_compatible_shallow_copy_type":
+            return len(on_cuda) == len(tensors)
+        if name not in WHOLE and op.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd):
+            with self:
+                return op.decompose(*args, **kwargs)
+        goes_to_cuda = self._destination(name, args, on_cuda, asked)
+        self._check_devices(op, name, tensors, on_cuda)
+        self._note_stops(name, args, kwargs, on_cuda, goes_to_cuda)
+        out = self._held_result(op, name, args, kwargs, on_cuda, goes_to_cuda)
+        if on_cuda or goes_to_cuda:
+            self.ledger.launch(op, args, kwargs, out)
+        return out
+
+    def _on_cpu(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if not kwargs.get("pin_memory"):
+            return op(*args, **kwargs)
+        return self._pin(op(*args, **{**kwargs, "pin_memory": False}))
+
+    def _pin(self, t: Tensor) -> Tensor:
+        self._pinned[t.untyped_storage()._cdata] = StorageWeakRef(t.untyped_storage())
+        return t
+
+    def _is_pinned(self, t: Tensor) -> bool:
+        held = self._pinned.get(t.untyped_storage()._cdata)
+        return held is not None and not held.expired()
+
+    def _destination(self, name: str, args: tuple, on_cuda: list[OnCuda], asked: torch.device | None) -> bool:
+        if name == "copy_":
+            return isinstance(args[0], OnCuda)
+        return asked.type == "cuda" if asked is not None else bool(on_cuda)
+
+    def _check_devices(self, op: Any, name: str, tensors: list[Tensor], on_cuda: list[OnCuda]) -> None:
+        """A number on the CPU may meet any tensor; others only to be copied, or as indices."""
+        if name in CROSSES or not on_cuda or (name in INDEXES and isinstance(tensors[0], OnCuda)):
+            return
+        if any(t.dim() > 0 for t in tensors if not isinstance(t, OnCuda)):
+            found = ", ".join(f"{tuple(t.shape)} on {t.device.type}" for t in tensors)
+            raise DeviceMismatch(f"{op} of {found}, at {place()}")
+
+    def _note_stops(
+        self, name: str, args: tuple, kwargs: dict[str, Any], on_cuda: list[OnCuda], goes_to_cuda: bool
+    ) -> None:
+        if name in WAITS and on_cuda:
+            self.ledger.stop(name)
+        elif name == "repeat_interleave" and on_cuda and kwargs.get("output_size") is None:
+            self.ledger.stop(name)
+        elif name in INDEXES:
+            indices = [i for i in args[1] if isinstance(i, Tensor)]
+            if any(i.dtype in (torch.bool, torch.uint8) or not isinstance(i, OnCuda) for i in indices):
+                self.ledger.stop(f"{name} by a mask, or by indices on the CPU")
+        elif name == "copy_" and isinstance(args[0], OnCuda) != isinstance(args[1], OnCuda):
+            self._note_copy(args[1] if goes_to_cuda else args[0], goes_to_cuda, args[2] if len(args) > 2 else False)
+        elif name == "_to_copy" and bool(on_cuda) != goes_to_cuda:
+            # torch itself pins what an asynchronous copy to the CPU makes.
+            away = not goes_to_cuda and kwargs.get("non_blocking", False)
+            if not away:
+                self._note_copy(args[0], goes_to_cuda, kwargs.get("non_blocking", False))
+
+    def _note_copy(self, on_cpu: Tensor, goes_to_cuda: bool, non_blocking: bool) -> None:
+        if non_blocking and type(on_cpu) is not OnCuda and self._is_pinned(on_cpu):
+            return
+        self.ledger.stop("copy to CUDA" if goes_to_cuda else "copy to the CPU")
+
+    def _held_result(
+        self, op: Any, name: str, args: tuple, kwargs: dict[str, Any], on_cuda: list[OnCuda], goes_to_cuda: bool
+    ) -> Any:
+        """Compute with what the tensors hold; an argument that comes back does so as the tensor that it was."""
+
+        def held(leaf: Any) -> Any:
+            if isinstance(leaf, OnCuda):
+                return leaf.held
+            if isinstance(leaf, Tensor) and self._holder.type == "meta":
+                return leaf.to("meta")
+            return self._holder if isinstance(leaf, torch.device) else leaf
+
+        back = {id(t.held): t for t in on_cuda}
+        if not goes_to_cuda and self._holder.type == "meta":
+            return args[0] if name == "copy_" else torch.empty(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        kwargs = {**kwargs, "pin_memory": False} if kwargs.get("pin_memory") else kwargs
+        out = op(*tree_map(held, args), **tree_map(held, kwargs))
+        if not goes_to_cuda:
+            return out
+        return tree_map(lambda t: _wrapped(t, back), out)
+
+    def _collective(self, op: Any, args: tuple, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+        """Among what the tensors hold. Without values nothing is sent: a fake process group takes anything."""
+        self.ledger.collective(op.overloadpacket.__name__, tensors)
+        if len({t.device for t in tensors}) > 1:
+            raise DeviceMismatch(f"{op} of tensors on CUDA and on the CPU, at {place()}")
+        cuda = [t for t in tensors if isinstance(t, OnCuda)]
+        sent = {id(t): torch.empty_like(t.held, device="cpu") if t.held.is_meta else t.held for t in cuda}
+        back = {id(sent[id(t)]): t for t in cuda}
+        args, kwargs = tree_map(lambda leaf: sent.get(id(leaf), leaf), (args, kwargs))
+        return tree_map(lambda leaf: back.get(id(leaf), leaf), op(*args, **kwargs))
+
+
+def _wrapped(t: Any, back: dict[int, OnCuda]) -> Any:
+    if not isinstance(t, Tensor):
+        return t
+    return back[id(t)] if id(t) in back else OnCuda(t)
