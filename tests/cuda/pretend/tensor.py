@@ -44,6 +44,10 @@ class OnCuda(Tensor):
             tell()
         return self.held.tolist()
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """What FSDP frees and takes anew."""
+        return self.held.untyped_storage()
+
     def record_stream(self, stream: Any) -> None:
         """There is no allocator to tell."""
 
