@@ -19,19 +19,24 @@ class OnOneDevice(Rank):
 
     def __init__(self, context: Context):
         context.device = torch.device("cuda", 0)
+        torch.backends.cudnn.allow_tf32 = False
+        self._cuda = self._device().__enter__()  # for the life of the rank
         super().__init__(context)
+
+    def _device(self) -> Any:
+        from tests.cuda.real import AgainstFormulas
+
+        return AgainstFormulas()
 
 
 class Pretended(OnOneDevice):
     """The service of a rank whose device is not there."""
 
-    def __init__(self, context: Context):
+    def _device(self) -> Any:
         from tests.cuda.pretend import PretendCuda
 
-        self._cuda = PretendCuda().__enter__()  # for the life of the rank
-        super().__init__(context)
+        return PretendCuda()
 
     def ledger(self) -> Any:
         """What was noted since the last call."""
         return self._cuda.ledger.take()
-

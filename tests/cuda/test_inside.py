@@ -1,4 +1,7 @@
-"""Runs the tests of `inside/` in one process of their own, in which torch believes in a CUDA device."""
+"""Runs the tests of `inside/` in a process of their own, in which torch believes in a CUDA device; and on a real one.
+
+To run one alone: `.venv/bin/pytest tests/cuda/inside/NAME.py`, with MOCHI_TEST_CUDA=real on a real device.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ INSIDE = Path(__file__).parent / "inside"
 LIMIT = 600
 
 
-@pytest.fixture(scope="module")
-def inner_run(tmp_path_factory: pytest.TempPathFactory) -> InnerRun:
-    return run_inside(INSIDE, tmp_path_factory.mktemp("inside") / "report.xml", LIMIT)
+@pytest.fixture(scope="module", params=["pretended", pytest.param("real", marks=pytest.mark.cuda)])
+def inner_run(request, tmp_path_factory: pytest.TempPathFactory) -> InnerRun:
+    report = tmp_path_factory.mktemp("inside") / "report.xml"
+    return run_inside(INSIDE, report, LIMIT, MOCHI_TEST_CUDA=request.param)
 
 
 @pytest.mark.timeout(LIMIT + 60)
 @pytest.mark.parametrize("name", files_in(INSIDE))
 def test_inside(inner_run: InnerRun, name: str):
-    """Every test of this file passed. To run it alone: `.venv/bin/pytest tests/cuda/inside/NAME.py`."""
+    """Every test of this file passed."""
     inner_run.check(name)

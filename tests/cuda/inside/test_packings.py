@@ -40,6 +40,6 @@ def test_computes_what_the_cpu_does(cuda, tmp_path, packing, fast):
     cuda.ledger.take()
     found = output(on_cuda, "cuda")
     # A rounding that tips an activation over to the next float8 number moves it by 6 %.
-    assert relative_error(found, output(on_cpu, "cpu")) <= (2e-2 if fast else 5e-6)
+    assert relative_error(found, output(on_cpu, "cpu")) <= (2e-2 if fast else 1e-5)
     if fast and any(one.dtype == torch.float8_e4m3fn for one in packed):
         assert any(launch.name.startswith("_scaled_mm") for launch in cuda.ledger.launches)

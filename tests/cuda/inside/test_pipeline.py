@@ -23,7 +23,7 @@ def test_frames_are_those_of_the_cpu(cuda):
     pipelines = (load_pipeline(device=device, dtype=torch.float32) for device in ("cpu", "cuda"))
     expected, found = (torch.cat(list(pipeline.generate(settings()))) for pipeline in pipelines)
     assert found.device.type == "cpu"
-    assert relative_error(found, expected) <= 1e-5
+    assert relative_error(found, expected) <= 1e-4
 
 
 def test_no_step_waits_for_the_device(cuda):
@@ -46,6 +46,6 @@ def test_a_cached_run(cuda):
     """TeaCache looks at numbers to decide, and waits for them."""
     pipelines = [load_pipeline(device=device, dtype=torch.float32) for device in ("cpu", "cuda")]
     expected, found = (pipeline.denoise(settings(teacache=0.5)) for pipeline in pipelines)
-    assert relative_error(found.cpu(), expected) <= 1e-5
+    assert relative_error(found.cpu(), expected) <= 1e-4
     assert pipelines[1].passes == pipelines[0].passes
     assert not all(pipelines[1].passes.values())

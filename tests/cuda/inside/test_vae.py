@@ -25,7 +25,7 @@ def test_decoder(cuda, chunk):
     cuda.ledger.take()
     frames = torch.cat(list(decoder.stream(z, chunk)), dim=2) if chunk else decoder(z)
     assert not cuda.ledger.stops, cuda.ledger
-    assert relative_error(frames.cpu(), expected) <= 5e-6
+    assert relative_error(frames.cpu(), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("frames", [1, 13])
@@ -36,4 +36,4 @@ def test_encoder(cuda, whole, frames):
     encoder, video = copy.deepcopy(ENCODER).cuda(), video.cuda()
     found = encoder(video) if whole else encoder.in_pieces(video)
     for ours, theirs in zip(found, expected, strict=True):
-        assert relative_error(ours.cpu(), theirs) <= 5e-6
+        assert relative_error(ours.cpu(), theirs) <= 1e-5

@@ -34,7 +34,8 @@ NO_LAUNCH = {
 
 
 class Launch(NamedTuple):
-    """An operator that ran on the device. bytes: of its tensors, each read once or written once."""
+    """An operator that ran on the device. bytes: of its tensors, each read once or written once; what a kernel of ours
+    writes into counts as both, since its schema does not tell."""
 
     name: str
     place: str
@@ -103,11 +104,12 @@ class Ledger:
 
 
 def place() -> str:
-    """File and line in mochi/ that is at work."""
+    """File and line in mochi/ that is at work; where a kernel is, the one that calls it."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            return f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+        file = frame.f_code.co_filename
+        if file.startswith(PACKAGE) and not file.startswith(f"{PACKAGE}kernels/"):
+            return f"{file.removeprefix(PACKAGE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"
 

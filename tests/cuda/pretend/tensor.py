@@ -50,4 +50,3 @@ class OnCuda(Tensor):
 
     def record_stream(self, stream: Any) -> None:
         """There is no allocator to tell."""
-
