@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 
@@ -29,14 +30,14 @@ def test_frames_are_those_of_the_cpu(cuda):
 def test_no_step_waits_for_the_device(cuda):
     pipeline, stops = load_pipeline(device="cuda"), []
     pipeline.denoise(settings(), on_step=lambda done: stops.append(Counter(cuda.ledger.stops)))
-    assert [after - before for before, after in zip(stops, stops[1:])] == [Counter()] * 3
+    assert [after - before for before, after in pairwise(stops)] == [Counter()] * 3
 
 
 def test_only_frames_that_are_ready_are_waited_for(cuda):
     pipeline, stops = load_pipeline(device="cuda"), []
     for _ in pipeline.decode(torch.randn(1, 12, 5, 4, 4).cuda()):
         stops.append(Counter(cuda.ledger.stops))
-    for before, after in zip(stops, stops[1:]):
+    for before, after in pairwise(stops):
         piece = after - before
         assert {what for what, _ in piece} <= HOME, piece
         assert piece.total() <= 1, piece

@@ -1,4 +1,4 @@
-"""The rules of a CUDA device: where results are, which tensors may meet, and what makes the host wait."""
+"""The rules of a CUDA device: where results are, and which tensors may meet."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._C import DispatchKey
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from . import runtime
 from .ledger import Ledger, place
-from .tensor import OnCuda, when_read
+from .tensor import OnCuda
+from .waits import INDEXES, Pinned, wait_of
 
-WAITS = {
-    *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim"),
-    *("unique_consecutive", "bincount", "histc", "masked_scatter"),
-}
-"""Operators whose result, or its shape, is made of values that the host has to have."""
-
-CROSSES = {"copy_", "_to_copy", "_foreach_copy_"}
-INDEXES = {"index", "index_put", "index_put_", "_unsafe_index"}
+CROSSES = {"copy_", "_to_copy"}
 WHOLE = {"scaled_dot_product_attention", "_fused_rms_norm", "pin_memory"}
 """Operators that CUDA has a kernel for, or that are answered here, though they can be taken apart."""
 
@@ -42,38 +35,30 @@ class PretendCuda(TorchDispatchMode):
         runtime.install()
         self.ledger = Ledger()
         self._holder = torch.device("cpu" if values else "meta")
-        self._pinned: dict[int, StorageWeakRef] = {}
+        self._pinned = Pinned()
 
     def __enter__(self) -> PretendCuda:
         runtime.when_waiting.append(self.ledger.stop)
-        when_read.append(lambda: self.ledger.stop("tolist"))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         runtime.when_waiting.pop()
-        when_read.pop()
         super().__exit__(*error)
 
     def __torch_dispatch__(self, op: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        name, kwargs = op.overloadpacket.__name__, kwargs or {}
         if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
-            return op(*args, **(kwargs or {}))  # DTensor asks for the shape of a result, which nothing computes
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            return op(*args, **kwargs)  # DTensor asks for the shape of a result, which nothing computes
+        leaves = tree_leaves((args, kwargs))
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
         if any(type(t) not in (Tensor, nn.Parameter, OnCuda) for t in tensors):
             return NotImplemented  # DTensor and the like, which call again for what they hold
-        return self.run(op, args, kwargs or {})
-
-    def run(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """The result of an operator, on the device where CUDA would have it."""
-        name, leaves = op.overloadpacket.__name__, tree_leaves((args, kwargs))
-        tensors = [t for t in leaves if isinstance(t, Tensor)]
         on_cuda = [t for t in tensors if isinstance(t, OnCuda)]
         asked = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
         if op.namespace == "c10d":
             return self._collective(op, args, kwargs, tensors)
-        if name in ("is_pinned", "pin_memory", "_pin_memory") and not on_cuda:
-            return self._is_pinned(args[0]) if name == "is_pinned" else self._pin(args[0].clone())
-        if not on_cuda and (asked is None or asked.type != "cuda"):
-            return self._on_cpu(op, args, kwargs)
+        if not on_cuda and (asked is None or asked.type != "cuda" or name.endswith(("is_pinned", "pin_memory"))):
+            return self._on_cpu(op, name, args, kwargs)
         if name == "_has_compatible_shallow_copy_type":
             return len(on_cuda) == len(tensors)
         if name not in WHOLE and op.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd):
@@ -81,24 +66,20 @@ class PretendCuda(TorchDispatchMode):
                 return op.decompose(*args, **kwargs)
         goes_to_cuda = self._destination(name, args, on_cuda, asked)
         self._check_devices(op, name, tensors, on_cuda)
-        self._note_stops(name, args, kwargs, on_cuda, goes_to_cuda)
+        if wait := wait_of(name, args, kwargs, goes_to_cuda, self._pinned):
+            self.ledger.stop(wait)
         out = self._held_result(op, name, args, kwargs, on_cuda, goes_to_cuda)
-        if on_cuda or goes_to_cuda:
-            self.ledger.launch(op, args, kwargs, out)
+        self.ledger.launch(op, args, kwargs, out)
         return out
 
-    def _on_cpu(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if not kwargs.get("pin_memory"):
-            return op(*args, **kwargs)
-        return self._pin(op(*args, **{**kwargs, "pin_memory": False}))
-
-    def _pin(self, t: Tensor) -> Tensor:
-        self._pinned[t.untyped_storage()._cdata] = StorageWeakRef(t.untyped_storage())
-        return t
-
-    def _is_pinned(self, t: Tensor) -> bool:
-        held = self._pinned.get(t.untyped_storage()._cdata)
-        return held is not None and not held.expired()
+    def _on_cpu(self, op: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if name == "is_pinned":
+            return args[0] in self._pinned
+        if name in ("pin_memory", "_pin_memory"):
+            return self._pinned.add(args[0].clone())
+        if kwargs.get("pin_memory"):
+            return self._pinned.add(op(*args, **{**kwargs, "pin_memory": False}))
+        return op(*args, **kwargs)
 
     def _destination(self, name: str, args: tuple, on_cuda: list[OnCuda], asked: torch.device | None) -> bool:
         if name == "copy_":
@@ -113,30 +94,6 @@ class PretendCuda(TorchDispatchMode):
             found = ", ".join(f"{tuple(t.shape)} on {t.device.type}" for t in tensors)
             raise DeviceMismatch(f"{op} of {found}, at {place()}")
 
-    def _note_stops(
-        self, name: str, args: tuple, kwargs: dict[str, Any], on_cuda: list[OnCuda], goes_to_cuda: bool
-    ) -> None:
-        if name in WAITS and on_cuda:
-            self.ledger.stop(name)
-        elif name == "repeat_interleave" and on_cuda and kwargs.get("output_size") is None:
-            self.ledger.stop(name)
-        elif name in INDEXES:
-            indices = [i for i in args[1] if isinstance(i, Tensor)]
-            if any(i.dtype in (torch.bool, torch.uint8) or not isinstance(i, OnCuda) for i in indices):
-                self.ledger.stop(f"{name} by a mask, or by indices on the CPU")
-        elif name == "copy_" and isinstance(args[0], OnCuda) != isinstance(args[1], OnCuda):
-            self._note_copy(args[1] if goes_to_cuda else args[0], goes_to_cuda, args[2] if len(args) > 2 else False)
-        elif name == "_to_copy" and bool(on_cuda) != goes_to_cuda:
-            # torch itself pins what an asynchronous copy to the CPU makes.
-            away = not goes_to_cuda and kwargs.get("non_blocking", False)
-            if not away:
-                self._note_copy(args[0], goes_to_cuda, kwargs.get("non_blocking", False))
-
-    def _note_copy(self, on_cpu: Tensor, goes_to_cuda: bool, non_blocking: bool) -> None:
-        if non_blocking and type(on_cpu) is not OnCuda and self._is_pinned(on_cpu):
-            return
-        self.ledger.stop("copy to CUDA" if goes_to_cuda else "copy to the CPU")
-
     def _held_result(
         self, op: Any, name: str, args: tuple, kwargs: dict[str, Any], on_cuda: list[OnCuda], goes_to_cuda: bool
     ) -> Any:
@@ -149,17 +106,16 @@ class PretendCuda(TorchDispatchMode):
                 return leaf.to("meta")
             return self._holder if isinstance(leaf, torch.device) else leaf
 
-        back = {id(t.held): t for t in on_cuda}
-        if not goes_to_cuda and self._holder.type == "meta":
-            return (
-                args[0] if name == "copy_" else torch.empty(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-            )
+        if not goes_to_cuda and self._holder.type == "meta":  # to a CPU that has no values either
+            like = {"dtype": kwargs.get("dtype"), "device": "cpu"}
+            return args[0] if name == "copy_" else torch.empty_like(args[0].held, **like)
         kwargs = {**kwargs, "pin_memory": False} if kwargs.get("pin_memory") else kwargs
         out = op(*tree_map(held, args), **tree_map(held, kwargs))
-        if name == "scaled_dot_product_attention":  # CUDA's kernels give out what lies in memory as the queries do
-            out = torch.empty_like(held(args[0])).copy_(out) if out.shape == args[0].shape else out
+        if name == "scaled_dot_product_attention" and out.shape == args[0].shape:
+            out = torch.empty_like(held(args[0])).copy_(out)  # in memory as the queries are: so CUDA's kernels do it
         if not goes_to_cuda:
             return out
+        back = {id(t.held): t for t in on_cuda}
         return tree_map(lambda t: _wrapped(t, back), out)
 
     def _collective(self, op: Any, args: tuple, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:

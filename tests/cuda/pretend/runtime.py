@@ -12,10 +12,11 @@ import torch
 GIB = 1 << 30
 
 when_waiting: list[Callable[[str], None]] = []
-"""Called, with what does so, when the host waits for the device."""
+"""Called, the last one, with what makes the host wait for the device."""
 
 
-def _wait(what: str) -> None:
+def wait(what: str) -> None:
+    """The host waits for the device."""
     if when_waiting:
         when_waiting[-1](what)
 
@@ -33,7 +34,7 @@ class Event:
         return True
 
     def synchronize(self) -> None:
-        _wait("Event.synchronize")
+        wait("Event.synchronize")
 
     def elapsed_time(self, end: Any) -> float:
         return 0.0
@@ -57,7 +58,7 @@ class Stream:
         return True
 
     def synchronize(self) -> None:
-        _wait("Stream.synchronize")
+        wait("Stream.synchronize")
 
 
 @contextmanager
@@ -84,7 +85,7 @@ _REPLACED = {
     "max_memory_allocated": lambda device=None: 0,
     "reset_peak_memory_stats": lambda device=None: None,
     "empty_cache": lambda: None,
-    "synchronize": lambda device=None: _wait("torch.cuda.synchronize"),
+    "synchronize": lambda device=None: wait("torch.cuda.synchronize"),
     "Event": Event,
     "Stream": Stream,
     "stream": _current,

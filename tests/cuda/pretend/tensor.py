@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CUDA = torch.device("cuda", 0)
+from .runtime import wait
 
-when_read: list[Callable[[], None]] = []
-"""Called when values are read in a way that torch dispatches no operator for."""
+CUDA = torch.device("cuda", 0)
 
 
 class OnCuda(Tensor):
@@ -40,8 +38,7 @@ class OnCuda(Tensor):
         return f"OnCuda({self.held})"
 
     def tolist(self) -> Any:
-        for tell in when_read:
-            tell()
+        wait("tolist")
         return self.held.tolist()
 
     def untyped_storage(self) -> torch.UntypedStorage:
