@@ -35,12 +35,12 @@ def files_in(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("test_*.py"))
 
 
-def run_inside(folder: Path, report: Path, limit: int, **environment: str) -> InnerRun:
+def run_inside(folder: Path, cwd: Path, report: Path, limit: int, **environment: str) -> InnerRun:
     """Run the tests of a folder. report: a file to be written. limit: seconds. environment: what is added to it."""
     command = [sys.executable, "-m", "pytest", str(folder), f"--junitxml={report}", "--color=no"]
     variables = {**os.environ, **environment}
     try:
-        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired as error:
         pytest.fail(f"the inner tests took more than {limit} s:\n{(error.stdout or b'').decode(errors='replace')}")
     output = done.stdout + done.stderr
@@ -49,6 +49,7 @@ def run_inside(folder: Path, report: Path, limit: int, **environment: str) -> In
     outcomes: dict[str, Counter] = {name: Counter() for name in files_in(folder)}
     for case in xml.parse(report).iter("testcase"):
         # A file that cannot be imported is a case named by the file, without a class.
-        name = (case.get("classname") or case.get("name") or "").split(".")[-1]
+        path = (case.get("classname") or case.get("name") or "").split(".")
+        name = next((part for part in path if part in outcomes), path[0])
         outcomes.setdefault(name, Counter())[case[0].tag if len(case) else "passed"] += 1
     return InnerRun(output, outcomes)

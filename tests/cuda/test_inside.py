@@ -12,13 +12,14 @@ import pytest
 from tests.inner import InnerRun, files_in, run_inside
 
 INSIDE = Path(__file__).parent / "inside"
+PROJECT = Path(__file__).parents[2]
 LIMIT = 600
 
 
 @pytest.fixture(scope="module", params=["pretended", pytest.param("real", marks=pytest.mark.cuda)])
 def inner_run(request, tmp_path_factory: pytest.TempPathFactory) -> InnerRun:
     report = tmp_path_factory.mktemp("inside") / "report.xml"
-    return run_inside(INSIDE, report, LIMIT, MOCHI_TEST_CUDA=request.param)
+    return run_inside(INSIDE, PROJECT, report, LIMIT, MOCHI_TEST_CUDA=request.param)
 
 
 @pytest.mark.timeout(LIMIT + 60)

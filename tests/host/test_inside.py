@@ -15,7 +15,7 @@ LIMIT = 1200
 @pytest.fixture(scope="module")
 def inner_run(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> InnerRun:
     report = tmp_path_factory.mktemp("inside") / "report.xml"
-    return run_inside(INSIDE, report, LIMIT, COMFYUI_PATH=str(comfyui_path))
+    return run_inside(INSIDE, INSIDE, report, LIMIT, COMFYUI_PATH=str(comfyui_path))
 
 
 @pytest.mark.timeout(LIMIT + 60)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 
 from mochi.pipeline import GenerateSettings, load_pipeline
 from tests.golden import relative_error
-
-HOME = {"copy to the CPU", "Event.synchronize", "Stream.synchronize"}
-"""Ways to wait for frames that are wanted on the CPU."""
 
 
 def settings(**changes) -> GenerateSettings:
@@ -30,17 +26,16 @@ def test_frames_are_those_of_the_cpu(cuda):
 def test_no_step_waits_for_the_device(cuda):
     pipeline, stops = load_pipeline(device="cuda"), []
     pipeline.denoise(settings(), on_step=lambda done: stops.append(Counter(cuda.ledger.stops)))
-    assert [after - before for before, after in pairwise(stops)] == [Counter()] * 3
+    assert stops == [stops[0]] * 4
 
 
-def test_only_frames_that_are_ready_are_waited_for(cuda):
+def test_no_piece_of_the_video_waits_for_the_device(cuda):
+    """Frames come to the CPU while the device is at the next ones."""
     pipeline, stops = load_pipeline(device="cuda"), []
-    for _ in pipeline.decode(torch.randn(1, 12, 5, 4, 4).cuda()):
+    for _ in pipeline.decode(torch.randn(1, 12, 9, 4, 4).cuda()):
         stops.append(Counter(cuda.ledger.stops))
-    for before, after in pairwise(stops):
-        piece = after - before
-        assert {what for what, _ in piece} <= HOME, piece
-        assert piece.total() <= 1, piece
+    assert len(stops) > 2
+    assert stops[-2] == stops[0]
 
 
 def test_a_cached_run(cuda):

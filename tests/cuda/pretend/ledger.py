@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -58,14 +59,19 @@ class Collective(NamedTuple):
 
 @dataclass
 class Ledger:
-    """stops: where the host waits for the device, by what makes it wait and the place in mochi/."""
+    """stops: where the host waits for the device, by what makes it wait and the place in mochi/; other threads, which
+    hand finished things on, may wait. given: operators launched so far.
+    """
 
     stops: Counter[tuple[str, str]] = field(default_factory=Counter)
     launches: list[Launch] = field(default_factory=list)
     collectives: list[Collective] = field(default_factory=list)
+    given: int = 0
+    thread: int = field(default_factory=get_ident)
 
     def stop(self, what: str) -> None:
-        self.stops[what, place()] += 1
+        if get_ident() == self.thread:
+            self.stops[what, place()] += 1
 
     def launch(self, op: Any, args: tuple, kwargs: dict[str, Any], out: Any) -> None:
         """Note an operator that has run, with the tensors that it was called with."""
@@ -73,6 +79,7 @@ class Ledger:
         if op.is_view or name in NO_LAUNCH:
             return
         bytes_ = sum(map(_bytes, _read(op, name, args, kwargs))) + sum(map(_bytes, _written(op, args, kwargs, out)))
+        self.given += 1
         self.launches.append(Launch(name, place(), bytes_))
 
     def collective(self, name: str, tensors: Iterable[Tensor]) -> None:

@@ -38,11 +38,11 @@ class PretendCuda(TorchDispatchMode):
         self._pinned = Pinned()
 
     def __enter__(self) -> PretendCuda:
-        runtime.when_waiting.append(self.ledger.stop)
+        runtime.noting.append(self.ledger)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        runtime.when_waiting.pop()
+        runtime.noting.pop()
         super().__exit__(*error)
 
     def __torch_dispatch__(self, op: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from .ledger import Ledger
+
 GIB = 1 << 30
 
-when_waiting: list[Callable[[str], None]] = []
-"""Called, the last one, with what makes the host wait for the device."""
+noting: list[Ledger] = []
+"""Where it is noted, the last one, what makes the host wait."""
 
 
 def wait(what: str) -> None:
-    """The host waits for the device."""
-    if when_waiting:
-        when_waiting[-1](what)
+    """The host waits until the device has nothing left to do."""
+    if noting:
+        noting[-1].stop(what)
 
 
 class Event:
-    """A moment in a stream, always over."""
+    """A moment in the work of the device. Who waits for it while there is more to do does not let the device rest."""
 
-    def __init__(self, *args: Any, **kwargs: Any): ...
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._given = 0
 
-    def record(self, stream: Any = None) -> None: ...
+    def record(self, stream: Any = None) -> None:
+        self._given = noting[-1].given if noting else 0
 
     def wait(self, stream: Any = None) -> None: ...
 
@@ -34,7 +38,8 @@ class Event:
         return True
 
     def synchronize(self) -> None:
-        wait("Event.synchronize")
+        if noting and noting[-1].given == self._given:
+            wait("Event.synchronize")
 
     def elapsed_time(self, end: Any) -> float:
         return 0.0
