@@ -142,3 +142,14 @@ def test_no_strip_waits_for_the_device(keeper, vae):
     short = ledgers(keeper)
     finish(vae.decode(torch.zeros(1, 12, 7, 4, 6)))
     assert_no_more_stops(short, ledgers(keeper))
+
+
+@pytest.mark.cuda
+def test_one_rank_over_nccl(checkpoint):
+    keeper = GroupKeeper(["cuda:0"], timeout=120.0)
+    try:
+        dit = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32)
+        # Convolutions are in TF32 there, of 10 bits.
+        assert relative_error(remote_sample(dit, 2), expected_sample(NETWORK, 2)) <= 2**-9
+    finally:
+        keeper.close()
