@@ -11,12 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from . import runtime
+from .kernels import STAND_INS
 from .ledger import Ledger, place
 from .tensor import OnCuda
 from .waits import INDEXES, Pinned, wait_of
 
 CROSSES = {"copy_", "_to_copy"}
-WHOLE = {"scaled_dot_product_attention", "_fused_rms_norm", "pin_memory"}
+WHOLE = {*STAND_INS, "_fused_rms_norm", "pin_memory"}
 """Operators that CUDA has a kernel for, or that are answered here, though they can be taken apart."""
 
 
@@ -110,9 +111,7 @@ class PretendCuda(TorchDispatchMode):
             like = {"dtype": kwargs.get("dtype"), "device": "cpu"}
             return args[0] if name == "copy_" else torch.empty_like(args[0].held, **like)
         kwargs = {**kwargs, "pin_memory": False} if kwargs.get("pin_memory") else kwargs
-        out = op(*tree_map(held, args), **tree_map(held, kwargs))
-        if name == "scaled_dot_product_attention" and out.shape == args[0].shape:
-            out = torch.empty_like(held(args[0])).copy_(out)  # in memory as the queries are: so CUDA's kernels do it
+        out = STAND_INS.get(name, op)(*tree_map(held, args), **tree_map(held, kwargs))
         if not goes_to_cuda:
             return out
         back = {id(t.held): t for t in on_cuda}
