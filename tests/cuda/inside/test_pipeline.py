@@ -1,0 +1,48 @@
+"""From a prompt to frames on CUDA, with the built-in model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import torch
+
+from mochi.pipeline import GenerateSettings, load_pipeline
+from tests.golden import relative_error
+
+
+def settings(**changes) -> GenerateSettings:
+    small = GenerateSettings.of(load_pipeline(device="cpu").config.defaults, prompt="a red circle", seed=1)
+    return replace(small, width=32, height=32, frames=25, steps=4, **changes)
+
+
+def test_frames_are_those_of_the_cpu(cuda):
+    pipelines = (load_pipeline(device=device, dtype=torch.float32) for device in ("cpu", "cuda"))
+    expected, found = (torch.cat(list(pipeline.generate(settings()))) for pipeline in pipelines)
+    assert found.device.type == "cpu"
+    assert relative_error(found, expected) <= 1e-4
+
+
+def test_no_step_waits_for_the_device(cuda):
+    pipeline, stops = load_pipeline(device="cuda"), []
+    pipeline.denoise(settings(), on_step=lambda done: stops.append(Counter(cuda.ledger.stops)))
+    assert stops == [stops[0]] * 4
+
+
+def test_no_piece_of_the_video_waits_for_the_device(cuda, monkeypatch):
+    """With hardly any memory there are many pieces, which come to the CPU while the device is at the next ones."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (0, 1 << 30))
+    pipeline, stops = load_pipeline(device="cuda"), []
+    for _ in pipeline.decode(torch.randn(1, 12, 9, 4, 4).cuda()):
+        stops.append(Counter(cuda.ledger.stops))
+    assert len(stops) > 2
+    assert stops[-2] == stops[0]
+
+
+def test_a_cached_run(cuda):
+    """TeaCache looks at numbers to decide, and waits for them."""
+    pipelines = [load_pipeline(device=device, dtype=torch.float32) for device in ("cpu", "cuda")]
+    expected, found = (pipeline.denoise(settings(teacache=0.5)) for pipeline in pipelines)
+    assert relative_error(found.cpu(), expected) <= 1e-4
+    assert pipelines[1].passes == pipelines[0].passes
+    assert not all(pipelines[1].passes.values())
