@@ -18,6 +18,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from ..errors import Cancelled, MochiError
+from .failures import OUT_OF_MEMORY
 from .memory import memory_used
 
 log = logging.getLogger("mochi.rank")
@@ -132,12 +133,13 @@ def _report(error: BaseException) -> dict[str, Any]:
     """What the owner tells a person. of_peer: the error follows from another rank's end."""
     lines = str(error).strip().splitlines() or [""]
     text = f"{type(error).__name__}: {lines[0]}"
-    of_peer = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _SIGNS_OF_PEER)
+    is_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or OUT_OF_MEMORY.search(str(error))
+    speaks_of_peer = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _SIGNS_OF_PEER)
     return {
         "text": text,
         "traceback": traceback.format_exc(),
-        "of_peer": of_peer and not isinstance(error, torch.OutOfMemoryError),
-        "out_of_memory": isinstance(error, (torch.OutOfMemoryError, MemoryError)),
+        "of_peer": speaks_of_peer and not is_of_memory,
+        "out_of_memory": bool(is_of_memory),
     }
 
 
