@@ -25,13 +25,15 @@ log = logging.getLogger("mochi.rank")
 
 
 class Context:
-    """What a service knows of its rank: number, device, the request in hand.
+    """What a service knows of its rank: number, device, the request in hand. timeout: of operations among ranks.
 
     service methods run in lockstep on all ranks, and may call `emit` (to the owner, at once) and `cancelled`.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device, connection: Connection, cancel: Any):
-        self.rank, self.size, self.device = rank, size, device
+    def __init__(
+        self, rank: int, size: int, device: torch.device, timeout: timedelta, connection: Connection, cancel: Any
+    ):
+        self.rank, self.size, self.device, self.timeout = rank, size, device, timeout
         self.request = 0
         self._connection, self._cancel = connection, cancel
 
@@ -55,7 +57,9 @@ class Context:
 def work(start: dict[str, Any]) -> None:
     """A rank's life. `start`: see Group."""
     connection: Connection = start["connection"]
-    context = Context(start["rank"], start["size"], torch.device(start["device"]), connection, start["cancel"])
+    device = torch.device(start["device"])
+    timeout = timedelta(seconds=start["timeout"] + 30)  # the owner notices first, and says more
+    context = Context(start["rank"], start["size"], device, timeout, connection, start["cancel"])
     try:
         _join(context, start)
         service = _find(start["service"])(context)
@@ -81,7 +85,7 @@ def _join(context: Context, start: dict[str, Any]) -> None:
         init_method=f"file://{start['folder']}/rendezvous",
         rank=context.rank,
         world_size=context.size,
-        timeout=timedelta(seconds=start["timeout"] + 30),  # the owner notices first, and says more
+        timeout=context.timeout,
     )
     meeting = torch.ones(1, device=context.device)
     dist.all_reduce(meeting)  # connects them now rather than in the middle of the first request

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from mochi.errors import GroupError, MochiError
 from mochi.parallel.failures import RankState, group_error
-from mochi.parallel.group import Group
+from mochi.parallel.group import Group, _end
 from mochi.parallel.keeper import GroupKeeper
 from mochi.parallel.remote import finish
 from mochi.parallel.worker import _report
@@ -203,6 +203,29 @@ def test_a_refusal_of_one_rank_alone_ends_the_group(keeper, monkeypatch):
     with pytest.raises(MochiError, match="too blue"):
         group.run("refuse", ranks=(1,))
     assert gone(group.pids) and group.closed
+
+
+class Stuck:
+    """A process in a call of a driver, which even SIGKILL does not end."""
+
+    name, pid, exitcode, killed = "mochi-rank3", 4711, None, False
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def join(self, timeout: float | None = None) -> None:
+        assert timeout is not None, "waits for ever"
+
+    def close(self) -> None:
+        raise ValueError("Cannot close a process while it is still running.")
+
+
+def test_nobody_waits_for_ever_for_a_process_that_does_not_go(private_tmp, caplog):
+    folder, process = private_tmp / "mochi-group-1", Stuck()
+    folder.mkdir()
+    _end([process], [], folder)
+    assert process.killed and not folder.exists()
+    assert "mochi-rank3 (process 4711) was killed and has not gone" in caplog.text
 
 
 def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypatch):
