@@ -55,7 +55,9 @@ def test_twice_the_ranks_never_need_more_each(video, weights, how, dtype):
     needs = [denoising(DIT, weights, latent_shape(*video), ranks, how, dtype) for ranks in (2, 4, 8, 16)]
     if how != "offloaded":  # one device streams layers, several gather blocks
         needs.insert(0, denoising(DIT, weights, latent_shape(*video), 1, how, dtype))
-    assert all(fewer.total >= more.total for fewer, more in pairwise(needs))
+    # The second rank alone brings something: the buffers of the exchange, which are as large for any number of ranks.
+    own = [need.total - need.parts["collectives"] for need in needs]
+    assert all(fewer >= more for fewer, more in pairwise(own))
 
 
 @given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=shardings, dtype=dtypes)
