@@ -27,6 +27,7 @@ from .parallel.memory import give_back, memory_free
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder
+from .text.visit import visiting
 from .transfer import arriving
 from .vae import Decoder, to_vae
 
@@ -98,12 +99,13 @@ class Pipeline:
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T5 features (B, L, width) and mask (B, L) of B prompts. T5 is on a GPU only while it encodes: it is as large
         as the denoiser of a small file."""
-        self.text.model.to(self.text_device)
+        if self.text_device.type != "cpu":
+            give_back(self.text_device)  # what the last video took, so that T5 finds room
         try:
-            return self.text(prompts)
+            with visiting(self.text.model, self.text_device):
+                return self.text(prompts)
         finally:
             if self.text_device.type != "cpu":
-                self.text.model.to("cpu")
                 give_back(self.text_device)  # to the rank on the same GPU, if there is one
 
     def sample(

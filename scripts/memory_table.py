@@ -7,7 +7,7 @@ from textwrap import fill
 
 from mochi.config import PREVIEW
 from mochi.geometry import latent_shape
-from mochi.memory import CARDS, CONTEXT, FILES, SLACK, Fit, Kept, decoding, denoising, fits, weight_bytes
+from mochi.memory import CARDS, CONTEXT, FILES, NCCL, SLACK, Fit, Kept, decoding, denoising, fits, weight_bytes
 from mochi.memory.fits import SIZES
 from mochi.memory.need import readable
 
@@ -68,8 +68,9 @@ def _notes() -> str:
         "command line keeps denoiser and decoder on the device, and T5 beside them while it encodes.",
         "GB are 10^9 bytes. The figures are computed by `mochi/memory` from the networks' sizes, and agree with the "
         "tensors that are alive in runs on a CPU (`python -m benchmarks.memory`). Not measured on a GPU are "
-        f"{readable(CONTEXT)} for the driver's context, {readable(SLACK)} for the allocator, the three blocks that a "
-        "sharded card is given room for, and what kernels take in themselves while they decode: those are allowances.",
+        f"{readable(CONTEXT)} for the driver's context, {readable(SLACK)} for the allocator, {readable(NCCL)} for "
+        "NCCL's buffers on each of several cards, the three blocks that a sharded card is given room for, and what "
+        "kernels take in themselves while they decode: those are allowances.",
     )
     return "\n\n".join(fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) for text in paragraphs)
 

@@ -77,7 +77,7 @@ def _install(log) -> None:
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
     if not PYTHON.exists() or subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode:
-        _make_venv(log)
+        make_venv(VENV, log)
     host = find_or_fetch_comfyui(PYTHON, log)
     wanted = CACHE / "comfyui-requirements.txt"
     wanted.write_text(host_requirements(host), encoding="utf-8")
@@ -90,10 +90,11 @@ def _install(log) -> None:
     log(f"The environment is ready ({time.monotonic() - started:.0f} s).")
 
 
-def _make_venv(log) -> None:
+def make_venv(folder: Path, log=print) -> None:
+    """An environment with a Python that is new enough, and pip. Raises SetupError where that cannot be."""
     python = _new_enough_python()
-    log(f"Making .venv with {python} ...")
-    made = subprocess.run([python, "-m", "venv", VENV], capture_output=True, text=True)
+    log(f"Making {folder.name} with {python} ...")
+    made = subprocess.run([python, "-m", "venv", folder], capture_output=True, text=True)
     if made.returncode:
         raise SetupError(
             f"`{python} -m venv` failed. On Debian and Ubuntu it needs `apt install python3-venv`.\n"

@@ -14,7 +14,7 @@ from benchmarks import memory as benchmark
 from mochi.config import PREVIEW, TINY, DecoderConfig, DiTConfig
 from mochi.geometry import latent_shape
 from mochi.memory import CARDS, FILES, decoding, denoising, encoding, fits, longest, warning_for, weight_bytes
-from mochi.memory.need import GB
+from mochi.memory.need import GB, NCCL
 from mochi.packing import Ggml
 from scripts.memory_table import text
 
@@ -40,12 +40,24 @@ def test_a_larger_video_never_needs_less(video, axis, weights, ranks, how):
 
 
 # With fewer visual tokens than text, which every rank has, there is nothing to share.
+def test_exchange_with_other_devices_takes_memory():
+    """As much on each of several devices, however many they are."""
+    for need in (
+        lambda ranks: denoising(DIT, BF16, PUBLISHED, ranks),
+        lambda ranks: decoding(PREVIEW.decoder, PUBLISHED, ranks),
+    ):
+        alone, *together = (need(ranks).parts["collectives"] for ranks in (1, 2, 4, 8))
+        assert alone == 0 and set(together) == {NCCL}
+
+
 @given(video=videos.filter(lambda video: min(video[:2]) >= 256), weights=weights, how=shardings, dtype=dtypes)
 def test_twice_the_ranks_never_need_more_each(video, weights, how, dtype):
     needs = [denoising(DIT, weights, latent_shape(*video), ranks, how, dtype) for ranks in (2, 4, 8, 16)]
     if how != "offloaded":  # one device streams layers, several gather blocks
         needs.insert(0, denoising(DIT, weights, latent_shape(*video), 1, how, dtype))
-    assert all(fewer.total >= more.total for fewer, more in pairwise(needs))
+    # The second rank alone brings something: the buffers of the exchange, which are as large for any number of ranks.
+    own = [need.total - need.parts["collectives"] for need in needs]
+    assert all(fewer >= more for fewer, more in pairwise(own))
 
 
 @given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=shardings, dtype=dtypes)

@@ -2,7 +2,7 @@
 
 All numbers are bytes, GB are 10^9 of them. Live tensors are counted, line by line of the networks; `python -m
 benchmarks.memory` holds the counts against the networks as they run on a CPU. What a GPU's driver, allocator and
-kernels take besides are constants (CONTEXT and SLACK here, KERNELS of decoding) that were not measured on a GPU.
+kernels take besides are constants (CONTEXT, SLACK and NCCL here, KERNELS of decoding) that were not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from .advice import longest, warning_for
 from .decode import decoding
 from .denoise import denoising
 from .fits import CARDS, Fit, fits
-from .need import CONTEXT, SLACK, Need
+from .need import CONTEXT, NCCL, SLACK, Need
 from .text import encoding
 from .weights import FILES, Kept, weight_bytes
 
@@ -19,6 +19,7 @@ __all__ = [
     "CARDS",
     "CONTEXT",
     "FILES",
+    "NCCL",
     "SLACK",
     "Fit",
     "Kept",

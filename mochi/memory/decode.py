@@ -17,7 +17,7 @@ from ..config import DecoderConfig
 from ..parallel.vae import plan_strips
 from ..vae import Decoder
 from ..vae.decoder import deep_chunk, frames_in_piece
-from .need import SLACK, Need
+from .need import SLACK, Need, collectives
 
 KERNELS = 1
 """Copies of the activations at full size for what kernels take in themselves: a convolution's workspace or, without
@@ -57,6 +57,7 @@ def decoding(
             **{name: batch * count * compute.itemsize for name, count in values.items()},
             # Piece by piece, and joined; ranks send off each piece.
             "frames": (2 * batch * video if ranks == 1 else 0) * compute.itemsize,
+            "collectives": collectives(ranks),
             "slack": SLACK,
         }
     )

@@ -14,7 +14,7 @@ import torch
 from ..config import DiTConfig
 from ..packing.ggml import CHUNK
 from ..parallel.split import choose_split
-from .need import SLACK, Need
+from .need import SLACK, Need, collectives
 from .weights import counts, on_device
 
 UNPACKING = 13
@@ -49,6 +49,7 @@ def denoising(
             "activations": activations(config, tokens, batch * passes, compute, ulysses, is_packed),
             "positions": positions(config, tokens, ulysses),
             "latents": LATENTS * 4 * math.prod(latents),
+            "collectives": collectives(ranks),
             "slack": SLACK,
         },
         host=weights if sharding == "offloaded" else 0,

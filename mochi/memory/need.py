@@ -13,6 +13,19 @@ CONTEXT = 600_000_000
 SLACK = 400_000_000
 """Bytes that a phase takes besides its tensors: holes of the allocator, libraries' workspaces. Not measured here."""
 
+CONNECTION = 10 * 2**20
+"""Bytes of the buffers through which a channel of NCCL receives: 4 MiB (NCCL_BUFFSIZE), 4.7 MiB of the protocol LL128
+and 0.5 MiB of LL, in pages of 2 MiB."""
+
+CHANNELS = 16
+"""Of a communicator. NCCL takes 2 to 4 over PCIe, up to 24 or 32 over NVLink, and shares them out among the peers."""
+
+COMMUNICATORS = 3
+"""Of a rank: with all others (FSDP, and decoding), with those that share its pass, with those of the other guidance."""
+
+NCCL = COMMUNICATORS * CHANNELS * CONNECTION
+"""Bytes of NCCL's buffers on each of several GPUs. From its defaults, not measured."""
+
 
 @dataclass(frozen=True)
 class Need:
@@ -25,6 +38,11 @@ class Need:
     @property
     def total(self) -> int:
         return sum(self.parts.values())
+
+
+def collectives(ranks: int) -> int:
+    """Bytes that a device gives to the exchange with others."""
+    return NCCL if ranks > 1 else 0
 
 
 def readable(size: int) -> str:

@@ -32,23 +32,67 @@ DROPPED = (
     "TORCH_NCCL_",
     "WORLD_SIZE",
 )
-# Of those, what a person may well have set for the machine.
-KEPT = ("NCCL_DEBUG", "NCCL_P2P_", "NCCL_SHM_", "NCCL_ALGO", "NCCL_PROTO", "NCCL_NVLS_")
+# Of those, what a person may well have set for the machine: how its GPUs are connected, and what NCCL may take of them.
+KEPT = (
+    "NCCL_ALGO",
+    "NCCL_BUFFSIZE",
+    "NCCL_CONF_FILE",
+    "NCCL_CROSS_NIC",
+    "NCCL_CUMEM_",
+    "NCCL_DEBUG",
+    "NCCL_DMABUF_",
+    "NCCL_GRAPH_",
+    "NCCL_IB_",
+    "NCCL_IGNORE_",
+    "NCCL_LAUNCH_ORDER_",
+    "NCCL_MAX_",
+    "NCCL_MIN_",
+    "NCCL_MNNVL_",
+    "NCCL_NET",
+    "NCCL_NVLS_",
+    "NCCL_P2P_",
+    "NCCL_PROTO",
+    "NCCL_SHM_",
+    "NCCL_TOPO_",
+)
 
 
 def rank_environment(inherited: Mapping[str, str], folder: Path, threads: int) -> dict[str, str]:
     """Environment variables of a rank with so many threads, whose temporary files go to `folder`."""
     passed = {name: value for name, value in inherited.items() if name.startswith(KEPT) or not name.startswith(DROPPED)}
     return {
+        # FSDP gathers weights over one communicator while Ulysses exchanges tokens over another. Each takes some of the
+        # GPU's blocks and waits in them for its peers: taken in another order on another GPU, both wait for ever. With
+        # this, NCCL 2.26 and newer start them in the order of the calls, which is the same on all ranks.
+        "NCCL_LAUNCH_ORDER_IMPLICIT": "1",
+        **_compile_caches(inherited, folder),
+        # Inductor would start a process for each core, in each rank.
+        "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
         **passed,
         "TMPDIR": str(folder),
         # Ranks talk within the machine: nothing listens to other machines.
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
+        # One setting, by its earlier name and its present one.
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
     }
+
+
+def _compile_caches(inherited: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Where compiled code goes: to the user's cache, which the next ranks find, or to `folder`, where there is none."""
+    home = inherited.get("HOME")
+    user = inherited.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    caches = Path(user, "mochi-parallel") if user else folder
+    try:
+        caches.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        caches = folder
+    if not os.access(caches, os.W_OK):
+        caches = folder
+    return {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/torchinductor", "TRITON_CACHE_DIR": f"{caches}/triton"}
 
 
 def threads_per_rank(ranks: int) -> int:

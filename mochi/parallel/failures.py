@@ -11,6 +11,20 @@ from typing import Any
 
 from ..errors import GroupError
 
+OUT_OF_MEMORY = re.compile(
+    "|".join(
+        (
+            "out of memory",  # torch, CUDA, and NCCL, which quotes CUDA
+            "cudaErrorMemoryAllocation",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            r"CUDNN_STATUS_(\w+_)?ALLOC(ATION)?_FAILED",
+            r"Failed to CUDA (host )?\w*alloc",  # NCCL
+            "[Cc]an(no|')t allocate memory",  # the system, and torch on the CPU
+        )
+    )
+)
+"""Words of libraries that found no memory, as they stand in errors and logs."""
+
 
 @dataclass
 class RankState:
@@ -64,7 +78,7 @@ def _while(state: RankState) -> str:
 
 
 def _advice(state: RankState) -> str:
-    if state.report is not None and state.report["out_of_memory"]:
+    if _ran_out_of_memory(state):
         return (
             "It ran out of memory. Choose weights 'sharded' or 'offloaded' in Mochi Parallel Settings, fewer frames or "
             "a smaller picture, or free the GPU of other programs."
@@ -78,6 +92,13 @@ def _advice(state: RankState) -> str:
     if state.silent_for:
         return "If it is only slow, raise the timeout in Mochi Parallel Settings."
     return ""
+
+
+def _ran_out_of_memory(state: RankState) -> bool:
+    if state.report is not None:
+        return state.report["out_of_memory"]
+    # NCCL's watchdog aborts the process, and has said why.
+    return state.exitcode == -signal.SIGABRT and OUT_OF_MEMORY.search(_tail(state.log)) is not None
 
 
 def _signal(number: int) -> str:

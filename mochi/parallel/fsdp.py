@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ..dit import AsymmDiT
@@ -28,16 +28,16 @@ class ShardedLayout:
         self._device = device
         # On a CPU the weights are in host memory as it is.
         self._offload = offload and device.type != "cpu"
+        self._pin = self._offload and torch.cuda.is_available()
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        policy = CPUOffloadPolicy() if self._offload else OffloadPolicy()
+        policy = CPUOffloadPolicy(pin_memory=self._pin) if self._offload else OffloadPolicy()
         whole = {p for name, p in model.named_parameters() if not name.startswith("blocks.")}
         for block in model.blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
         fully_shard(model, mesh=mesh, ignored_params=whole)
         for block, following in pairwise(model.blocks):
             block.set_modules_to_forward_prefetch([following])
-        # FSDP notes each block that has run for a backward pass, which never comes.
-        model.register_forward_hook(lambda model, args, out: model.reset_iter_state())
+        model.register_forward_hook(lambda model, args, out: _expect_no_backward(model))
 
     def rows(self, p: Tensor) -> slice:
         """Which rows of a parameter this rank has: FSDP2 cuts like torch.chunk, so the last ranks may have fewer."""
@@ -53,8 +53,21 @@ class ShardedLayout:
         if not isinstance(p, DTensor):
             return rows.to(self._device)
         local = rows.to("cpu" if self._offload else self._device)
-        return DTensor.from_local(local, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
+        # Not by DTensor.from_local, which moves what is offloaded to the mesh's devices.
+        return DTensor(local.pin_memory() if self._pin else local, p._spec, requires_grad=False)
 
     def own(self, p: Tensor) -> Tensor:
         """This rank's rows."""
         return p.to_local() if isinstance(p, DTensor) else p
+
+
+def _expect_no_backward(model: FSDPModule) -> None:
+    """FSDP notes each block that has run for a backward pass, which never comes: let it forget them."""
+    if hasattr(model, "reset_iter_state"):  # torch 2.13
+        model.reset_iter_state()
+        return
+    state = model._get_fsdp_state()
+    state._comm_ctx.post_forward_order.clear()
+    for one in state._state_ctx.all_states:
+        if one._fsdp_param_group is not None:
+            one._fsdp_param_group._post_forward_indices.clear()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from ..errors import Cancelled, MochiError
 from .environment import rank_environment, threads_per_rank
 from .failures import RankState, group_error
-from .spawn import SPAWN, CleanProcess, check_platform, is_alive
+from .spawn import SPAWN, CleanProcess, check_platform, is_alive, stop
 from .watch import BEAT
 
 POLL = 0.05  # seconds between two looks at the caller's wish to cancel
@@ -294,15 +294,7 @@ def _keep_logs(folder: Path, kept: Path | None) -> Path:
 
 
 def _end(processes: list[CleanProcess], connections: list[Connection], folder: Path, patience: float = 0.0) -> None:
-    end = time.monotonic() + patience
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-    for process in processes:
-        if is_alive(process):
-            process.kill()
-            process.join()
+    stop(processes, patience)
     for connection in connections:
         connection.close()
-    for process in processes:
-        process.close()
     shutil.rmtree(folder, ignore_errors=True)

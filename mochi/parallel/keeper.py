@@ -39,6 +39,11 @@ class GroupKeeper:
             # One by one: the collector can add a name at any time.
             self.group.run("unload", names=[self.dropped.pop() for _ in range(len(self.dropped))])
 
+    def give_back(self) -> None:
+        """Have the ranks return the memory that they hold and do not use, for other processes, if a group runs."""
+        if self.group is not None:
+            self.group.run("unload", names=[])
+
     def close(self) -> None:
         """End the group, if there is one; the next use starts another."""
         if self._group is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -61,6 +61,12 @@ class ParallelPipeline(Pipeline):
     def close(self) -> None:
         """End the ranks."""
         self.keeper.close()
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As Pipeline.encode, on the GPU of rank 0."""
+        if self.text_device.type != "cpu":
+            self.keeper.give_back()
+        return super().encode(prompts)
 
     def sample(
         self,

@@ -74,8 +74,8 @@ class Rank:
 
     def __init__(self, context: Context):
         self.context = context
-        self._meshes = Meshes(context.device.type)
-        self._strip_ranks = StripRanks()
+        self._meshes = Meshes(context.device.type, context.timeout)
+        self._strip_ranks = StripRanks(context.timeout)
         self._models: dict[str, RankDiT | RankVAE] = {}
 
     # --- models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ WEIGHTS = ("auto", "replicated", "sharded", "offloaded")
 TIMEOUT = 600.0
 ROOM_FOR_WEIGHTS = 0.6
 """The share of a GPU's memory that weights may take before they are sharded; activations and the VAE need the rest."""
+
+OLDEST_TORCH = (2, 11)
+"""The oldest that is tested, and the oldest whose FSDP2 is known here."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,21 @@ class ParallelSettings:
         return "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
 
     def weights_for(self, size: int) -> str:
-        """How the ranks hold weights of `size` bytes: "replicated", "sharded" or "offloaded"."""
-        if self.weights != "auto":
-            return self.weights
-        gpus = [device for device in self.devices() if device != "cpu"]
-        room = min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf)
-        return "replicated" if size <= ROOM_FOR_WEIGHTS * room else "sharded"
+        """How the ranks hold weights of `size` bytes: "replicated", "sharded" or "offloaded".
+
+        Raises MochiError where this torch cannot shard them.
+        """
+        weights = self.weights
+        if weights == "auto":
+            gpus = [device for device in self.devices() if device != "cpu"]
+            room = min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf)
+            weights = "replicated" if size <= ROOM_FOR_WEIGHTS * room else "sharded"
+        if weights != "replicated" and _numbers_of_version(torch.__version__) < OLDEST_TORCH:
+            raise MochiError(
+                f"Weights that are {weights} need torch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is "
+                f"{torch.__version__}. Update it, or choose 'replicated' in Mochi Parallel Settings."
+            )
+        return weights
 
     def devices(self) -> tuple[str, ...]:
         """A device for each rank, such as ("cuda:0", "cuda:1"). Raises MochiError where there are too few."""
@@ -77,6 +90,11 @@ class ParallelSettings:
         if not dist.is_nccl_available():
             raise MochiError("This PyTorch has no NCCL, by which GPUs talk to each other. Choose 1 GPU.")
         return tuple(f"cuda:{number}" for number in numbers)
+
+
+def _numbers_of_version(version: str) -> tuple[int, ...]:
+    """Of `2.11.0a0+nv26.02`: (2, 11). Who builds torch from source has what is asked for before its release."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _numbers(gpus: str, available: int) -> list[int]:

@@ -8,11 +8,14 @@ parent's main module, path or arguments, and runs a file instead of a pickled fu
 
 from __future__ import annotations
 
+import logging
 import runpy
 import sys
+import time
 import types
+from collections.abc import Sequence
 from multiprocessing import spawn
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, _children
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,11 @@ import torch.multiprocessing
 from ..errors import MochiError
 
 SPAWN = torch.multiprocessing.get_context("spawn")
+
+LAST_BREATH = 10.0
+"""Seconds in which processes go that were killed."""
+
+log = logging.getLogger(__name__)
 
 KEPT = ("log_to_stderr", "authkey", "name", "start_method")
 
@@ -78,3 +86,28 @@ def check_platform() -> None:
 def is_alive(process: BaseProcess) -> bool:
     """Whether a process runs; a sentinel alone can fire early, an exit code cannot."""
     return process.exitcode is None
+
+
+def stop(processes: Sequence[BaseProcess], patience: float) -> None:
+    """Wait so many seconds for the processes to end, then kill those that have not.
+
+    A process that sleeps in a call of a driver does not go even then. The log tells of it, and nobody waits for it.
+    """
+    _join(processes, patience)
+    for process in filter(is_alive, processes):
+        process.kill()
+    _join(processes, LAST_BREATH)
+    for process in processes:
+        if is_alive(process):
+            log.warning(
+                "%s (process %d) was killed and has not gone: its GPU may stay taken", process.name, process.pid
+            )
+            _children.discard(process)  # else this process would wait for it at its own end
+        else:
+            process.close()
+
+
+def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))

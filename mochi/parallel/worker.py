@@ -19,19 +19,22 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from ..errors import Cancelled, MochiError
+from .failures import OUT_OF_MEMORY
 from .memory import memory_used
 
 log = logging.getLogger("mochi.rank")
 
 
 class Context:
-    """What a service knows of its rank: number, device, the request in hand.
+    """What a service knows of its rank: number, device, the request in hand. timeout: of operations among ranks.
 
     service methods run in lockstep on all ranks, and may call `emit` (to the owner, at once) and `cancelled`.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device, connection: Connection, cancel: Any):
-        self.rank, self.size, self.device = rank, size, device
+    def __init__(
+        self, rank: int, size: int, device: torch.device, timeout: timedelta, connection: Connection, cancel: Any
+    ):
+        self.rank, self.size, self.device, self.timeout = rank, size, device, timeout
         self.request = 0
         self._connection, self._cancel = connection, cancel
 
@@ -55,7 +58,9 @@ class Context:
 def work(start: dict[str, Any]) -> None:
     """A rank's life. `start`: see Group."""
     connection: Connection = start["connection"]
-    context = Context(start["rank"], start["size"], torch.device(start["device"]), connection, start["cancel"])
+    device = torch.device(start["device"])
+    timeout = timedelta(seconds=start["timeout"] + 30)  # the owner notices first, and says more
+    context = Context(start["rank"], start["size"], device, timeout, connection, start["cancel"])
     try:
         _join(context, start)
         service = _find(start["service"])(context)
@@ -79,7 +84,7 @@ def _join(context: Context, start: dict[str, Any]) -> None:
         init_method=f"file://{start['folder']}/rendezvous",
         rank=context.rank,
         world_size=context.size,
-        timeout=timedelta(seconds=start["timeout"] + 30),  # the owner notices first, and says more
+        timeout=context.timeout,
     )
     meeting = torch.ones(1, device=context.device)
     dist.all_reduce(meeting)  # connects them now rather than in the middle of the first request
@@ -137,12 +142,13 @@ def _report(error: BaseException) -> dict[str, Any]:
     """What the owner tells a person. of_peer: the error follows from another rank's end."""
     lines = str(error).strip().splitlines() or [""]
     text = f"{type(error).__name__}: {lines[0]}"
-    of_peer = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _SIGNS_OF_PEER)
+    is_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or OUT_OF_MEMORY.search(str(error))
+    speaks_of_peer = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _SIGNS_OF_PEER)
     return {
         "text": text,
         "traceback": traceback.format_exc(),
-        "of_peer": of_peer and not isinstance(error, torch.OutOfMemoryError),
-        "out_of_memory": isinstance(error, (torch.OutOfMemoryError, MemoryError)),
+        "of_peer": speaks_of_peer and not is_of_memory,
+        "out_of_memory": bool(is_of_memory),
     }
 
 

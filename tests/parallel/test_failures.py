@@ -7,14 +7,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from mochi.errors import GroupError, MochiError
-from mochi.parallel.group import Group
+from mochi.parallel.failures import RankState, group_error
+from mochi.parallel.group import Group, _end
 from mochi.parallel.keeper import GroupKeeper
 from mochi.parallel.remote import finish
+from mochi.parallel.worker import _report
 from tests.parallel.helpers import FAULTY, gone, tiny_dit, tiny_vae, wait_until
 
 HANG = 6.0  # the timeout in these tests; long enough for imports on a busy machine
@@ -120,6 +124,71 @@ def test_a_start_fails(private_tmp, monkeypatch, kind, words):
     assert not [path for path in private_tmp.glob("mochi-group-*") if not path.name.endswith("-logs")]
 
 
+NCCL = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3699, "
+NO_MEMORY = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of"),
+    "cuda": RuntimeError(
+        "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in https://docs.nvidia.com/cuda/\n"
+        "CUDA kernel errors might be asynchronously reported at some other API call"
+    ),
+    "driver": RuntimeError("CUDA driver error: out of memory"),
+    "nccl": dist.DistBackendError(
+        NCCL + "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9\n"
+        "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+    ),
+    "nccl, older": dist.DistBackendError(
+        NCCL + "unhandled cuda error, NCCL version 2.21.5\nLast error:\nCuda failure 'out of memory'"
+    ),
+    "nccl's buffers": dist.DistBackendError(
+        NCCL + "unhandled cuda error, NCCL version 2.21.5\nncclUnhandledCudaError: Call to CUDA function failed.\n"
+        "Last error:\nFailed to CUDA calloc async 608 bytes"
+    ),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cudnn 9": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "on the cpu": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "python": MemoryError(),
+}
+OF_PEERS = {
+    "nccl": dist.DistBackendError(
+        NCCL + "remote process exited or there was a network error, NCCL version 2.28.9\n"
+        "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.\n"
+        "Last error:\n"
+        "socketPollConnect: connect to 127.0.0.1<41723> returned Connection refused, exceeded error retry count"
+    ),
+    "gloo": RuntimeError(
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:30144"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_MEMORY)
+def test_out_of_memory_is_known_by_the_words_of_every_library(name):
+    """And is never taken for the fault of a peer, who speaks the same words of NCCL."""
+    report = _report(NO_MEMORY[name])
+    assert report["out_of_memory"] and not report["of_peer"]
+    states = [RankState(rank, f"cuda:{rank}", 0, Path("none")) for rank in range(3)]
+    states[0].report, states[2].report = _report(OF_PEERS["nccl"]), report
+    message = str(group_error(states))
+    assert message.startswith("Rank 2 of 3 (cuda:2)") and "ran out of memory. Choose weights" in message
+
+
+@pytest.mark.parametrize("name", OF_PEERS)
+def test_the_words_of_a_peer_s_end_are_known(name):
+    report = _report(OF_PEERS[name])
+    assert report["of_peer"] and not report["out_of_memory"]
+
+
+@pytest.mark.parametrize(("why", "is_of_memory"), [(str(NO_MEMORY["nccl"]), True), ("Watchdog caught timeout", False)])
+def test_why_a_rank_was_aborted_is_read_in_its_log(tmp_path, why, is_of_memory):
+    (tmp_path / "rank0.log").write_text(f"terminate called after throwing 'c10::DistBackendError'\n{why}")
+    aborted = RankState(0, "cuda:0", 0, tmp_path / "rank0.log", exitcode=-signal.SIGABRT)
+    assert ("ran out of memory. Choose weights" in str(group_error([aborted]))) == is_of_memory
+
+
 def test_a_rank_that_waits_for_ever_is_found(private_tmp):
     """All ranks live, but the request does not move on. Their logs then show where they are."""
     group = Group(["cpu"] * 2, timeout=3.0, service=(FAULTY, "Faulty"), threads=1)
@@ -134,6 +203,29 @@ def test_a_refusal_of_one_rank_alone_ends_the_group(keeper, monkeypatch):
     with pytest.raises(MochiError, match="too blue"):
         group.run("refuse", ranks=(1,))
     assert gone(group.pids) and group.closed
+
+
+class Stuck:
+    """A process in a call of a driver, which even SIGKILL does not end."""
+
+    name, pid, exitcode, killed = "mochi-rank3", 4711, None, False
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def join(self, timeout: float | None = None) -> None:
+        assert timeout is not None, "waits for ever"
+
+    def close(self) -> None:
+        raise ValueError("Cannot close a process while it is still running.")
+
+
+def test_nobody_waits_for_ever_for_a_process_that_does_not_go(private_tmp, caplog):
+    folder, process = private_tmp / "mochi-group-1", Stuck()
+    folder.mkdir()
+    _end([process], [], folder)
+    assert process.killed and not folder.exists()
+    assert "mochi-rank3 (process 4711) was killed and has not gone" in caplog.text
 
 
 def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypatch):

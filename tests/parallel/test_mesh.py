@@ -1,0 +1,47 @@
+"""The process groups of some of the ranks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from mochi.parallel.mesh import Meshes
+from mochi.parallel.rank import Rank
+from mochi.parallel.split import Split
+from mochi.parallel.vae import plan_strips
+
+
+@pytest.fixture
+def ranks(request):
+    dist.init_process_group("fake", rank=1, world_size=request.param, store=FakeStore())
+    yield request.param
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("ranks", [6], indirect=True)
+def test_neighbours_share_a_pass(ranks):
+    mesh = Meshes("cpu")[Split(guidance=2, ulysses=3)]
+    among = {name: dist.get_process_group_ranks(mesh.get_group(name)) for name in Split._fields}
+    assert among == {"guidance": [1, 4], "ulysses": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("ranks", [3], indirect=True)
+def test_no_group_waits_longer_than_a_person_has_chosen(ranks, monkeypatch):
+    chosen, new_group, seen = timedelta(seconds=77), dist.distributed_c10d.new_group, []
+
+    def spy(*args, **options):
+        seen.append(options.get("timeout"))
+        return new_group(*args, **options)
+
+    for module in (dist, dist.distributed_c10d):
+        monkeypatch.setattr(module, "new_group", spy)
+    rank = Rank(SimpleNamespace(device=torch.device("cpu"), timeout=chosen))
+    rank._meshes[Split(1, 3)]
+    of_a_split = len(seen)
+    rank._strip_ranks.borders(plan_strips(1, 2, 3))
+    assert of_a_split > 0 and len(seen) == of_a_split + 1 and set(seen) == {chosen}
