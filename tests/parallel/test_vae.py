@@ -11,13 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.errors import MochiError
 from mochi.parallel.group import Group
 from mochi.parallel.vae import plan_strips, pooled, strip_statistics
 from mochi.vae import Decoder, Encoder
+from tests.exact import float32_bound
 from tests.golden import relative_error
 from tests.peers import randomised
 
@@ -101,12 +102,6 @@ def exact(size: Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return EXACT_DECODER(size.latents(dtype).double()), EXACT_ENCODER(size.video(dtype).double()).mean
 
 
-def rounding(network: nn.Module) -> float:
-    """What float32 costs at the least, by each layer's output once: roundings in a row add up as a random walk does."""
-    layers = sum(not list(module.children()) for module in network.modules())
-    return layers**0.5 * torch.finfo(torch.float32).eps / 2
-
-
 @pytest.fixture(scope="module", params=[1, 2, 3, 4])
 def vae(request) -> Iterator[StripVAE]:
     group = Group(["cpu"] * request.param, service=SERVICE, threads=1, timeout=120)
@@ -127,12 +122,10 @@ def test_strips_are_exact(vae, size, chunk):
 @given(size=sizes(3), chunk=st.integers(1, 3))
 @settings(max_examples=10)
 def test_strips_are_as_exact_as_float32_allows(vae, size, chunk):
-    """Against float64 they are half as far again as one device at most, beside the least that float32 costs: whichever
-    order a processor adds in, it does so for both."""
     vae.load(torch.float32)
     results = vae.in_strips(size, chunk), vae.on_one_device(size), exact(size, torch.float32)
     for strips, one, truth, network in zip(*results, (DECODER, ENCODER), strict=True):
-        assert relative_error(strips, truth) <= 1.5 * relative_error(one, truth) + rounding(network)
+        assert relative_error(strips, truth) <= float32_bound(network, one, truth)
 
 
 @pytest.mark.parametrize("turned", [False, True])
