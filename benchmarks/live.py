@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -42,6 +43,20 @@ class LiveBytes(TorchDispatchMode):
 
     def _gone(self, size: int) -> None:
         self.now -= size
+
+
+class WithoutValues(FakeTensorMode):
+    """Tensors made inside have a size and a place in memory, but no values: what is computed takes no time. They are
+    alive as long as real ones, byte for byte, where the network's way does not depend on values."""
+
+    def __torch_dispatch__(
+        self, operation: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if operation is torch.ops.aten.mkldnn_convolution.default:  # of which torch does not know what it gives out
+            x, weight, bias, padding, stride, dilation, groups = args
+            operation = torch.ops.aten.convolution.default
+            args = (x, weight, bias, stride, padding, dilation, False, [0] * len(padding), groups)
+        return super().__torch_dispatch__(operation, types, args, kwargs)
 
 
 def peak_bytes(compute: Callable[[], Any], before: Iterable[Tensor] = ()) -> int:

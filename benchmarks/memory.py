@@ -1,21 +1,23 @@
-"""The memory model beside what it predicts: `python -m benchmarks.memory`, on a CPU, in a minute and 4 GB.
+"""The memory model beside what it predicts: `python -m benchmarks.memory`, on a CPU, in half a minute.
 
-The denoiser, the decoder and T5 run with random weights, some at the published width with fewer blocks, and the tensors
-that are alive are counted. It prints, for each: bytes predicted and measured, without the weights, and their ratio.
-What kernels and allocators take inside themselves is not seen here.
+The denoiser, the decoder and T5 run, some at the published width with fewer blocks, and the tensors that are alive are
+counted. It prints, for each: bytes predicted and measured, without the weights, and their ratio. What kernels and
+allocators take inside themselves is not seen here. The denoiser and the decoder run on tensors without values, which
+live as long as real ones; T5, whose way depends on values, really runs.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from benchmarks.live import peak_bytes
+from benchmarks.live import WithoutValues, peak_bytes
 from benchmarks.report import add_option, report
 from mochi.config import TINY, DecoderConfig, DiTConfig
 from mochi.dit import AsymmDiT, TextContext
@@ -72,8 +74,16 @@ def denoiser(
     dtype: torch.dtype,
     ulysses: int = 1,
     packing: Ggml | None = None,
+    real: bool = False,
 ) -> Figures:
-    """A forward pass and its table of positions, on one of `ulysses` ranks that share the tokens."""
+    """A forward pass and its table of positions, on one of `ulysses` ranks that share the tokens. real: with values."""
+    with nullcontext() if real else WithoutValues():
+        return _denoiser(config, latents, dtype, ulysses, packing)
+
+
+def _denoiser(
+    config: DiTConfig, latents: tuple[int, ...], dtype: torch.dtype, ulysses: int, packing: Ggml | None
+) -> Figures:
     model = _random(AsymmDiT(config, dtype=dtype))
     if packing is not None:
         linears = (name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2)
@@ -95,9 +105,22 @@ def denoiser(
 
 
 def decoder(
-    config: DecoderConfig, latents: tuple[int, ...], dtype: torch.dtype, chunk: int = 1, in_strips: bool = False
+    config: DecoderConfig,
+    latents: tuple[int, ...],
+    dtype: torch.dtype,
+    chunk: int = 1,
+    in_strips: bool = False,
+    real: bool = False,
 ) -> Figures:
-    """The frames of a video, each piece dropped at once. in_strips: as a rank takes those of its strip."""
+    """The frames of a video, each piece dropped at once. in_strips: as a rank takes those of its strip. real: with
+    values."""
+    with nullcontext() if real else WithoutValues():
+        return _decoder(config, latents, dtype, chunk, in_strips)
+
+
+def _decoder(
+    config: DecoderConfig, latents: tuple[int, ...], dtype: torch.dtype, chunk: int, in_strips: bool
+) -> Figures:
     model = _random(Decoder(config, dtype=dtype))
     z = torch.randn(latents, dtype=dtype)
 

@@ -121,6 +121,22 @@ def test_decoding_by_chunks_holds_what_is_predicted(chunk: int, in_strips: bool)
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
+def test_tensors_without_values_live_as_real_ones_do():
+    """To the byte: the layers' ways on a CPU in float32, few values and many, pieces and strips; ranks and packings."""
+    decoding_in_pieces = [
+        benchmark.decoder(TINY.decoder, (1, 12, 5, 4, 6), torch.float32, 2, in_strips, real)
+        for in_strips in (False, True)
+        for real in (False, True)
+    ]
+    denoising_in_parts = [
+        benchmark.denoiser(TINY.dit, (1, 12, 2, 8, 8), torch.float32, ulysses, packing, real)
+        for ulysses, packing in ((1, None), (1, Ggml("Q4_0")), (2, None))
+        for real in (False, True)
+    ]
+    counts = [figures.measured for figures in decoding_in_pieces + denoising_in_parts]
+    assert counts[::2] == counts[1::2]
+
+
 def test_t5_holds_what_is_predicted():
     predicted, measured = benchmark.text_encoder(256, torch.float32)
     assert 0.9 * measured <= predicted <= 1.15 * measured

@@ -50,19 +50,23 @@ def test_encoder_equals_diffusers_in_float32(size, seed):
 
 @torch.inference_mode()
 def test_bfloat16_is_no_further_from_float32_than_diffusers():
-    """Summed over seeds, since the error of a single run is noise."""
-    errors = {"ours": torch.zeros(2), "theirs": torch.zeros(2)}
-    for seed in range(4):
-        decoder, encoder, theirs = networks(seed)
-        z = torch.randn(1, 12, 2, 4, 3, generator=torch.Generator().manual_seed(seed))
-        video = torch.rand(1, 3, 7, 32, 24, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-        video = video.bfloat16().float()  # the rounding of pixels, whose phases it changes, is not the networks'
-        exact = decoder(z), encoder(video).mean
-        half = [m.bfloat16() for m in (decoder, encoder, theirs)]
-        results = {
-            "ours": (half[0](z.bfloat16()), half[1](video.bfloat16()).mean),
-            "theirs": (half[2].decode(z.bfloat16()).sample, half[2].encode(video.bfloat16()).latent_dist.mean),
-        }
-        for who, outputs in results.items():
-            errors[who] += torch.tensor([relative_error(a.float(), b) for a, b in zip(outputs, exact, strict=True)])
-    assert (errors["ours"] <= errors["theirs"]).all(), errors
+    """Both round the same weights, so each pair of errors is of one network and one input. Their ratio's mean is not
+    above 1 by more than chance: three of its standard errors. Most pairs are small, the last few take the ways of
+    large pictures, and attention over frames."""
+    ratios = torch.stack([error_ratios(seed, *((1, 2, 2) if seed < 12 else (2, 3, 3))) for seed in range(16)]).log()
+    chance = ratios.std(0) / len(ratios) ** 0.5
+    assert (ratios.mean(0) <= 3 * chance).all(), (ratios.mean(0), chance)
+
+
+def error_ratios(seed: int, t: int, h: int, w: int) -> torch.Tensor:
+    """Our bfloat16 error over that of diffusers, of a decoder and of an encoder, on latents of t x h x w and a video of
+    their size."""
+    decoder, encoder, theirs = (network.bfloat16() for network in networks(seed))
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(1, 12, t, h, w, generator=generator).bfloat16()
+    video = (torch.rand(1, 3, 6 * t - 5, 8 * h, 8 * w, generator=generator) * 2 - 1).bfloat16()
+    ours = decoder(z), encoder(video).mean
+    peers = theirs.decode(z).sample, theirs.encode(video).latent_dist.mean
+    exact = decoder.float()(z.float()), encoder.float()(video.float()).mean
+    errors = [[relative_error(made, truth) for made, truth in zip(who, exact, strict=True)] for who in (ours, peers)]
+    return torch.tensor(errors[0]) / torch.tensor(errors[1])
