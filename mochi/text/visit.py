@@ -15,7 +15,7 @@ PIECE = 64 * 2**20
 
 @contextmanager
 def visiting(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, the weights of a model on the CPU are on `device`. Those on the CPU stay, so that nothing is copied back."""
+    """Inside, the weights of a model on the CPU are on `device`. Those on the CPU stay: nothing is copied back."""
     if device.type == "cpu":
         yield
         return
