@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..dit import AsymmDiT, RotaryTable, TextContext
-from ..dit.attention import JointAttention
 from ..dit.cache import CachePlan, Key, Passes
 from ..errors import MochiError
 from .cache import SharedStepCache
@@ -40,7 +40,7 @@ class ParallelDiT:
     def __init__(self, model: AsymmDiT, meshes: Meshes, ulysses: type[UlyssesAttention] = UlyssesAttention):
         self.model = model
         self.traffic = Traffic()
-        self._meshes, self._ulysses = meshes, ulysses
+        self._meshes, self._ulysses, self._alone = meshes, ulysses, model.blocks[0].attn.joint
         self._split: Split | None = None
         self._rotary: tuple[torch.Size, RotaryTable] | None = None
         self._plan: CachePlan | None = None
@@ -132,4 +132,4 @@ class ParallelDiT:
         for block in self.model.blocks:
             attend, text_is_read = block.attn.joint.attend, block.attn.proj_y is not None
             ulysses = self._ulysses(attend, shards=self._shards, text_is_read=text_is_read)
-            block.attn.joint = ulysses if split.ulysses > 1 else JointAttention(attend)
+            block.attn.joint = ulysses if split.ulysses > 1 else replace(self._alone, attend=attend)
