@@ -94,14 +94,15 @@ class Pass(NamedTuple):
 
 
 def forward_pass(
-    machine: Machine, config: DiTConfig, visual: int, text: int, split: Split, sharded: bool, compiled: bool = False
+    machine: Machine, config: DiTConfig, visual: int, text: int, split: Split, sharded: bool, eager: bool = False
 ) -> Pass:
-    """One pass over N visual and L text tokens, on one of the ranks that share it. sharded: over all ranks."""
+    """One pass over N visual and L text tokens, on one of the ranks that share it. sharded: over all ranks.
+    eager: without kernels."""
     p, own = split.ulysses, -(-visual // split.ulysses)
     work = flops.dit_flops(config, visual, text, p)
     moved = flops.elementwise(config, own, text, p)
     linears, attention = machine.multiplying(work.linears), machine.attending(work.attention)
-    elementwise = machine.moving(config.depth * (moved.fused if compiled else moved.eager))
+    elementwise = machine.moving(config.depth * (moved.eager if eager else moved.fused))
     gather = 0.0
     if sharded:
         block = machine.sending(flops.block_bytes(config) * (split.ranks - 1) / split.ranks)
@@ -117,7 +118,7 @@ def forward_pass(
 
 
 def steps_table(
-    machine: Machine, model: ModelConfig, latents: tuple[int, ...], text: int, steps: int, compiled: bool = False
+    machine: Machine, model: ModelConfig, latents: tuple[int, ...], text: int, steps: int, eager: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Milliseconds of a guided step for each number of GPUs, split and way to keep the weights; seconds of a run."""
     config, visual = model.dit, tokens_of(model.dit, latents)[1]
@@ -126,7 +127,7 @@ def steps_table(
     for gpus in GPUS:
         for split in splits(gpus, config.num_heads) if gpus > 1 else [Split(1, 1)]:
             for sharded in (False, True) if gpus > 1 else (False,):
-                of_pass = forward_pass(machine, config, visual, text, split, sharded, compiled)
+                of_pass = forward_pass(machine, config, visual, text, split, sharded, eager)
                 passes = PASSES // split.guidance
                 step = passes * sum(of_pass)
                 one = one or step
@@ -160,7 +161,7 @@ def main() -> None:
     options = _parser(known).parse_args()
     machine = Machine(**{field.name: getattr(options, field.name) for field in fields(Machine)})
     latents = latent_shape(options.width, options.height, options.frames)
-    steps = steps_table(machine, PREVIEW, latents, options.text_tokens, options.steps, options.compiled)
+    steps = steps_table(machine, PREVIEW, latents, options.text_tokens, options.steps, options.eager)
     decoding = decoding_table(machine, PREVIEW, latents)
     if options.json:
         report(
@@ -183,7 +184,7 @@ def _parser(known: Machine) -> argparse.ArgumentParser:
     for name in ("width", "height", "frames", "steps"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help="default: %(default)s")
     parser.add_argument("--text-tokens", type=int, default=PREVIEW.dit.text_length, help="of each prompt, at most 256")
-    parser.add_argument("--compiled", action="store_true", help="elementwise operations fused")
+    parser.add_argument("--eager", action="store_true", help="without the kernels that fuse elementwise operations")
     for field in fields(Machine):
         name = f"--{field.name.replace('_', '-')}"
         parser.add_argument(name, type=float, default=getattr(known, field.name), help="default: %(default)s")

@@ -67,7 +67,7 @@ def rows() -> Iterator[Row]:
     copy = machine.memory_rate * rates.memory_gb
     yield Row("copies on the device, GB/s", ("environment", "copies", "on the device GB/s"), copy)
     for way in ("eager", "fused", "compiled"):
-        one = forward_pass(machine, PREVIEW.dit, TOKENS, TEXT, Split(1, 1), False, compiled=way != "eager")
+        one = forward_pass(machine, PREVIEW.dit, TOKENS, TEXT, Split(1, 1), False, eager=way == "eager")
         yield Row(f"pass, {way}, ms", ("step", way, "ms"), 1e3 * sum(one))
     beyond = "at most 1.25", lambda x: x <= 1.25
     yield Row("pass, fused, beside its products and attention, x", ("step", "fused", "beyond limit x"), None, *beyond)
@@ -76,7 +76,7 @@ def rows() -> Iterator[Row]:
     convolutions = 1e3 * decoding_table(machine, PREVIEW, LATENTS)["1"]["convolutions s"]
     yield Row("decoding, ms", ("decode", "fused", "ms"), convolutions)
     yield Row("memory of decoding, x", ("decode", "fused", "memory", "found / predicted"), None, *memory)
-    steps = steps_table(machine, PREVIEW, LATENTS, TEXT, 64, compiled=True)
+    steps = steps_table(machine, PREVIEW, LATENTS, TEXT, 64)
     for ranks in GPUS[1:]:
         fastest = max(row["speed-up"] for title, row in steps.items() if title.startswith(f"{ranks}:"))
         path = ("shares", f"{ranks} ranks, denoiser", "predicted speed-up")

@@ -75,7 +75,7 @@ def seconds(s: Setting, run: Forward) -> float:
 
 def paper(s: Setting) -> dict[str, Any]:
     """Milliseconds of a pass, from data sheets and assumed rates."""
-    ways = {"eager": False, "fused": True}
+    ways = {"eager": True, "fused": False}
     passes = {way: forward_pass(Machine(), s.dit, s.tokens, s.text, Split(1, 1), False, ways[way]) for way in ways}
     parts = {way: {name: 1e3 * value for name, value in one._asdict().items() if value} for way, one in passes.items()}
     return {way: {**found, "ms": sum(found.values())} for way, found in parts.items()}

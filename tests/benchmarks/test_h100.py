@@ -21,7 +21,7 @@ def table(machine: Machine, **options) -> dict:
 
 
 def test_no_split_is_faster_than_the_floor_or_than_its_gpus_together():
-    for figures in (table(PEAK), table(PEAK, compiled=True)):
+    for figures in (table(PEAK), table(PEAK, eager=True)):
         for title, row in figures.items():
             assert row["floor s"] < row["64 steps s"], title
             assert row["speed-up"] <= int(title.split(":")[0]) * (1 + 1e-9), title
