@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .formula import formula, without_kernels
+from .formula import failed_kernels, formula, without_kernels
 
-__all__ = ["formula", "without_kernels"]
+__all__ = ["failed_kernels", "formula", "without_kernels"]
