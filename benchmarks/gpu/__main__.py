@@ -24,22 +24,22 @@ from .running import Runner
 from .setting import Setting
 
 SECTIONS = {
-    "environment": 20,
-    "kernels": 45,
-    "attention": 15,
-    "step": 130,
-    "correctness": 50,
-    "decode": 50,
-    "shares": 50,
-    "groups": 90,
-    "packings": 30,
-    "peers": 60,
+    "environment": 15,
+    "kernels": 35,
+    "attention": 10,
+    "step": 120,
+    "correctness": 35,
+    "decode": 60,
+    "shares": 30,
+    "packings": 25,
+    "groups": 85,
+    "peers": 45,
 }
 """Seconds that each is expected to take on an H100, at full size. It may take twice as long."""
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    options = parser().parse_args()
     setting = Setting(torch.device(options.device), options.small)
     if setting.cuda and not torch.cuda.is_available():
         print("error: torch finds no GPU here. Name another device, such as --device cpu --small.", file=sys.stderr)
@@ -72,7 +72,7 @@ def run(setting: Setting, names: Sequence[str], budget: float) -> Iterator[Line]
                 yield runner.run(name, left if setting.small else min(left, 2 * expected))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", default="cuda", help="default: %(default)s")
     parser.add_argument("--small", action="store_true", help="toy sizes, to test the kit itself")

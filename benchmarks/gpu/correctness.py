@@ -7,7 +7,9 @@ in that dtype.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -25,6 +27,9 @@ from .measuring import error, judged
 from .setting import Part, Setting
 
 CPU = torch.device("cpu")
+without_tf32 = partial(torch.backends.cudnn.flags, enabled=True, allow_tf32=False)
+"""torch lets cuDNN round what it convolves in float32 to 19 bits unless told otherwise."""
+
 PROMPTS = ((9,), (0,), (1,), (9, 9), (5, 0, 256))
 """Text tokens of the samples of a batch."""
 
@@ -47,6 +52,7 @@ def section(s: Setting) -> Iterator[Part]:
     for name, dtype in {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.items():
         yield f"float8 products in {name}", partial(float8_products, s, dtype)
     yield "VAE", lambda: vae(s)
+    yield "pipeline", lambda: pipeline(s)
 
 
 def denoiser(s: Setting, lengths: Sequence[int]) -> dict[str, Any]:
@@ -72,13 +78,17 @@ def compiled(s: Setting) -> dict[str, Any]:
 def dit_pass(
     device: torch.device, dtype: torch.dtype, lengths: Sequence[int], prepare: Callable[[AsymmDiT], None] | None = None
 ) -> Tensor:
-    """A pass of the tiny denoiser over a batch with such prompts; the same inputs on any device. In float32, here."""
+    """A pass of the tiny denoiser over a batch with such prompts; the same inputs on any device. In float32, here.
+
+    The patch embedding is a convolution.
+    """
     model = load_dit(TINY_WEIGHTS / "dit.safetensors", dtype, device)
     if prepare is not None:
         prepare(model)
     z, features, mask = inputs(lengths)
     text = model.encode_text(features.to(device, dtype), mask.to(device))
-    return model(z.to(device, dtype), torch.full((len(lengths),), 0.7, device=device), text).float().cpu()
+    with without_tf32():
+        return model(z.to(device, dtype), torch.full((len(lengths),), 0.7, device=device), text).float().cpu()
 
 
 @lru_cache
@@ -100,7 +110,7 @@ def skipped_passes(device: torch.device) -> dict[Any, bool]:
     z, features, mask = (t.to(device) for t in inputs((9,)))
     text, cache = model.encode_text(features, mask), StepCache(CachePlan(0.3, (*SIGMAS, 0.0)))
     for sigma in SIGMAS:
-        with cache.around(model, [0], sigma):
+        with cache.around(model, [0], sigma), without_tf32():
             model(sigma * z, torch.full((1,), sigma, device=device), text)
     return dict(cache.passes)
 
@@ -137,9 +147,9 @@ def float8_products(s: Setting, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def vae(s: Setting) -> dict[str, Any]:
-    """torch lets cuDNN round float32 to 19 bits (TF32) unless told otherwise: judged is what it does without."""
+    """In float32 judged is what it does without TF32."""
     right, found = vae_pass(CPU, torch.float32), {}
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with without_tf32():
         found["float32"] = vae_errors(vae_pass(s.device, torch.float32), right, dict.fromkeys(right, ROUNDING))
     if s.cuda:
         found["float32 as torch comes"] = vae_errors(vae_pass(s.device, torch.float32), right, {})
@@ -166,3 +176,21 @@ def vae_errors(found: dict[str, Tensor], right: dict[str, Tensor], bounds: dict[
     figures = {name: error(t, right[name]) for name, t in found.items()}
     judgement = {name: judged(value, bounds[name]) if name in bounds else value for name, value in figures.items()}
     return {**judgement, "streamed beside whole": error(found["streamed"], found["whole"])}
+
+
+def pipeline(s: Setting) -> dict[str, Any]:
+    """Frames of a prompt, in float32. T5 and the tokenizer are transformers'."""
+    if find_spec("transformers") is None:
+        return {"skipped": "transformers is not installed"}
+    with without_tf32():
+        return judged(error(frames(s.device), frames(CPU)), ROUNDING)
+
+
+def frames(device: torch.device) -> Tensor:
+    """(F, H, W, 3): 25 of 32 x 32, in 4 steps, of the tiny model."""
+    from mochi.pipeline import GenerateSettings, load_pipeline
+
+    made = load_pipeline(device=device, dtype=torch.float32)
+    settings = GenerateSettings.of(made.config.defaults, prompt="a red circle", seed=1)
+    settings = replace(settings, width=32, height=32, frames=25, steps=4)
+    return torch.cat(list(made.generate(settings)))

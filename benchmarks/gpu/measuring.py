@@ -7,7 +7,7 @@ import statistics
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ LONGEST = 12
 """Kernels that a profile names."""
 
 # What the profiler puts on the device's line of time besides kernels.
-_NO_KERNEL = re.compile(r"^(Context Sync|ProfilerStep|Torch-Compiled|##)")
+_NO_KERNEL = re.compile(r"^((Context|Stream|Event) Sync|Stream Wait Event|Event Record|ProfilerStep|Torch-Compiled|##)")
 
 
 def synchronize(device: torch.device) -> None:
@@ -86,32 +86,65 @@ def judged(found: float, bound: float, **more: Any) -> dict[str, Any]:
     return {"error": found, "bound": bound, "ok": found <= bound, **more}
 
 
+def beside(found: Mapping[str, float], predicted: float) -> dict[str, float]:
+    """What `peak` found beside the GB that were predicted."""
+    return {**found, "predicted beyond GB": predicted, "found / predicted": found["peak beyond GB"] / predicted}
+
+
+def explained(taken: Mapping[str, float], run: Run, device: torch.device) -> dict[str, Any]:
+    """What `milliseconds` found, and what that time goes to.
+
+    limit: of products, convolutions and attention alone, which are what they are whoever calls them; None where no
+    profile tells.
+    """
+    profile = profiled(run, device)
+    limit = products_alone(profile)
+    beyond = taken["ms"] / limit if limit else None
+    return {**taken, "limit ms": limit, "beyond limit x": beyond, "profile": profile}
+
+
+def all_kernels_ran() -> dict[str, str]:
+    """Empty, or the failure that figures with kernels are once plain torch has taken the place of one."""
+    failed = ", ".join(sorted(kernels.failed_kernels()))
+    return {"failed": f"plain torch took the place of {failed}", "where": "see warnings"} if failed else {}
+
+
 def profiled(run: Run, device: torch.device) -> dict[str, Any]:
-    """Milliseconds and launches of a run's kernels by class, the longest kernels, and where the host waits for the
-    device. On a CPU operations stand for kernels."""
-    on_cuda = device.type == "cuda"
-    synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU]) as recorded:
-        run()
-        synchronize(device)
+    """Milliseconds and launches of a run's kernels by class, and the longest kernels. On a CPU operations stand for
+    kernels. "no profile": why there is none, where the profiler fails."""
+    try:
+        spans = list(_spans(run, device))
+    except Exception as problem:
+        return {"no profile": f"{type(problem).__name__}: {problem}"}
+    if not spans:
+        return {"no profile": "the profiler saw no kernel"}
     taken, launches, longest = Counter(), Counter(), Counter()
-    kind = torch.autograd.DeviceType.CUDA if on_cuda else torch.autograd.DeviceType.CPU
-    for event in recorded.events():
-        if event.device_type != kind or _NO_KERNEL.match(event.name) or getattr(event, "is_user_annotation", False):
-            continue
-        spent = (event.time_range.elapsed_us() if on_cuda else event.self_cpu_time_total) / 1e3
-        name = class_of(event.name)
+    for kernel, spent in spans:
+        name = class_of(kernel)
         taken[name] += spent
         launches[name] += 1
-        longest[event.name[:100]] += spent
+        longest[kernel[:100]] += spent
     return {
         "kernels ms": sum(taken.values()),
         "ms by class": dict(taken.most_common()),
         "launches": sum(launches.values()),
         "launches by class": dict(launches.most_common()),
         "longest": dict(longest.most_common(LONGEST)),
-        "host stops": host_stops(run, device),
     }
+
+
+def _spans(run: Run, device: torch.device) -> Iterator[tuple[str, float]]:
+    """The kernels of a run, with milliseconds."""
+    on_cuda = device.type == "cuda"
+    synchronize(device)
+    with profile(activities=[ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU]) as recorded:
+        run()
+        synchronize(device)
+    kind = torch.autograd.DeviceType.CUDA if on_cuda else torch.autograd.DeviceType.CPU
+    for event in recorded.events():
+        if event.device_type != kind or _NO_KERNEL.match(event.name) or getattr(event, "is_user_annotation", False):
+            continue
+        yield event.name, (event.time_range.elapsed_us() if on_cuda else event.self_cpu_time_total) / 1e3
 
 
 def class_of(kernel: str) -> str:
@@ -131,7 +164,6 @@ def our_kernels() -> frozenset[str]:
 def host_stops(run: Run, device: torch.device) -> dict[str, int]:
     """How often the host waits for the device in a run, by the line that makes it wait. Empty on a CPU."""
     if device.type != "cuda":
-        run()
         return {}
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as told:
@@ -145,9 +177,11 @@ def host_stops(run: Run, device: torch.device) -> dict[str, int]:
     return dict(stops.most_common())
 
 
-def products_alone(profile: Mapping[str, Any]) -> float:
-    """Milliseconds of a profile's products, convolutions and attention: what no other code could leave out."""
-    return sum(profile["ms by class"].get(name, 0.0) for name in ("products", "convolutions", "attention"))
+def products_alone(profile: Mapping[str, Any]) -> float | None:
+    """Milliseconds of a profile's products, convolutions and attention: what no other code could leave out. None where
+    it has none."""
+    taken = profile.get("ms by class", {})
+    return sum(taken.get(name, 0.0) for name in ("products", "convolutions", "attention")) or None
 
 
 def _short(file: str, line: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .results import Line, is_failed
 from .setting import Setting
-from .worker import work
+from .worker import LOST, work
 
 SPAWN = multiprocessing.get_context("spawn")
 START_TIME = 120.0
@@ -42,10 +42,17 @@ class Runner:
         self._folder.cleanup()
 
     def run(self, name: str, seconds: float) -> Line:
-        """One section, in so many seconds at most."""
+        """One section, in so many seconds at most. Where the device does not answer any more, a new worker goes on."""
         started = time.monotonic()
         line: Line = {"section": name, "seconds": 0.0, "found": {}}
-        line |= self._hear(name, seconds, line["found"])
+        warnings: list[str] = []
+        while LOST in (end := self._hear(name, seconds - (time.monotonic() - started), line["found"])):
+            line.setdefault(LOST, []).append(end[LOST])
+            warnings += end.get("warnings", [])
+            self._end()
+        line |= end
+        if warnings:
+            line["warnings"] = warnings + end.get("warnings", [])
         line["seconds"] = round(time.monotonic() - started, 2)
         if is_failed(line) or "warnings" in line:
             self._end()
@@ -61,11 +68,11 @@ class Runner:
                 self._connection.recv()
 
     def _hear(self, name: str, seconds: float, found: dict[str, Any]) -> Line:
-        """Puts each part into `found` as it comes. Returns what else there is to say."""
+        """Puts each part into `found` as it comes, those left out that are there. Returns what else there is to say."""
         try:
             self._start()
             deadline = time.monotonic() + seconds + GRACE
-            self._connection.send((name, seconds))
+            self._connection.send((name, seconds, list(found)))
             while self._connection.poll(max(0.0, deadline - time.monotonic())):
                 part, figures, taken = self._connection.recv()
                 if not part:

@@ -15,7 +15,11 @@ from mochi.dit import AsymmDiT, TextContext
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import SDPA, attention_named
 from mochi.geometry import latent_shape
+from mochi.memory.decode import chunk_for
 from mochi.memory.denoise import tokens_of
+from mochi.parallel.memory import memory_free
+from mochi.vae import Decoder, Encoder
+from mochi.vae.layers import in_order
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -79,13 +83,18 @@ class Setting:
         """A denoiser with 4 blocks, which tell as much of a block's speed as 48."""
         return replace(self.dit, depth=min(4, self.dit.depth))
 
+    def chunk(self, *latents: int) -> int:
+        """Latent frames of (B, 12, T, h, w) that mochi decodes at a time here, with the memory that is free now."""
+        return chunk_for(self.decoder, latents, memory_free(self.device), self.dtype) if self.cuda else 1
+
     def random(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.randn(shape, device=self.device, dtype=dtype or self.dtype)
 
     def made(self, kind: Callable[..., Network], config: Any) -> Network:
-        """A network of that class and those sizes, with random weights, made on the device."""
+        """A network of that class and those sizes, with random weights, made on the device; in the memory formats in
+        which files are loaded."""
         network = kind(config, dtype=self.dtype, device="meta").to_empty(device=self.device)
-        return random_weights(network)
+        return random_weights(in_order(network, self.device) if isinstance(network, (Decoder, Encoder)) else network)
 
 
 @dataclass

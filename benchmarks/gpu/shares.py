@@ -23,7 +23,7 @@ from mochi.parallel.split import choose_split
 from mochi.parallel.vae import StripRanks, decode_strips, plan_strips
 from mochi.vae import Decoder
 
-from .measuring import milliseconds, profiled
+from .measuring import all_kernels_ran, milliseconds, profiled
 from .setting import Forward, Part, Setting
 
 RANKS = (2, 4, 8)
@@ -41,8 +41,9 @@ def one_rank(s: Setting, alone: dict[str, float]) -> dict[str, Any]:
     model = s.made(AsymmDiT, s.few_blocks())
     alone["step ms"] = PASSES * milliseconds(Forward(s, model), s.device)["ms"]
     network, z = s.made(Decoder, s.decoder), s.random(*s.latents)
-    alone["decode ms"] = milliseconds(lambda: deque(network.stream(z), maxlen=0), s.device, repeats=1)["ms"]
-    return {"blocks": len(model.blocks), **alone}
+    chunk = s.chunk(*s.latents)
+    alone["decode ms"] = milliseconds(lambda: deque(network.stream(z, chunk), maxlen=0), s.device, repeats=1)["ms"]
+    return {"blocks": len(model.blocks), "latent frames at a time": chunk, **alone, **all_kernels_ran()}
 
 
 def denoiser(s: Setting, ranks: int, alone: dict[str, float]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def denoiser(s: Setting, ranks: int, alone: dict[str, float]) -> dict[str, Any]:
         figures = {"split": str(split), **share(s, lambda: network.predict(passes, split))}
     wire = sent(config, s.tokens, s.text, split.ulysses).all if split.ulysses > 1 else 0
     sending = 1e3 * Machine().sending(wire * PASSES // split.guidance)
-    return {**figures, **scaled(figures["ms"], sending, alone["step ms"])}
+    return {**figures, **scaled(figures["ms"], sending, alone.get("step ms"))}
 
 
 def decoder(s: Setting, ranks: int, alone: dict[str, float]) -> dict[str, Any]:
@@ -65,19 +66,18 @@ def decoder(s: Setting, ranks: int, alone: dict[str, float]) -> dict[str, Any]:
     with fake_group(ranks):
         network, z, peers = s.made(Decoder, s.decoder), s.random(*s.latents), StripRanks()
         figures = share(s, lambda: deque(decode_strips(network, z, peers, strips.chunk), maxlen=0))
-    return {"strips": list(strips.sizes), **figures, **scaled(figures["ms"], 0.0, alone["decode ms"])}
+    return {"strips": list(strips.sizes), **figures, **scaled(figures["ms"], 0.0, alone.get("decode ms"))}
 
 
 def share(s: Setting, run: Callable[[], Any]) -> dict[str, Any]:
-    return {**milliseconds(run, s.device, repeats=2), "profile": profiled(run, s.device)}
+    return {**milliseconds(run, s.device, repeats=2), "profile": profiled(run, s.device), **all_kernels_ran()}
 
 
-def scaled(share_ms: float, sending_ms: float, alone_ms: float) -> dict[str, float]:
-    return {
-        "sending ms": sending_ms,
-        "predicted ms": share_ms + sending_ms,
-        "predicted speed-up": alone_ms / (share_ms + sending_ms),
-    }
+def scaled(share_ms: float, sending_ms: float, alone_ms: float | None) -> dict[str, float | None]:
+    """alone: of one rank; None where that was not measured."""
+    predicted = share_ms + sending_ms
+    speed_up = alone_ms / predicted if alone_ms else None
+    return {"sending ms": sending_ms, "predicted ms": predicted, "predicted speed-up": speed_up}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Collection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from typing import Any
 import torch
 
 from .measuring import synchronize
+from .results import is_failed
 from .setting import Setting
+
+LOST = "the device does not answer after"
 
 LINES = 6
 """Of a traceback, its end."""
 
 
 def work(connection: Connection, setting: Setting, package: str, stacks: Path) -> None:
-    """Says that it is ready, then answers names of sections, each with the seconds that it has, until it is told None.
+    """Says that it is ready, then answers names of sections, each with the seconds that it has and the parts to leave
+    out, until it is told None.
 
     The answers are (part, figures, seconds) as each part ends, then ("", what else there is to say, seconds). package:
     whose modules are the sections. stacks: where it writes what it is doing when it gets SIGUSR1.
@@ -37,22 +42,30 @@ def work(connection: Connection, setting: Setting, package: str, stacks: Path) -
     torch.manual_seed(0)
     connection.send("ready")
     while (asked := connection.recv()) is not None:
-        name, allowed = asked
+        name, allowed, left_out = asked
         started, told.lines = time.monotonic(), []
-        end = run(connection, setting, f"{package}.{name}", started + allowed)
+        end = run(connection, setting, f"{package}.{name}", started + allowed, left_out)
         give_back(setting)
         connection.send(("", end | ({"warnings": told.lines} if told.lines else {}), time.monotonic() - started))
 
 
-def run(connection: Connection, setting: Setting, module: str, deadline: float) -> dict[str, Any]:
-    """The parts of a section, each sent as it ends. Returns why it ended before its last part, if it did."""
+def run(
+    connection: Connection, setting: Setting, module: str, deadline: float, left_out: Collection[str]
+) -> dict[str, Any]:
+    """The parts of a section, each sent as it ends. Returns why it ended before its last part, if it did: LOST, with
+    the part that failed, where the device does nothing any more in this process."""
     try:
         section = importlib.import_module(module).section(setting)
         with torch.inference_mode():
             for part, measure in section:
+                if part in left_out:
+                    continue
                 if time.monotonic() > deadline:
                     return {"skipped": f"{part} and what follows: no time is left"}
-                connection.send((part, *measured(setting, measure)))
+                found, taken = measured(setting, measure)
+                connection.send((part, found, taken))
+                if is_failed(found) and not answers(setting.device):
+                    return {LOST: part}
     except Exception as problem:
         return failure(problem)
     return {}
@@ -66,6 +79,15 @@ def measured(setting: Setting, measure: Any) -> tuple[Any, float]:
     except Exception as problem:
         found = failure(problem)
     return found, time.monotonic() - started
+
+
+def answers(device: torch.device) -> bool:
+    """Whether it still does: after an access to memory that is not there all that follows fails, whatever it is."""
+    try:
+        synchronize(device)
+    except Exception:
+        return False
+    return True
 
 
 def failure(problem: Exception) -> dict[str, Any]:

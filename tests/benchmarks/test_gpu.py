@@ -15,23 +15,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import kernels, measuring, wheels
-from benchmarks.gpu.__main__ import SECTIONS
+from benchmarks.gpu import correctness, kernels, measuring, setting, wheels
+from benchmarks.gpu.__main__ import SECTIONS, parser
 from benchmarks.gpu.results import is_failed, verdicts
 from benchmarks.gpu.running import Runner
 from benchmarks.gpu.setting import Setting
+from benchmarks.gpu.worker import LOST
 from mochi.kernels import formula
+from mochi.vae import Decoder
+from mochi.vae.layers import in_order
 
 ROOT = Path(__file__).parents[2]
 HERE = Setting(torch.device("cpu"), small=True)
 
 ONE = "yield 'one', lambda: {'ms': 1.0}\n    "
+LAST = "yield 'last', lambda: {'ms': 3.0}"
+BREAKS = "from benchmarks.gpu import worker\n    " + ONE
 SECTION_FILES = {
-    "failing": ONE + "yield 'two', lambda: 1 / 0\n    yield 'last', lambda: {'ms': 3.0}",
+    "failing": ONE + "yield 'two', lambda: 1 / 0\n    " + LAST,
     "hanging": ONE + "yield 'two', lambda: time.sleep(60)",
     "dying": ONE + "yield 'two', lambda: os._exit(7)",
     "broken": ONE + "raise ValueError('no such card')",
     "warning": "yield 'one', lambda: logging.getLogger('mochi').warning('slower')",
+    "losing": BREAKS + "yield 'two', lambda: setattr(worker, 'synchronize', None)\n    " + LAST,
     "slow": "yield 'one', lambda: time.sleep(1)\n    yield 'two', lambda: {'ms': 1.0}",
 }
 
@@ -104,6 +110,14 @@ def test_a_section_that_ends_early_keeps_what_it_found(runner, name, says):
     line = runner.run(name, 30)
     assert line["found"]["one"]["ms"] == 1 and says in line["failed"]
     assert runner.run("warning", 30)["warnings"] == ["mochi: slower"]  # the next one has a new process
+
+
+def test_a_device_that_does_not_answer_gets_a_new_process(runner):
+    """What failed is told, what was measured is kept, and what follows is measured there."""
+    line = runner.run("losing", 60)
+    assert list(line["found"]) == ["one", "two", "last"]
+    assert line["found"]["last"]["ms"] == 3 and is_failed(line["found"]["two"])
+    assert line[LOST] == ["two"] and "failed" not in line
 
 
 def test_a_section_that_hangs_is_ended(runner, monkeypatch):
@@ -195,6 +209,57 @@ def test_profiles_count_what_runs():
     assert profile["launches by class"]["products"] >= 1
     assert sum(profile["ms by class"].values()) == pytest.approx(profile["kernels ms"])
     assert measuring.products_alone(profile) < profile["kernels ms"]
+
+
+def test_a_profiler_that_fails_costs_the_profile_alone(monkeypatch):
+    def raises(**_: Any) -> None:
+        raise RuntimeError("CUPTI is not there")
+
+    monkeypatch.setattr(measuring, "profile", raises)
+    found = measuring.explained({"ms": 2.0}, lambda: None, HERE.device)
+    assert found["ms"] == 2 and found["limit ms"] is None and found["beyond limit x"] is None
+    assert found["profile"] == {"no profile": "RuntimeError: CUPTI is not there"}
+
+
+def test_a_profile_without_kernels_has_no_limit():
+    found = measuring.explained({"ms": 2.0}, lambda: None, torch.device("cpu"))
+    assert "no profile" in found["profile"] and found["beyond limit x"] is None
+    added = measuring.explained({"ms": 2.0}, lambda: torch.ones(4) + 1, HERE.device)
+    assert added["profile"]["launches"] and added["beyond limit x"] is None
+
+
+@pytest.mark.parametrize("name", ["Stream Sync", "Stream Wait Event", "Event Sync", "Event Record", "Context Sync"])
+def test_waiting_is_no_kernel(name):
+    assert measuring._NO_KERNEL.match(name)
+
+
+def test_figures_without_some_kernel_are_a_failure(monkeypatch):
+    assert not is_failed(measuring.all_kernels_ran())
+    monkeypatch.setattr(measuring.kernels, "failed_kernels", lambda: {"b", "a"})
+    assert measuring.all_kernels_ran()["failed"] == "plain torch took the place of a, b"
+
+
+def test_a_decoder_is_as_it_is_loaded_on_a_gpu(monkeypatch):
+    """Weights in the memory format of activations; and it takes as many latent frames at a time as in the pipeline."""
+    monkeypatch.setattr(setting, "in_order", lambda network, device: in_order(network, "cuda"))
+    weights = [p for p in HERE.made(Decoder, HERE.decoder).parameters() if p.ndim == 5]
+    assert weights and all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
+    monkeypatch.setattr(setting, "memory_free", lambda device: 80e9)
+    assert Setting(torch.device("cuda")).chunk(*Setting(torch.device("cuda")).latents) == 4
+
+
+def test_nothing_in_float32_is_judged_in_tf32():
+    seen = []
+
+    def look(*_: Any) -> None:
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    correctness.dit_pass(HERE.device, torch.float32, (9,), lambda model: model.register_forward_pre_hook(look))
+    assert seen == [False]
+
+
+def test_what_is_expected_fits_the_budget():
+    assert sum(SECTIONS.values()) <= parser().parse_args([]).budget
 
 
 def test_wheels_and_folders_are_found(tmp_path, monkeypatch):
