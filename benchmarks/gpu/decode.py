@@ -34,10 +34,11 @@ def section(s: Setting) -> Iterator[Part]:
         deque(decoder.stream(z, chunk), maxlen=0)
 
     yield "fused", lambda: {"latent frames at a time": chosen, **fused(s, run, chosen), **all_kernels_ran()}
-    yield "eager", partial(eager, s, run, chosen, lambda: next(decoder.stream(z, chosen)))
+    yield "eager", partial(eager, s, run, chosen)
+    yield "first piece, fused beside eager", lambda: compared(lambda: next(decoder.stream(z, chosen)))
     for chunk in CHUNKS:
         if chunk != chosen:
-            yield f"{chunk} latent frames at a time", partial(in_chunks, s, run, chunk)
+            yield f"{chunk} latent frames at a time", partial(other_chunk, s, run, chunk)
     if s.cuda:
         yield "cudnn.benchmark", partial(searched, s, run)
     work = decoder_flops(s.decoder, s.latents[2:])
@@ -57,11 +58,19 @@ def memory_of(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any
     return {**beside(peak(lambda: run(chunk), s.device), sum(parts.values())), "predicted parts GB": parts}
 
 
-def eager(s: Setting, run: Callable[..., None], chunk: int, piece: Callable[[], Tensor]) -> dict[str, Any]:
+def eager(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:
     with without_kernels():
-        without = piece()
-        found = in_chunks(s, run, chunk)
-    return {**found, "first piece differs": judged(error(piece(), without), DIFFERS)}
+        return in_chunks(s, run, chunk)
+
+
+def compared(piece: Callable[[], Tensor]) -> dict[str, Any]:
+    with without_kernels():
+        right = piece()
+    return {**judged(error(piece(), right), DIFFERS), **all_kernels_ran()}
+
+
+def other_chunk(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:
+    return {**in_chunks(s, run, chunk), **all_kernels_ran()}
 
 
 def in_chunks(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def in_chunks(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any
     return {**taken, "memory": memory}
 
 
-def searched(s: Setting, run: Callable[[], None]) -> dict[str, float]:
+def searched(s: Setting, run: Callable[[], None]) -> dict[str, Any]:
     """cuDNN tries its ways to convolve, the first time that it meets a size."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-        return milliseconds(run, s.device, repeats=1)
+        return {**milliseconds(run, s.device, repeats=1), **all_kernels_ran()}

@@ -26,7 +26,7 @@ CLASSES = {
     "communication": r"nccl|gloo",
     "compiled": r"^triton_",
     "convolutions": r"conv|implicit|dgrad|fprop|wgrad",
-    "products": r"gemm|cutlass|nvjet|xmma|cublas|_mm\b|addmm|::linear|matmul",
+    "products": r"gemm|cutlass|nvjet|xmma|cublas|_mm\b|\b(add|b)?mm\b|::linear|matmul",
     "copies": r"memcpy|memset|copy|CatArray|::cat\b|::clone|contiguous",
     "norms": r"norm|moments",
     "elementwise": r"elementwise|vectorized|reduce|index|softmax|::(add|mul|silu|tanh|sub|div|cos|sin|exp)",

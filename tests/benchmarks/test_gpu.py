@@ -180,6 +180,7 @@ def test_operators_are_held_against_their_formulas():
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7", "attention"),
         ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64, 4>>", "attention"),
         ("nvjet_tst_256x128_64x4_2x1_v_bz_coopA_NNT", "products"),
+        ("aten::mm", "products"),
         ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64", "products"),
         ("sm90_xmma_fprop_implicit_gemm_indexed_bf16bf16_bf16f32", "convolutions"),
         ("triton_poi_fused_mul_silu_0", "compiled"),
