@@ -52,7 +52,7 @@ def test_ties_go_to_the_even_level():
     assert torch.equal(to_bytes(pictures)[exact], halves[exact].round().to(torch.uint8))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gpu_rounds_alike(dtype):
     frames = every_value().to(dtype)
