@@ -23,7 +23,7 @@ def every_value() -> torch.Tensor:
 
 
 def by_hand(pictures: torch.Tensor) -> np.ndarray:
-    """Rounded half to even, by NumPy, in float32 as it always was."""
+    """Rounded half to even, by NumPy, in float32."""
     return np.rint(np.clip(pictures.float().numpy(), 0, 1) * np.float32(255)).astype(np.uint8)
 
 
