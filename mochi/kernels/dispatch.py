@@ -82,6 +82,13 @@ def without_kernels() -> Iterator[None]:
         _state["off"] = before
 
 
+def take_failure() -> bool:
+    """Whether a kernel could not run since this was last asked, and all has been computed without kernels. Forgets it:
+    they are tried again."""
+    failed, _state["failed"] = _state["failed"], False
+    return failed
+
+
 @functools.lru_cache
 def _is_there() -> bool:
     """Whether Triton is installed, which torch for CUDA brings along on Linux."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import subprocess
 import sys
@@ -14,17 +13,15 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mochi.kernels import without_kernels
-
-module = importlib.import_module("mochi.kernels.formula")  # the package has a function of that name
+from mochi.kernels import dispatch, take_failure, without_kernels
 
 
-@module.formula("nowhere:missing")
+@dispatch.formula("nowhere:missing")
 def doubled(x: Tensor, times: float = 2.0) -> Tensor:
     return x * times
 
 
-@module.formula("nowhere:missing", mutates=["out"])
+@dispatch.formula("nowhere:missing", mutates=["out"])
 def copied(x: Tensor, out: Tensor) -> None:
     out.copy_(x)
 
@@ -50,8 +47,8 @@ def names_of(run) -> list[str]:
 @pytest.fixture
 def works(monkeypatch):
     """A fresh state, as if Triton were there and nothing had failed yet."""
-    monkeypatch.setattr(module, "_state", {"off": False, "failed": False})
-    monkeypatch.setattr(module, "_is_there", lambda: True)
+    monkeypatch.setattr(dispatch, "_state", {"off": False, "failed": False})
+    monkeypatch.setattr(dispatch, "_is_there", lambda: True)
 
 
 def test_on_a_cpu_it_is_plain_torch(works):
@@ -77,17 +74,17 @@ def test_operators_compute_what_the_formulas_do():
 def test_gradients_go_through_the_formula(works):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda", requires_grad=True)
-        assert not module.has_kernels(x)
+        assert not dispatch.has_kernels(x)
         with torch.no_grad():
-            assert module.has_kernels(x)
+            assert dispatch.has_kernels(x)
 
 
 def test_kernels_can_be_left_out(works):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda")
         with without_kernels():
-            assert not module.has_kernels(x)
-        assert module.has_kernels(x)
+            assert not dispatch.has_kernels(x)
+        assert dispatch.has_kernels(x)
 
 
 def test_compiled_code_has_the_formula_in_it(works):
@@ -98,29 +95,32 @@ def test_compiled_code_has_the_formula_in_it(works):
         return graph.forward
 
     with FakeTensorMode():
-        assert module.has_kernels(torch.empty(2, device="cuda"))
+        assert dispatch.has_kernels(torch.empty(2, device="cuda"))
     torch.compile(lambda x: doubled(x), backend=keep, fullgraph=True)(torch.ones(2))
     assert [node.target.__name__ for node in graphs[0].graph.nodes if node.op == "call_function"] == ["mul"]
 
 
 def test_a_kernel_that_cannot_be_built_gives_way_to_the_formula_once_and_for_all(works, caplog):
-    run = module._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
+    run = dispatch._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
         assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
     assert len(caplog.records) == 1 and "doubled does not run here" in caplog.text
     with FakeTensorMode():
-        assert not module.has_kernels(torch.empty(2, device="cuda"))
+        x = torch.empty(2, device="cuda")
+        assert not dispatch.has_kernels(x)
+        assert take_failure() and not take_failure()
+        assert dispatch.has_kernels(x)
 
 
 def test_running_out_of_memory_is_no_reason_to_give_kernels_up(works, monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module.importlib, "import_module", full)
+    monkeypatch.setattr(dispatch.importlib, "import_module", full)
     with pytest.raises(torch.OutOfMemoryError):
-        module._on_cuda("doubled", "nowhere:missing", lambda x: x)(torch.ones(2))
-    assert not module._state["failed"]
+        dispatch._on_cuda("doubled", "nowhere:missing", lambda x: x)(torch.ones(2))
+    assert not take_failure()
 
 
 def test_the_package_can_be_loaded_twice_under_different_names():
@@ -133,7 +133,7 @@ spec.loader.exec_module(second)
 import importlib
 assert importlib.import_module("a/pack.mochi.dit") is not mochi.dit
 """
-    package = Path(module.__file__).parents[1]
+    package = Path(dispatch.__file__).parents[1]
     command = [sys.executable, "-c", code, str(package / "__init__.py"), str(package)]
     done = subprocess.run(command, cwd=package.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
