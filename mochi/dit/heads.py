@@ -33,7 +33,7 @@ class PackedQKV(NamedTuple):
         return self._replace(qkv=self.qkv.tensor_split(parts, dim=3)[part])
 
     def write_qk(self, q: Tensor, k: Tensor) -> None:
-        """Write queries and keys, ready for attention, into q and k, (B, n, p, h/p, d) of any strides, both the same."""
+        """Write queries and keys, normed and turned, into q and k, (B, n, p, h/p, d) of any strides, both alike."""
         write_heads(self.qkv, q, k, self.q_weight, self.k_weight, self.turns, self.eps)
 
 
