@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .dispatch import formula, take_failure, without_kernels
+from .dispatch import failed_kernels, formula, without_kernels
 
-__all__ = ["formula", "take_failure", "without_kernels"]
+__all__ = ["failed_kernels", "formula", "without_kernels"]

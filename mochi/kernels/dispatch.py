@@ -32,7 +32,8 @@ SWITCH = "MOCHI_KERNELS"
 
 # A host may load this package more than once, under different names; torch knows an operator's name once.
 _LIBRARY = torch.library.Library(re.sub(r"\W", "_", __name__.rpartition(".")[0]), "DEF")
-_state = {"off": os.environ.get(SWITCH) == "0", "failed": False}
+_state = {"off": os.environ.get(SWITCH) == "0"}
+_failed: set[str] = set()
 
 
 def formula(kernel: str, mutates: Sequence[str] = ()) -> Callable[[Function], Function]:
@@ -42,14 +43,16 @@ def formula(kernel: str, mutates: Sequence[str] = ()) -> Callable[[Function], Fu
     names of the arguments that are written into. The function must return new tensors, no views of its arguments, and
     nothing where it only writes.
 
-    The first argument decides: a CUDA tensor takes the kernel. The function itself stays in reach as `.reference`.
+    The first argument decides: a CUDA tensor takes the kernel. The function itself stays in reach as `.reference`, what
+    runs on CUDA as `.launcher`.
     """
 
     def decorate(reference: Function) -> Function:
         name = reference.__name__
         _LIBRARY.define(name + torch.library.infer_schema(reference, mutates_args=mutates))
         _LIBRARY.impl(name, reference, "CPU")
-        _LIBRARY.impl(name, _on_cuda(name, kernel, reference), "CUDA")
+        launcher = _on_cuda(name, kernel, reference)
+        _LIBRARY.impl(name, launcher, "CUDA")
         torch.library.register_fake(f"{_LIBRARY.ns}::{name}", reference, lib=_LIBRARY)
         operator = getattr(getattr(torch.ops, _LIBRARY.ns), name).default
 
@@ -57,7 +60,7 @@ def formula(kernel: str, mutates: Sequence[str] = ()) -> Callable[[Function], Fu
         def run(*args: Any) -> Any:
             return operator(*args) if has_kernels(*args) else reference(*args)
 
-        run.reference = reference
+        run.reference, run.launcher = reference, launcher
         return run
 
     return decorate
@@ -65,7 +68,7 @@ def formula(kernel: str, mutates: Sequence[str] = ()) -> Callable[[Function], Fu
 
 def has_kernels(*args: Any) -> bool:
     """Whether kernels compute with these arguments of a formula, of which the first is a tensor."""
-    if torch.compiler.is_compiling() or args[0].device.type != "cuda" or _state["off"] or _state["failed"]:
+    if torch.compiler.is_compiling() or args[0].device.type != "cuda" or _state["off"]:
         return False
     if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in args):
         return False
@@ -82,25 +85,26 @@ def without_kernels() -> Iterator[None]:
         _state["off"] = before
 
 
-def take_failure() -> bool:
-    """Whether a kernel could not run since this was last asked, and all has been computed without kernels. Forgets it:
-    they are tried again."""
-    failed, _state["failed"] = _state["failed"], False
-    return failed
-
-
 @functools.lru_cache
 def _is_there() -> bool:
     """Whether Triton is installed, which torch for CUDA brings along on Linux."""
     return importlib.util.find_spec("triton") is not None
 
 
+def failed_kernels() -> set[str]:
+    """Names of the formulas whose kernels did not run in this process, and are not tried again."""
+    return set(_failed)
+
+
 def _on_cuda(name: str, kernel: str, reference: Callable[..., Any]) -> Callable[..., Any]:
-    """What runs on CUDA: the kernel or, once one cannot be built (Triton needs a C compiler), the formula."""
+    """What runs on CUDA: the kernel or, once it could not be built (Triton needs a C compiler), the formula."""
     module, _, function = kernel.partition(":")
+    defaults, count = reference.__defaults__ or (), reference.__code__.co_argcount
 
     def run(*args: Any) -> Any:
-        if _state["failed"]:
+        # torch leaves out what equals a default.
+        args += defaults[len(defaults) - count + len(args) :]
+        if name in _failed:
             return reference(*args)
         try:
             launch = getattr(importlib.import_module(f".{module}", __package__), function)
@@ -109,9 +113,13 @@ def _on_cuda(name: str, kernel: str, reference: Callable[..., Any]) -> Callable[
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _state["failed"] = True
+            if "out of memory" in str(error):  # there was no room for the code: there may be next time
+                return reference(*args)
+            _failed.add(name)
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning("Kernel %s does not run here, and all is computed without kernels, slower: %s", name, reason)
+            # A machine that lacks something lacks it for all of them: said once.
+            level = logging.WARNING if len(_failed) == 1 else logging.INFO
+            log.log(level, "Kernel %s does not run here, and plain torch takes its place, slower: %s", name, reason)
             return reference(*args)
 
     return run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,15 +16,17 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mochi.kernels import dispatch, take_failure, without_kernels
+from mochi.kernels import without_kernels
+
+module = importlib.import_module("mochi.kernels.dispatch")
 
 
-@dispatch.formula("nowhere:missing")
+@module.formula("nowhere:missing")
 def doubled(x: Tensor, times: float = 2.0) -> Tensor:
     return x * times
 
 
-@dispatch.formula("nowhere:missing", mutates=["out"])
+@module.formula("nowhere:missing", mutates=["out"])
 def copied(x: Tensor, out: Tensor) -> None:
     out.copy_(x)
 
@@ -47,8 +52,9 @@ def names_of(run) -> list[str]:
 @pytest.fixture
 def works(monkeypatch):
     """A fresh state, as if Triton were there and nothing had failed yet."""
-    monkeypatch.setattr(dispatch, "_state", {"off": False, "failed": False})
-    monkeypatch.setattr(dispatch, "_is_there", lambda: True)
+    monkeypatch.setattr(module, "_state", {"off": False})
+    monkeypatch.setattr(module, "_failed", set())
+    monkeypatch.setattr(module, "_is_there", lambda: True)
 
 
 def test_on_a_cpu_it_is_plain_torch(works):
@@ -74,17 +80,17 @@ def test_operators_compute_what_the_formulas_do():
 def test_gradients_go_through_the_formula(works):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda", requires_grad=True)
-        assert not dispatch.has_kernels(x)
+        assert not module.has_kernels(x)
         with torch.no_grad():
-            assert dispatch.has_kernels(x)
+            assert module.has_kernels(x)
 
 
 def test_kernels_can_be_left_out(works):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda")
         with without_kernels():
-            assert not dispatch.has_kernels(x)
-        assert dispatch.has_kernels(x)
+            assert not module.has_kernels(x)
+        assert module.has_kernels(x)
 
 
 def test_compiled_code_has_the_formula_in_it(works):
@@ -95,32 +101,47 @@ def test_compiled_code_has_the_formula_in_it(works):
         return graph.forward
 
     with FakeTensorMode():
-        assert dispatch.has_kernels(torch.empty(2, device="cuda"))
+        assert module.has_kernels(torch.empty(2, device="cuda"))
     torch.compile(lambda x: doubled(x), backend=keep, fullgraph=True)(torch.ones(2))
     assert [node.target.__name__ for node in graphs[0].graph.nodes if node.op == "call_function"] == ["mul"]
 
 
-def test_a_kernel_that_cannot_be_built_gives_way_to_the_formula_once_and_for_all(works, caplog):
-    run = dispatch._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
+def test_a_kernel_that_cannot_be_built_gives_way_to_its_formula(works, caplog):
+    run, other = (module._on_cuda(name, "nowhere:missing", lambda x: x * 2) for name in ("doubled", "copied"))
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
-        assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
+        for compute in (run, run, other):
+            assert torch.equal(compute(torch.ones(2)), torch.full((2,), 2.0))
     assert len(caplog.records) == 1 and "doubled does not run here" in caplog.text
-    with FakeTensorMode():
-        x = torch.empty(2, device="cuda")
-        assert not dispatch.has_kernels(x)
-        assert take_failure() and not take_failure()
-        assert dispatch.has_kernels(x)
+    assert module.failed_kernels() == {"doubled", "copied"}
 
 
-def test_running_out_of_memory_is_no_reason_to_give_kernels_up(works, monkeypatch):
+@pytest.mark.parametrize("words", ["CUDA out of memory", "Triton Error [CUDA]: out of memory"])
+def test_running_out_of_memory_is_no_reason_to_give_a_kernel_up(works, monkeypatch, words):
+    """torch's own error tells what to do; where there is no room for a kernel's code, the formula may still do."""
+
     def full(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise (torch.OutOfMemoryError if words.startswith("CUDA") else RuntimeError)(words)
 
-    monkeypatch.setattr(dispatch.importlib, "import_module", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        dispatch._on_cuda("doubled", "nowhere:missing", lambda x: x)(torch.ones(2))
-    assert not take_failure()
+    monkeypatch.setattr(module.importlib, "import_module", full)
+    run = module._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
+    if words.startswith("CUDA"):
+        with pytest.raises(torch.OutOfMemoryError):
+            run(torch.ones(2))
+    else:
+        assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
+    assert not module.failed_kernels()
+
+
+def test_a_kernel_gets_the_defaults_that_torch_leaves_out(monkeypatch):
+    seen = []
+    kernels = SimpleNamespace(missing=lambda *args: seen.append(args))
+    monkeypatch.setattr(module.importlib, "import_module", lambda *_: kernels)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    run = module._on_cuda("doubled", "nowhere:missing", doubled.reference)
+    x = torch.ones(2)
+    for args in ((x,), (x, 2.0), (x, 3.0)):
+        run(*args)
+    assert [args[1] for args in seen] == [2.0, 2.0, 3.0]
 
 
 def test_the_package_can_be_loaded_twice_under_different_names():
@@ -133,7 +154,7 @@ spec.loader.exec_module(second)
 import importlib
 assert importlib.import_module("a/pack.mochi.dit") is not mochi.dit
 """
-    package = Path(dispatch.__file__).parents[1]
+    package = Path(module.__file__).parents[1]
     command = [sys.executable, "-c", code, str(package / "__init__.py"), str(package)]
     done = subprocess.run(command, cwd=package.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
