@@ -154,7 +154,7 @@ KERNELS = {
 }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def unpack_kernel(
     packed,
     weight,

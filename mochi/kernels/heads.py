@@ -75,7 +75,7 @@ def _launch(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # one code for prompts of any length
 def _heads(
     packed,
     q,

@@ -87,7 +87,7 @@ def _launch(x: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     return (triton.cdiv(tokens, TOKENS), batch), options
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # one code for prompts of any length
 def _modulated(
     x,
     scale,
@@ -114,7 +114,7 @@ def _modulated(
         _store(out, scales, batch * tokens + token, token < tokens, normed, WIDTH, BLOCK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _gated(
     x,
     branch,
