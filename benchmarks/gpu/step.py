@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.errors import error
 from benchmarks.h100 import Machine, forward_pass
 from mochi.dit import AsymmDiT
 from mochi.kernels import without_kernels
 from mochi.memory.denoise import activations
 from mochi.parallel.split import Split
 
-from .measuring import error, milliseconds, peak, products_alone, profiled, synchronize
+from .measuring import milliseconds, peak, products_alone, profiled, synchronize
 from .setting import Forward, Part, Setting
 
 
