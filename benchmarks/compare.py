@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.errors import error
 from benchmarks.report import Figures, add_option, report
 from benchmarks.resident import resident, watched
 
@@ -72,12 +73,12 @@ def compare(contenders: Contenders, repeats: int) -> dict[str, dict[str, Any]]:
             started = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - started)
-    right = next(iter(outputs.values())).double()
+    right = next(iter(outputs.values()))
     return {
         name: {
             "median s": statistics.median(took),
             "best s": min(took),
-            "differs": ((outputs[name].double() - right).norm() / right.norm()).item(),
+            "differs": error(outputs[name], right),
         }
         for name, took in seconds.items()
     }

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.errors import error
 from benchmarks.report import add_option, report
 from benchmarks.work import SMALL, WIDE, Sizes, weight_files
 from mochi.checkpoint.load import read_config
@@ -166,9 +167,8 @@ def alternate(runs: list[Callable[[], Tensor]], repeats: int) -> list[tuple[Tens
 
 
 def _compared(alone: Tensor, together: Tensor, seconds: float, seconds_together: float) -> dict[str, float]:
-    error = ((together.double() - alone.double()).norm() / alone.double().norm()).item()
     return {
-        "relative error": error,
+        "relative error": error(together, alone),
         "seconds, one rank": seconds,
         "seconds, all ranks": seconds_together,
         "speed-up": seconds / seconds_together,

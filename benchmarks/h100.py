@@ -67,13 +67,12 @@ def known_machine(folder: Path = results.FOLDER) -> tuple[Machine, str]:
     assumed = Machine()
     if run is None:
         return assumed, "assumed, nothing measured"
-    peak = 1e12 * assumed.tflops
     products = results.figure(run, "environment", "products", "TFLOP/s")
     attention = results.figure(run, "attention", "mochi", "TFLOP/s")
     copy = results.figure(run, "environment", "copies", "on the device GB/s")
     measured = {
-        "matmul_rate": products and 1e12 * products / peak,
-        "attention_rate": attention and 1e12 * attention / peak,
+        "matmul_rate": products and products / assumed.tflops,
+        "attention_rate": attention and attention / assumed.tflops,
         "memory_rate": copy and copy / MEMORY_GB[card],
     }
     known = {name: rate for name, rate in measured.items() if rate}
@@ -83,7 +82,7 @@ def known_machine(folder: Path = results.FOLDER) -> tuple[Machine, str]:
 
 class Pass(NamedTuple):
     """Seconds of a forward pass on one rank, by what they go to. What is sent is taken not to be hidden at all, which
-    is the worst case: v and q are on their way while others are normed. gathering: of weights, as far as a block's do
+    is the worst case: v is on its way while q and k are normed. gathering: of weights, as far as a block's do
     not arrive while the block before computes."""
 
     linears: float

@@ -72,10 +72,14 @@ def rows() -> Iterator[Row]:
     beyond = "at most 1.25", lambda x: x <= 1.25
     yield Row("pass, fused, beside its products and attention, x", ("step", "fused", "beyond limit x"), None, *beyond)
     memory = "at most 1.15", lambda x: x <= 1.15
-    yield Row("memory of a pass beside the prediction, x", ("step", "fused", "memory", "found / predicted"))
+    yield Row(
+        "memory of a pass beside the prediction, x", ("step", "fused", "memory", "found / predicted"), None, *memory
+    )
     convolutions = 1e3 * decoding_table(machine, PREVIEW, LATENTS)["1"]["convolutions s"]
     yield Row("decoding, ms", ("decode", "fused", "ms"), convolutions)
-    yield Row("memory of decoding, x", ("decode", "fused", "memory", "found / predicted"), None, *memory)
+    yield Row(
+        "memory of decoding beside the prediction, x", ("decode", "fused", "memory", "found / predicted"), None, *memory
+    )
     steps = steps_table(machine, PREVIEW, LATENTS, TEXT, 64)
     for ranks in GPUS[1:]:
         fastest = max(row["speed-up"] for title, row in steps.items() if title.startswith(f"{ranks}:"))

@@ -23,7 +23,7 @@ def every_value() -> torch.Tensor:
 
 
 def by_hand(pictures: torch.Tensor) -> np.ndarray:
-    """Rounded half to even, by NumPy, in float32 as it always was."""
+    """Rounded half to even, by NumPy, in float32."""
     return np.rint(np.clip(pictures.float().numpy(), 0, 1) * np.float32(255)).astype(np.uint8)
 
 
@@ -52,7 +52,7 @@ def test_ties_go_to_the_even_level():
     assert torch.equal(to_bytes(pictures)[exact], halves[exact].round().to(torch.uint8))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gpu_rounds_alike(dtype):
     frames = every_value().to(dtype)

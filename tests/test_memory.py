@@ -39,7 +39,6 @@ def test_a_larger_video_never_needs_less(video, axis, weights, ranks, how):
     assert decoding(PREVIEW.decoder, small, ranks).total <= 1.01 * decoding(PREVIEW.decoder, large, ranks).total
 
 
-# With fewer visual tokens than text, which every rank has, there is nothing to share.
 def test_exchange_with_other_devices_takes_memory():
     """As much on each of several devices, however many they are."""
     for need in (
@@ -50,6 +49,7 @@ def test_exchange_with_other_devices_takes_memory():
         assert alone == 0 and set(together) == {NCCL}
 
 
+# With fewer visual tokens than text, which every rank has, there is nothing to share.
 @given(video=videos.filter(lambda video: min(video[:2]) >= 256), weights=weights, how=shardings, dtype=dtypes)
 def test_twice_the_ranks_never_need_more_each(video, weights, how, dtype):
     needs = [denoising(DIT, weights, latent_shape(*video), ranks, how, dtype) for ranks in (2, 4, 8, 16)]

@@ -223,7 +223,7 @@ def test_frames_of_a_cpu_come_as_they_are_made():
     assert all(frame is made[-1] for frame in arriving(frames())) and len(made) == 3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @torch.inference_mode()
 def test_on_a_gpu():
     came = []

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.errors import error
 from mochi.dit.backends import SDPA, attention_named, describe, sdpa
 
-from .measuring import error, milliseconds, profiled
+from .measuring import milliseconds, profiled
 from .setting import Part, Setting
 
 ROWS = 64

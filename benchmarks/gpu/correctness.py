@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY, TINY_WEIGHTS
 from mochi.dit import AsymmDiT
@@ -23,7 +24,7 @@ from mochi.dit.cache import CachePlan, StepCache
 from mochi.packing import PACKED, Float8, Ggml, PackedLinear
 from mochi.packing.ggml import FORMATS
 
-from .measuring import error, judged
+from .measuring import judged
 from .setting import Part, Setting
 
 CPU = torch.device("cpu")

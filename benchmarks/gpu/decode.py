@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.errors import error
 from benchmarks.flops import decoder_flops
 from benchmarks.h100 import Machine
 from mochi.kernels import without_kernels
 from mochi.memory.decode import strip_values
 from mochi.vae import Decoder
 
-from .measuring import all_kernels_ran, beside, error, explained, host_stops, judged, milliseconds, peak
+from .measuring import all_kernels_ran, beside, explained, host_stops, judged, milliseconds, peak
 from .setting import Part, Setting
 
 CHUNKS = (1, 2, 4)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import GroupError
@@ -23,7 +24,7 @@ from mochi.parallel.keeper import GroupKeeper
 from mochi.parallel.remote import RemoteDiT, RemoteText, RemoteVAE, finish
 
 from .correctness import ROUNDING, inputs
-from .measuring import error, judged
+from .measuring import judged
 from .setting import Part, Setting
 
 WAYS = ("replicated", "sharded", "offloaded")

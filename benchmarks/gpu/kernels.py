@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.dit import AsymmDiT
@@ -23,7 +24,7 @@ from mochi.packing import Float8, Ggml, PackedLinear, Packing, packed_linears
 from mochi.packing.ggml import FORMATS
 
 from .correctness import dit_pass
-from .measuring import error, judged
+from .measuring import judged
 from .packings import packable, with_weights
 from .setting import TOY, Forward, Part, Setting
 

@@ -1,4 +1,4 @@
-"""Seconds, memory, errors, and the kernels that work starts: of a CUDA device, or of a CPU to test the kit."""
+"""Seconds, memory, and the kernels that work starts: of a CUDA device, or of a CPU to test the kit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.live import peak_bytes
@@ -73,12 +72,6 @@ def peak(run: Run, device: torch.device) -> dict[str, float]:
         "peak beyond GB": (torch.cuda.max_memory_allocated(device) - tensors) / 1e9,
         "reserved beyond GB": (torch.cuda.max_memory_reserved(device) - reserved) / 1e9,
     }
-
-
-def error(found: Tensor, right: Tensor) -> float:
-    """Relative, over all values."""
-    found, right = found.double().cpu(), right.double().cpu()
-    return ((found - right).norm() / right.norm().clamp(min=torch.finfo(torch.float64).tiny)).item()
 
 
 def judged(found: float, bound: float, **more: Any) -> dict[str, Any]:

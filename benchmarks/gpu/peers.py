@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.errors import error
 from benchmarks.peers import comfyui_dit, random_weights
 from mochi.dit import AsymmDiT
 from mochi.kernels import without_kernels
 from mochi.vae import Decoder, Encoder
 from scripts.comfyui import HostError, find_or_fetch_comfyui
 
-from .measuring import all_kernels_ran, error, milliseconds, peak
+from .measuring import all_kernels_ran, milliseconds, peak
 from .setting import Part, Setting
 
 FRAMES = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -116,6 +116,3 @@ class Forward:
 
     def __call__(self) -> Tensor:
         return self.model(self.z, self.sigma, self.context, self.rotary)
-
-
-Section = Callable[[Setting], Iterator[Part]]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch.distributed as dist
-
+from benchmarks.fake_group import fake_group
 from benchmarks.flops import sent
 from benchmarks.h100 import PASSES, Machine
 from mochi.dit import AsymmDiT
@@ -78,15 +76,3 @@ def scaled(share_ms: float, sending_ms: float, alone_ms: float | None) -> dict[s
     predicted = share_ms + sending_ms
     speed_up = alone_ms / predicted if alone_ms else None
     return {"sending ms": sending_ms, "predicted ms": predicted, "predicted speed-up": speed_up}
-
-
-@contextmanager
-def fake_group(ranks: int) -> Iterator[None]:
-    """The second of so many ranks (as most are, it has two neighbours where there are more), whose peers do nothing."""
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    dist.init_process_group("fake", rank=1, world_size=ranks, store=FakeStore())
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

@@ -10,23 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.errors import error
 from benchmarks.h100 import Machine, forward_pass
 from mochi.dit import AsymmDiT
 from mochi.kernels import without_kernels
 from mochi.memory.denoise import activations
 from mochi.parallel.split import Split
 
-from .measuring import (
-    all_kernels_ran,
-    beside,
-    error,
-    explained,
-    host_stops,
-    judged,
-    milliseconds,
-    peak,
-    synchronize,
-)
+from .measuring import all_kernels_ran, beside, explained, host_stops, judged, milliseconds, peak, synchronize
 from .setting import Forward, Part, Setting
 
 DIFFERS = 0.05

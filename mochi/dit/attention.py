@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from .backends import Attend, sdpa
-from .heads import Stream, joined
+from .heads import PackedQKV, joint_qkv
 from .layers import RMSNorm
 from .rotary import RotaryTable
 
@@ -50,9 +50,9 @@ class JointAttention:
 
     attend: Attend = sdpa
 
-    def __call__(self, x: Stream, y: Stream, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Visual and text stream -> (B, N, h, d) and (B, L, h, d), as `joint_attention`."""
-        return joint_attention(*joined(x, y), x.packed.shape[1], text_lengths, self.attend)
+        return joint_attention(*joint_qkv(x, y), x.qkv.shape[1], text_lengths, self.attend)
 
 
 class AsymmetricAttention(nn.Module):
@@ -76,16 +76,16 @@ class AsymmetricAttention(nn.Module):
         self, x: Tensor, y: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, N, D_x), y (B, L, D_y) -> the same shapes; no text output in the last block."""
-        visual = self._stream(self.qkv_x(x), self.q_norm_x, self.k_norm_x, rotary.turns)
-        text = self._stream(self.qkv_y(y), self.q_norm_y, self.k_norm_y)
+        visual = self._packed(self.qkv_x(x), self.q_norm_x, self.k_norm_x, rotary.turns)
+        text = self._packed(self.qkv_y(y), self.q_norm_y, self.k_norm_y)
         out_x, out_y = self.joint(visual, text, text_lengths)
         out_x = self.proj_x(out_x.flatten(2))
         return out_x, None if self.proj_y is None else self.proj_y(out_y.flatten(2))
 
-    def _stream(self, packed: Tensor, q: RMSNorm, k: RMSNorm, turns: Tensor | None = None) -> Stream:
+    def _packed(self, qkv: Tensor, q: RMSNorm, k: RMSNorm, turns: Tensor | None = None) -> PackedQKV:
         # Hosts keep some weights elsewhere.
-        weights = (norm.weight.to(packed.device) for norm in (q, k))
-        return Stream(packed.unflatten(-1, (3, self.heads, -1)), *weights, turns)
+        weights = (norm.weight.to(qkv.device) for norm in (q, k))
+        return PackedQKV(qkv.unflatten(-1, (3, self.heads, -1)), *weights, turns)
 
 
 def use_attention(blocks: Iterable[nn.Module], attend: Attend) -> None:

@@ -15,33 +15,32 @@ from ..kernels import formula
 from .rotary import rotate
 
 
-class Stream(NamedTuple):
+class PackedQKV(NamedTuple):
     """What a stream brings to attention.
 
-    packed: queries, keys and values as they leave the Linear layer, (B, n, 3, h, d). q_weight, k_weight: of the RMS
-    norms of queries and keys, (d,), in any dtype. turns: the rotary table (n, h, d/2, 2), float32; None: no positions.
+    qkv: queries, keys and values as they leave the Linear layer, (B, n, 3, h, d). q_weight, k_weight: of the RMS norms
+    of queries and keys, (d,), in any dtype. turns: the rotary table (n, h, d/2, 2), float32; None: no positions.
     """
 
-    packed: Tensor
+    qkv: Tensor
     q_weight: Tensor
     k_weight: Tensor
     turns: Tensor | None
     eps: float = 1e-5
 
-    def of_heads(self, part: int, parts: int) -> Stream:
+    def of_heads(self, part: int, parts: int) -> PackedQKV:
         """The part of the heads that a rank has, a view."""
-        return self._replace(packed=self.packed.tensor_split(parts, dim=3)[part])
+        return self._replace(qkv=self.qkv.tensor_split(parts, dim=3)[part])
+
+    def write_qk(self, q: Tensor, k: Tensor) -> None:
+        """Write queries and keys, normed and turned, into q and k, (B, n, p, h/p, d) of any strides, both alike."""
+        write_heads(self.qkv, q, k, self.q_weight, self.k_weight, self.turns, self.eps)
 
 
-def joined(x: Stream, y: Stream) -> tuple[Tensor, Tensor, Tensor]:
+def joint_qkv(x: PackedQKV, y: PackedQKV) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v of the visual and the text stream, each (B, N + L, h, d), visual tokens first."""
     weights = x.q_weight, x.k_weight, y.q_weight, y.k_weight
-    return joint_heads(x.packed, y.packed, *weights, x.turns, x.eps)
-
-
-def write(stream: Stream, q: Tensor, k: Tensor) -> None:
-    """Write the stream's queries and keys into q and k, (B, n, p, h/p, d) of any strides, the same for both."""
-    write_heads(stream.packed, q, k, stream.q_weight, stream.k_weight, stream.turns, stream.eps)
+    return joint_heads(x.qkv, y.qkv, *weights, x.turns, x.eps)
 
 
 @formula("heads:joint_heads")
@@ -55,7 +54,7 @@ def joint_heads(
     turns: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `joined`, of x (B, N, 3, h, d) and y (B, L, 3, h, d)."""
+    """As `joint_qkv`, of x (B, N, 3, h, d) and y (B, L, 3, h, d)."""
 
     def both(visual: Tensor, text: Tensor, weight_x: Tensor, weight_y: Tensor) -> Tensor:
         visual = _ready(visual, weight_x, turns, eps).to(x.dtype)
@@ -70,7 +69,7 @@ def joint_heads(
 def write_heads(
     packed: Tensor, q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, turns: Tensor | None, eps: float
 ) -> None:
-    """As `write`, of packed (B, n, 3, h, d)."""
+    """As `PackedQKV.write_qk`, of packed (B, n, 3, h, d)."""
     for t, weight, out in zip(packed.unbind(2), (q_weight, k_weight), (q, k)):
         out.copy_(_ready(t, weight, turns, eps).unflatten(2, out.shape[2:4]))
 

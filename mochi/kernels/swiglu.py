@@ -14,7 +14,7 @@ BLOCK = 2048
 
 
 def swiglu(packed: Tensor) -> Tensor:
-    packed = packed if packed.is_contiguous() else packed.contiguous()
+    packed = packed.contiguous()
     width = packed.shape[-1] // 2
     out = torch.empty(*packed.shape[:-1], width, dtype=packed.dtype, device=packed.device)
     if out.numel():
@@ -40,7 +40,7 @@ def _product(packed, row, column, here, WIDTH: tl.constexpr):
 
 
 def swiglu_rows(packed: Tensor) -> tuple[Tensor, Tensor]:
-    packed = packed if packed.is_contiguous() else packed.contiguous()
+    packed = packed.contiguous()
     width = packed.shape[-1] // 2
     values = torch.empty(*packed.shape[:-1], width, dtype=torch.float8_e4m3fn, device=packed.device)
     scales = torch.empty(*packed.shape[:-1], 1, dtype=torch.float32, device=packed.device)

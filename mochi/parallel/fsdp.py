@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -29,7 +29,7 @@ class ShardedLayout:
         # On a CPU the weights are in host memory as it is.
         self._offload = offload and device.type != "cpu"
         self._pin = self._offload and torch.cuda.is_available()
-        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)  # with its timeout
         policy = CPUOffloadPolicy(pin_memory=self._pin) if self._offload else OffloadPolicy()
         whole = {p for name, p in model.named_parameters() if not name.startswith("blocks.")}
         for block in model.blocks:

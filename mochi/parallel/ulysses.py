@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..dit.attention import JointAttention, joint_attention
-from ..dit.heads import Stream, write
+from ..dit.heads import PackedQKV
 from .collectives import Arriving, Peers
 
 
@@ -38,10 +38,10 @@ class TokenShards:
         """Of anything that has the N tokens, or the h heads, along `dim`: this rank's."""
         return t.tensor_split(self.peers.size, dim)[self.peers.rank]
 
-    def outgoing(self, packed: Tensor) -> Tensor:
-        """Room for queries, keys or values of packed (B, n, 3, h, d), in the order of the wire: (B, n, p, h/p, d)."""
-        (batch, n, _, heads, width), p = packed.shape, self.peers.size
-        return packed.new_empty(p, n, batch, heads // p, width).transpose(0, 2)
+    def outgoing(self, qkv: Tensor) -> Tensor:
+        """Room for queries, keys or values of qkv (B, n, 3, h, d), in the order of the wire: (B, n, p, h/p, d)."""
+        (batch, n, _, heads, width), p = qkv.shape, self.peers.size
+        return qkv.new_empty(p, n, batch, heads // p, width).transpose(0, 2)
 
     def to_heads(self, t: Tensor, into: Tensor) -> Arriving:
         """`outgoing`, all heads of this rank's tokens -> its heads of all tokens, into (N, B, h/p, d)."""
@@ -70,7 +70,7 @@ class UlyssesAttention(JointAttention):
     shards: TokenShards
     text_is_read: bool
 
-    def __call__(self, x: Stream, y: Stream, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         shards = self.shards
         q, k, v = self._exchange(x, y.of_heads(shards.peers.rank, shards.peers.size))
         out_x, out_y = joint_attention(q, k, v, sum(shards.shares), text_lengths, self.attend)
@@ -78,31 +78,31 @@ class UlyssesAttention(JointAttention):
         text = shards.gather_heads(out_y) if self.text_is_read else None
         return visual(), text() if text is not None else None
 
-    def _exchange(self, x: Stream, y: Stream) -> tuple[Tensor, ...]:
+    def _exchange(self, x: PackedQKV, y: PackedQKV) -> tuple[Tensor, ...]:
         """All heads of this rank's visual tokens, and its heads of the text -> its heads of all tokens.
 
         Returns q, k and v, each (B, N + L, h/p, d).
         """
-        shards, (batch, text, _, heads, width) = self.shards, y.packed.shape
+        shards, (batch, text, _, heads, width) = self.shards, y.qkv.shape
         visual = sum(shards.shares)
 
         def joint() -> Tensor:
             """Tokens first: what arrives from all ranks is then the head of it, the text lies behind."""
-            return x.packed.new_empty(visual + text, batch, heads, width)
+            return x.qkv.new_empty(visual + text, batch, heads, width)
 
         def of_text(t: Tensor) -> Tensor:
             return t[visual:].transpose(0, 1).unsqueeze(2)
 
-        v, wire = joint(), shards.outgoing(x.packed)
-        wire.copy_(x.packed.select(2, 2).unflatten(2, wire.shape[2:4]))
+        v, wire = joint(), shards.outgoing(x.qkv)
+        wire.copy_(x.qkv.select(2, 2).unflatten(2, wire.shape[2:4]))
         arriving = [shards.to_heads(wire, v[:visual])]
         # While the values are on their way:
-        wires = [shards.outgoing(x.packed) for _ in "qk"]
-        write(x, *wires)
+        wires = [shards.outgoing(x.qkv) for _ in "qk"]
+        x.write_qk(*wires)
         q, k = joint(), joint()
         arriving += [shards.to_heads(wire, t[:visual]) for wire, t in zip(wires, (q, k), strict=True)]
-        write(y, of_text(q), of_text(k))
-        of_text(v).copy_(y.packed.select(2, 2).unsqueeze(2))
+        y.write_qk(of_text(q), of_text(k))
+        of_text(v).copy_(y.qkv.select(2, 2).unsqueeze(2))
         for arrive in arriving:
             arrive()
         return tuple(t.transpose(0, 1) for t in (q, k, v))

@@ -25,7 +25,7 @@ from ..vae.stream import room_around
 
 ROWS, COLUMNS = 3, 4
 
-Arriving = Callable[[], tuple[Tensor | None, list[Tensor]]]
+Exchanged = Callable[[], tuple[Tensor | None, list[Tensor]]]
 """Statistics of whole frames, if they were asked for, and the neighbours' borders: waits for them."""
 
 
@@ -100,8 +100,8 @@ class StripBorders(Borders):
 
     def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
         self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
-        self.shares = [size / sum(strips.sizes) for size in strips.sizes]
-        self._shares: Tensor | None = None
+        self.fractions = [size / sum(strips.sizes) for size in strips.sizes]
+        self._device_fractions: Tensor | None = None  # as a tensor on the device
         # The neighbours in order, and the end of this strip where each is: True the first row or column.
         self.ends = {r: first for r, first in ((rank - 1, True), (rank + 1, False)) if 0 <= r < strips.ranks}
 
@@ -135,7 +135,7 @@ class StripBorders(Borders):
         width = self._width(rows, columns)
         return (_end(padded, self.axis, first, width) for first in self.ends.values() if width)
 
-    def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Arriving:
+    def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Exchanged:
         """Start to send statistics to all and the ends of x to the neighbours, in one message for each.
 
         All-to-all rather than send and receive, and one rather than two: what counts is how often ranks meet.
@@ -167,9 +167,9 @@ class StripBorders(Borders):
 
     def _whole(self, parts: Tensor) -> Tensor:
         """Statistics of whole frames from those of all strips (ranks, 2, B, T, groups)."""
-        if self._shares is None:  # filled on the device: numbers from the host would make it wait
-            self._shares = torch.stack([parts.new_full((), share) for share in self.shares])
-        return pooled(parts, self._shares)
+        if self._device_fractions is None:  # filled on the device: numbers from the host would make it wait
+            self._device_fractions = torch.stack([parts.new_full((), fraction) for fraction in self.fractions])
+        return pooled(parts, self._device_fractions)
 
 
 def _end(x: Tensor, axis: int, first: bool, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, T5Config, T5EncoderModel
 from ..config import DiTConfig
 from ..dit import AsymmDiT
 from ..dit.attention import JointAttention
-from ..dit.heads import Stream, joined
+from ..dit.heads import PackedQKV, joint_qkv
 from ..dit.model import TextContext
 
 
@@ -103,8 +103,8 @@ def masked_joint_attention(
 class MaskedAttention(JointAttention):
     """The attention of a model in training."""
 
-    def __call__(self, x: Stream, y: Stream, text_lengths: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        return masked_joint_attention(*joined(x, y), x.packed.shape[1], text_lengths)
+    def __call__(self, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        return masked_joint_attention(*joint_qkv(x, y), x.qkv.shape[1], text_lengths)
 
 
 def tokenize(

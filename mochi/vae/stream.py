@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.formula import has_kernels
+from ..kernels.dispatch import has_kernels
 from .norm import frame_statistics, normalise_by, repeat_borders
 
 FEW = 1 << 16

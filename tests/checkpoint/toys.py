@@ -52,13 +52,14 @@ def with_weights(config: DiTConfig, weights: Weights) -> AsymmDiT:
 
 
 @torch.inference_mode()
-def output(network: AsymmDiT, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What it predicts for fixed random latents and prompts, computed in `dtype`."""
+def output(network: AsymmDiT, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
+    """What it predicts for fixed random latents and prompts, computed in `dtype` on `device`."""
     generator = torch.Generator().manual_seed(7)
     z = torch.randn(2, network.config.channels, 2, 4, 6, generator=generator).to(dtype)
     features = torch.randn(2, 16, network.config.text_width, generator=generator).to(dtype)
     mask = torch.arange(16) < torch.tensor([[16], [5]])
-    return network(z, torch.tensor([0.3, 0.9]), network.encode_text(features, mask))
+    text = network.encode_text(features.to(device), mask.to(device))
+    return network(z.to(device), torch.tensor([0.3, 0.9], device=device), text).cpu()
 
 
 def save(path: Path, weights: Weights, **metadata: object) -> Path:

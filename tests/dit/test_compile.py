@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch._dynamo.testing import CompileCounter
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks.fake_group import fake_group
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.dit.attention import use_attention
@@ -67,9 +66,8 @@ def test_blocks_share_their_code_whatever_prompt_and_size():
 
 @pytest.fixture
 def rank_of_two():
-    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
-    yield
-    dist.destroy_process_group()
+    with fake_group(2, rank=0):
+        yield
 
 
 @torch.inference_mode()

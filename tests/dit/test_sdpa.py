@@ -202,7 +202,7 @@ def test_both_are_taken_by_compiled_code():
         assert relative_error(compiled(q, k, v), sdpa(q * 2, k, v) + 1) < 1e-6
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @torch.inference_mode()
 @pytest.mark.parametrize("tokens", [1, 128, 333])
 def test_on_a_gpu(tokens):

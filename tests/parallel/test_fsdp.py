@@ -6,13 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks.fake_group import fake_group
 from mochi.errors import MochiError
 from mochi.parallel.fsdp import ShardedLayout
 from mochi.parallel.settings import ParallelSettings
@@ -24,9 +23,8 @@ checkpoint = weight_file()
 
 @pytest.fixture
 def rank_of_two():
-    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
-    yield
-    dist.destroy_process_group()
+    with fake_group(2, rank=0):
+        yield
 
 
 @torch.inference_mode()

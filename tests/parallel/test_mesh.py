@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks.fake_group import fake_group
 from mochi.parallel.mesh import Meshes
 from mochi.parallel.rank import Rank
 from mochi.parallel.split import Split
@@ -18,9 +18,8 @@ from mochi.parallel.vae import plan_strips
 
 @pytest.fixture
 def ranks(request):
-    dist.init_process_group("fake", rank=1, world_size=request.param, store=FakeStore())
-    yield request.param
-    dist.destroy_process_group()
+    with fake_group(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("ranks", [6], indirect=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks.fake_group import fake_group
 from mochi.checkpoint import load_dit
 from mochi.config import DecoderConfig
 from mochi.dit import TextContext
@@ -30,9 +29,8 @@ FILES = {
 
 @pytest.fixture
 def two_ranks():
-    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
-    yield
-    dist.destroy_process_group()
+    with fake_group(2, rank=0):
+        yield
 
 
 def prompt() -> TextContext:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from mochi.checkpoint import load_dit
-from mochi.dit import AsymmDiT
 from mochi.packing import PackedLinear, use_float8_products
 from tests.checkpoint import toys
 from tests.checkpoint.writers import FLOAT8S, GGUFS, WIDE_GGUFS
@@ -15,16 +13,6 @@ from tests.golden import relative_error
 
 WRITERS = {**GGUFS, **WIDE_GGUFS, **FLOAT8S}
 CASES = [*((name, False) for name in WRITERS), *((name, True) for name in FLOAT8S)]
-
-
-def output(network: AsymmDiT, device: str) -> Tensor:
-    """As toys.output, on a device."""
-    generator = torch.Generator().manual_seed(7)
-    z = torch.randn(2, network.config.channels, 2, 4, 6, generator=generator)
-    features = torch.randn(2, 16, network.config.text_width, generator=generator)
-    mask = torch.arange(16) < torch.tensor([[16], [5]])
-    text = network.encode_text(features.to(device), mask.to(device))
-    return network(z.to(device), torch.tensor([0.3, 0.9], device=device), text).cpu()
 
 
 @pytest.mark.parametrize(("packing", "fast"), CASES, ids=lambda case: {True: "fast", False: "exact"}.get(case, case))
@@ -38,8 +26,8 @@ def test_computes_what_the_cpu_does(cuda, tmp_path, packing, fast):
         use_float8_products(on_cpu)
         use_float8_products(on_cuda)
     cuda.ledger.take()
-    found = output(on_cuda, "cuda")
+    found = toys.output(on_cuda, device="cuda")
     # A rounding that tips an activation over to the next float8 number moves it by 6 %.
-    assert relative_error(found, output(on_cpu, "cpu")) <= (2e-2 if fast else 1e-5)
+    assert relative_error(found, toys.output(on_cpu)) <= (2e-2 if fast else 1e-5)
     if fast and any(one.dtype == torch.float8_e4m3fn for one in packed):
         assert any(launch.name.startswith("_scaled_mm") for launch in cuda.ledger.launches)

@@ -6,9 +6,8 @@ import math
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks.fake_group import fake_group
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT, TextContext
 from mochi.parallel.dit import ParallelDiT, Pass
@@ -23,9 +22,8 @@ CONFIG = DiTConfig(depth=3)
 
 @pytest.fixture(params=[Split(1, 4), Split(2, 2), Split(1, 8), Split(2, 4)], ids=str)
 def split(request):
-    dist.init_process_group("fake", rank=request.param.ranks - 1, world_size=request.param.ranks, store=FakeStore())
-    yield request.param
-    dist.destroy_process_group()
+    with fake_group(request.param.ranks, rank=request.param.ranks - 1):
+        yield request.param
 
 
 def bytes_sent(split: Split) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -14,12 +13,12 @@ import mochi.vae.stream
 from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.dit import heads, layers
+from mochi.kernels import dispatch
 from mochi.packing import Float8, Ggml, PackedLinear, float8, ggml, packed_linears, rows
 from mochi.packing.ggml import FORMATS
 from mochi.vae import norm
 from tests.golden import relative_error
 
-dispatch = importlib.import_module("mochi.kernels.formula")
 MODULES = heads, layers, float8, ggml, rows, norm
 FORMULAS = [f for module in MODULES for f in vars(module).values() if hasattr(f, "launcher")]
 USUAL = Float8(torch.float8_e4m3fn, 1e-3)

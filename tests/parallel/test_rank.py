@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 class Alone:
     """The context of the only rank, which keeps what it is told. cancel_at: number of the step."""
 
-    rank, size, device = 0, 1, CPU
+    rank, size, device, timeout = 0, 1, CPU, None
 
     def __init__(self, cancel_at: int | None = None):
         self.told: list[dict[str, Any]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import subprocess
 import sys
@@ -16,17 +15,15 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mochi.kernels import without_kernels
-
-module = importlib.import_module("mochi.kernels.formula")  # the package has a function of that name
+from mochi.kernels import dispatch, without_kernels
 
 
-@module.formula("nowhere:missing")
+@dispatch.formula("nowhere:missing")
 def doubled(x: Tensor, times: float = 2.0) -> Tensor:
     return x * times
 
 
-@module.formula("nowhere:missing", mutates=["out"])
+@dispatch.formula("nowhere:missing", mutates=["out"])
 def copied(x: Tensor, out: Tensor) -> None:
     out.copy_(x)
 
@@ -52,9 +49,9 @@ def names_of(run) -> list[str]:
 @pytest.fixture
 def works(monkeypatch):
     """A fresh state, as if Triton were there and nothing had failed yet."""
-    monkeypatch.setattr(module, "_state", {"off": False})
-    monkeypatch.setattr(module, "_failed", set())
-    monkeypatch.setattr(module, "_is_there", lambda: True)
+    monkeypatch.setattr(dispatch, "_state", {"off": False})
+    monkeypatch.setattr(dispatch, "_failed", set())
+    monkeypatch.setattr(dispatch, "_is_there", lambda: True)
 
 
 def test_on_a_cpu_it_is_plain_torch(works):
@@ -80,17 +77,17 @@ def test_operators_compute_what_the_formulas_do():
 def test_gradients_go_through_the_formula(works):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda", requires_grad=True)
-        assert not module.has_kernels(x)
+        assert not dispatch.has_kernels(x)
         with torch.no_grad():
-            assert module.has_kernels(x)
+            assert dispatch.has_kernels(x)
 
 
 def test_kernels_can_be_left_out(works):
     with FakeTensorMode():
         x = torch.empty(2, device="cuda")
         with without_kernels():
-            assert not module.has_kernels(x)
-        assert module.has_kernels(x)
+            assert not dispatch.has_kernels(x)
+        assert dispatch.has_kernels(x)
 
 
 def test_compiled_code_has_the_formula_in_it(works):
@@ -101,18 +98,18 @@ def test_compiled_code_has_the_formula_in_it(works):
         return graph.forward
 
     with FakeTensorMode():
-        assert module.has_kernels(torch.empty(2, device="cuda"))
+        assert dispatch.has_kernels(torch.empty(2, device="cuda"))
     torch.compile(lambda x: doubled(x), backend=keep, fullgraph=True)(torch.ones(2))
     assert [node.target.__name__ for node in graphs[0].graph.nodes if node.op == "call_function"] == ["mul"]
 
 
 def test_a_kernel_that_cannot_be_built_gives_way_to_its_formula(works, caplog):
-    run, other = (module._on_cuda(name, "nowhere:missing", lambda x: x * 2) for name in ("doubled", "copied"))
+    run, other = (dispatch._on_cuda(name, "nowhere:missing", lambda x: x * 2) for name in ("doubled", "copied"))
     with caplog.at_level(logging.WARNING):
         for compute in (run, run, other):
             assert torch.equal(compute(torch.ones(2)), torch.full((2,), 2.0))
     assert len(caplog.records) == 1 and "doubled does not run here" in caplog.text
-    assert module.failed_kernels() == {"doubled", "copied"}
+    assert dispatch.failed_kernels() == {"doubled", "copied"}
 
 
 @pytest.mark.parametrize("words", ["CUDA out of memory", "Triton Error [CUDA]: out of memory"])
@@ -122,22 +119,22 @@ def test_running_out_of_memory_is_no_reason_to_give_a_kernel_up(works, monkeypat
     def full(*args):
         raise (torch.OutOfMemoryError if words.startswith("CUDA") else RuntimeError)(words)
 
-    monkeypatch.setattr(module.importlib, "import_module", full)
-    run = module._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
+    monkeypatch.setattr(dispatch.importlib, "import_module", full)
+    run = dispatch._on_cuda("doubled", "nowhere:missing", lambda x: x * 2)
     if words.startswith("CUDA"):
         with pytest.raises(torch.OutOfMemoryError):
             run(torch.ones(2))
     else:
         assert torch.equal(run(torch.ones(2)), torch.full((2,), 2.0))
-    assert not module.failed_kernels()
+    assert not dispatch.failed_kernels()
 
 
 def test_a_kernel_gets_the_defaults_that_torch_leaves_out(monkeypatch):
     seen = []
     kernels = SimpleNamespace(missing=lambda *args: seen.append(args))
-    monkeypatch.setattr(module.importlib, "import_module", lambda *_: kernels)
+    monkeypatch.setattr(dispatch.importlib, "import_module", lambda *_: kernels)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    run = module._on_cuda("doubled", "nowhere:missing", doubled.reference)
+    run = dispatch._on_cuda("doubled", "nowhere:missing", doubled.reference)
     x = torch.ones(2)
     for args in ((x,), (x, 2.0), (x, 3.0)):
         run(*args)
@@ -154,7 +151,7 @@ spec.loader.exec_module(second)
 import importlib
 assert importlib.import_module("a/pack.mochi.dit") is not mochi.dit
 """
-    package = Path(module.__file__).parents[1]
+    package = Path(dispatch.__file__).parents[1]
     command = [sys.executable, "-c", code, str(package / "__init__.py"), str(package)]
     done = subprocess.run(command, cwd=package.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
