@@ -61,8 +61,8 @@ def _notes() -> str:
         f"after the other: {readable(beside)} beside the weights on one card. *Whole*: the weights stay on the card. "
         "*Offloaded*: ComfyUI streams them from the machine's memory, which has to hold all of them (the first "
         "column); by its own estimate it may begin earlier than it has to. *Sharded*: each card has its share (FSDP2). "
-        "*Sharded and offloaded*: the shares are in the machine's memory, together all of the weights and, pinned, up to "
-        "half as much again.",
+        "*Sharded and offloaded*: the shares are in the machine's memory, together all of the weights and, pinned, up "
+        "to half as much again.",
         "The text encoder runs before and the decoder after, when ComfyUI can take the denoiser off the card. Decoding "
         f"takes at least {decode[0]} at {size} ({on_two} on each of two cards) and {decode[1]} at {smaller}, and more "
         "frames at a time with more memory free. Where that is too much for one card, ComfyUI decodes in tiles. The "

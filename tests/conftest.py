@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -16,6 +17,10 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "tests")
+
+# Code that inductor compiled for other vectors than these would be taken from its cache all the same.
+vectors = os.environ.get("ATEN_CPU_CAPABILITY", "all")
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / f"torchinductor-{vectors}"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

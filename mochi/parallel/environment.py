@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+
+INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 
 # Dropped, since they would change what a rank does. Among them PYTORCH_CUDA_ALLOC_CONF: ComfyUI chooses
 # cudaMallocAsync there, under which NCCL's collectives run out of memory.
@@ -60,6 +65,8 @@ KEPT = (
 def rank_environment(inherited: Mapping[str, str], folder: Path, threads: int) -> dict[str, str]:
     """Environment variables of a rank with so many threads, whose temporary files go to `folder`."""
     passed = {name: value for name, value in inherited.items() if name.startswith(KEPT) or not name.startswith(DROPPED)}
+    if Path(passed.get(INDUCTOR, "")).parent == Path(tempfile.gettempdir()):
+        del passed[INDUCTOR]  # inductor's own choice, which it writes into the environment of a process that used it
     return {
         # FSDP gathers weights over one communicator while Ulysses exchanges tokens over another. Each takes some of the
         # GPU's blocks and waits in them for its peers: taken in another order on another GPU, both wait for ever. With
@@ -92,7 +99,10 @@ def _compile_caches(inherited: Mapping[str, str], folder: Path) -> dict[str, str
         caches = folder
     if not os.access(caches, os.W_OK):
         caches = folder
-    return {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/torchinductor", "TRITON_CACHE_DIR": f"{caches}/triton"}
+    # A home can be that of several machines, whose processors inductor does not tell apart: it would take code made for
+    # wider vectors, and compute nonsense.
+    processor = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
+    return {INDUCTOR: f"{caches}/torchinductor-{processor}", "TRITON_CACHE_DIR": f"{caches}/triton"}
 
 
 def threads_per_rank(ranks: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from mochi.parallel.environment import rank_environment
 
@@ -62,7 +64,25 @@ def test_compiled_code_stays(tmp_path, name):
 
 @pytest.mark.parametrize("inherited", [{}, {"HOME": "/proc/none"}, {"XDG_CACHE_HOME": "/dev/null/cache"}])
 def test_without_a_home_compiled_code_goes_with_the_group(tmp_path, inherited):
-    assert caches(rank_environment(inherited, tmp_path, 1)) == [f"{tmp_path}/torchinductor", f"{tmp_path}/triton"]
+    found = map(Path, caches(rank_environment(inherited, tmp_path, 1)))
+    assert all(cache.parent == tmp_path for cache in found)
+
+
+def test_compiled_code_is_that_of_the_processor(tmp_path, monkeypatch):
+    """Of a home that several machines share."""
+    first = rank_environment({"HOME": str(tmp_path)}, tmp_path, 1)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX3")
+    assert (
+        first["TORCHINDUCTOR_CACHE_DIR"]
+        != rank_environment({"HOME": str(tmp_path)}, tmp_path, 1)["TORCHINDUCTOR_CACHE_DIR"]
+    )
+
+
+def test_what_inductor_chose_for_the_owner_is_no_choice(tmp_path):
+    """It writes its default into the environment of the process that compiles."""
+    own = str(Path(tempfile.gettempdir(), "torchinductor_somebody"))
+    environment = rank_environment({"HOME": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": own}, tmp_path, 1)
+    assert Path(environment["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(tmp_path)
 
 
 def test_a_person_s_own_choices_for_compiling_hold(tmp_path):
