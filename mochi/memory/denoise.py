@@ -97,7 +97,8 @@ def _moments(config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: 
     # and v, and for what arrives of v. k is normed, in two steps, and then turned where it is, in float32; kernels take
     # no memory for that.
     turned = 2 + 3 + (4 if is_shared else 1)
-    turning = (3 if itemsize < 4 else 2) * in_float
+    steps = 3 if itemsize < 4 else 2
+    turning, turning_text = steps * in_float, steps * 4 * text * config.hidden_x // ulysses
     # Attention has its q, k and v (3), text of this rank's heads among them, and gives out (1) before qkv goes (3).
     attending = 2 + 3 + 3 + 1
     # Input, residual, output of attention (a name of the block's forward), normed input; gate and value; then silu
@@ -105,6 +106,7 @@ def _moments(config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: 
     return {
         "unpacking qkv": 2 * x + 2 * y + weight(3 * config.hidden_x, config.hidden_x),
         "turning k": turned * x + turning + 2 * y + 3 * joint + joint // ulysses,
+        "turning k of the text": (turned + 1) * x + turning_text + 2 * y + 3 * joint + joint // ulysses,
         "attention": attending * x + 2 * y + 3 * joint + 4 * joint // ulysses,
         "unpacking w1": 4 * x + 2 * y + weight(2 * config.mlp_x, config.hidden_x),
         "MLP": 4 * x + 3 * wide + 2 * y,
