@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -32,9 +36,10 @@ class ShardedLayout:
         mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)  # with its timeout
         policy = CPUOffloadPolicy(pin_memory=self._pin) if self._offload else OffloadPolicy()
         whole = {p for name, p in model.named_parameters() if not name.startswith("blocks.")}
-        for block in model.blocks:
-            fully_shard(block, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
-        fully_shard(model, mesh=mesh, ignored_params=whole)
+        with _parameters_without_gradients():
+            for block in model.blocks:
+                fully_shard(block, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
+            fully_shard(model, mesh=mesh, ignored_params=whole)
         for block, following in pairwise(model.blocks):
             block.set_modules_to_forward_prefetch([following])
         model.register_forward_hook(lambda model, args, out: _expect_no_backward(model))
@@ -59,6 +64,23 @@ class ShardedLayout:
     def own(self, p: Tensor) -> Tensor:
         """This rank's rows."""
         return p.to_local() if isinstance(p, DTensor) else p
+
+
+@contextmanager
+def _parameters_without_gradients() -> Iterator[None]:
+    """Before torch 2.13 FSDP makes each parameter one with gradients, and then asks whether it has any: packed weights,
+    which are integers, cannot be that even for a moment."""
+    if hasattr(FSDPModule, "reset_iter_state"):
+        yield
+        return
+    from torch.distributed.fsdp._fully_shard import _fsdp_param
+
+    whole = _fsdp_param.nn
+    _fsdp_param.nn = SimpleNamespace(Parameter=partial(whole.Parameter, requires_grad=False), Module=whole.Module)
+    try:
+        yield
+    finally:
+        _fsdp_param.nn = whole
 
 
 def _expect_no_backward(model: FSDPModule) -> None:
