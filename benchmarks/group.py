@@ -27,9 +27,9 @@ from benchmarks.work import SMALL, WIDE, Sizes, weight_files
 from mochi.checkpoint.load import read_config
 from mochi.config import DiTConfig
 from mochi.errors import GroupError, MochiError
-from mochi.parallel.group import Event
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.group import Event
+from mochi.parallel.owner.manager import GroupManager
 from mochi.parallel.settings import ParallelSettings
 from mochi.parallel.split import choose_split
 
@@ -55,8 +55,8 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     threads = 1 if devices[0] == "cpu" else None
     with (
         weight_files(sizes) as (dit, decoder),
-        closing(GroupKeeper(devices[:1], settings.timeout, threads=threads)) as one,
-        closing(GroupKeeper(devices, settings.timeout, threads=threads)) as all_ranks,
+        closing(GroupManager(devices[:1], settings.timeout, threads=threads)) as one,
+        closing(GroupManager(devices, settings.timeout, threads=threads)) as all_ranks,
     ):
         dit, decoder = options.dit or dit, options.decoder or decoder
         weights = settings.weights_for(dit.stat().st_size)
@@ -69,11 +69,11 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def denoiser(
-    one: GroupKeeper, group: GroupKeeper, file: Path, sizes: Sizes, weights: str, repeats: int
+    one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, weights: str, repeats: int
 ) -> dict[str, dict[str, Any]]:
     """One pass (spread by Ulysses), and the two passes of a guided step (spread by guidance first)."""
     config = read_config(file, "dit")
-    models = [RemoteDiT(keeper, file, sizes.dtype, sizes.dtype, weights) for keeper in (one, group)]
+    models = [RemoteDiT(manager, file, sizes.dtype, sizes.dtype, weights) for manager in (one, group)]
     mask = torch.arange(config.text_length)[None] < sizes.prompt_tokens
     features = _random(1, config.text_length, config.text_width)
     texts = [model.text(features, mask) for model in models]
@@ -98,7 +98,7 @@ def denoiser(
 
 
 def _traffic(
-    group: GroupKeeper, run: Callable[[], Any], config: DiTConfig, sizes: Sizes, p: int, passes: int
+    group: GroupManager, run: Callable[[], Any], config: DiTConfig, sizes: Sizes, p: int, passes: int
 ) -> dict[str, Any]:
     """Bytes that rank 0 sends for a step, and those of its visual all-to-alls: 4 N D_x (p-1)/p^2 elements a block."""
     before = group.use().run("status")[0]["sent"]
@@ -113,9 +113,9 @@ def _traffic(
     return {"bytes sent": sent, "bytes by the formula": formula, "sent / formula": sent / formula if formula else None}
 
 
-def decoding(one: GroupKeeper, group: GroupKeeper, file: Path, sizes: Sizes, repeats: int) -> dict[str, Any]:
+def decoding(one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, repeats: int) -> dict[str, Any]:
     z = _random(1, 12, *sizes.video)
-    models = [RemoteVAE(keeper, file, None, sizes.dtype) for keeper in (one, group)]
+    models = [RemoteVAE(manager, file, None, sizes.dtype) for manager in (one, group)]
 
     def run(model: RemoteVAE) -> Tensor:
         frames: list[Tensor] = []
@@ -131,7 +131,7 @@ def decoding(one: GroupKeeper, group: GroupKeeper, file: Path, sizes: Sizes, rep
     return _compared(alone, together, seconds, seconds_together)
 
 
-def request_overhead(group: GroupKeeper, repeats: int) -> dict[str, Any]:
+def request_overhead(group: GroupManager, repeats: int) -> dict[str, Any]:
     """One forward request at the published latents: its time without what the slowest rank computes."""
     with least_network() as file:
         dit = RemoteDiT(group, file, torch.float32, torch.float32)

@@ -24,7 +24,7 @@ from mochi.config import PREVIEW, DiTConfig, ModelConfig
 from mochi.geometry import latent_shape
 from mochi.memory.denoise import tokens_of
 from mochi.parallel.split import Split, splits
-from mochi.parallel.vae import plan_strips
+from mochi.parallel.spmd.vae import plan_strips
 
 GPUS = (1, 2, 4, 8)
 PASSES = 2

@@ -33,7 +33,7 @@ def parameters() -> dict[str, Tensor]:
     return dict(AsymmDiT(DiTConfig(), dtype=torch.bfloat16, device="meta").named_parameters())
 
 
-def is_packed(name: str, p: Tensor) -> bool:
+def is_quantized(name: str, p: Tensor) -> bool:
     return p.ndim == 2 and p.numel() > 1 << 20
 
 
@@ -53,7 +53,7 @@ def write_safetensors(path: Path, kind: str) -> None:
     header, end = {}, 0
     dtypes = {}
     for name, p in parameters().items():
-        dtypes[name] = torch.float8_e4m3fn if kind == "fp8" and is_packed(name, p) else p.dtype
+        dtypes[name] = torch.float8_e4m3fn if kind == "fp8" and is_quantized(name, p) else p.dtype
         size = p.numel() * dtypes[name].itemsize
         header[name] = {"dtype": names[dtypes[name]], "shape": list(p.shape), "data_offsets": [end, end + size]}
         end += size
@@ -74,7 +74,7 @@ def write_gguf(path: Path) -> None:
     writer = gguf.GGUFWriter(path, "mochi")
     plain = {torch.bfloat16: types.BF16, torch.float32: types.F32}
     for name, p in parameters().items():
-        kind = q4 if is_packed(name, p) else plain[p.dtype]
+        kind = q4 if is_quantized(name, p) else plain[p.dtype]
         size = p.numel() // 32 * 18 if kind == q4 else p.numel() * p.element_size()
         shape = gguf.quant_shape_to_byte_shape(tuple(p.shape), kind) if kind != types.F32 else tuple(p.shape)
         writer.add_tensor_info(name, shape, np.dtype(np.uint8 if kind != types.F32 else np.float32), size, kind)
@@ -82,7 +82,7 @@ def write_gguf(path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name, p in parameters().items():
-        if not is_packed(name, p):
+        if not is_quantized(name, p):
             writer.write_tensor_data(np.concatenate(list(values_of(p, "bf16"))))
             continue
         blocks = np.random.default_rng(0).integers(0, 256, (p.numel() // 32, 18), dtype=np.uint8)

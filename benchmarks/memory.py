@@ -22,8 +22,8 @@ from benchmarks.report import add_option, report
 from mochi.config import TINY, DecoderConfig, DiTConfig
 from mochi.dit import AsymmDiT, TextContext
 from mochi.memory import decode, denoise, text
-from mochi.packing import Ggml, packed_linears
-from mochi.parallel.ulysses import TokenShards, UlyssesAttention
+from mochi.parallel.spmd.ulysses import TokenShards, UlyssesAttention
+from mochi.quant import Ggml, quant_linears
 from mochi.vae import Borders, Decoder
 
 MEDIUM = DiTConfig(depth=2, num_heads=12, hidden_x=768, hidden_y=384, mlp_x=2048, mlp_y=1024, text_width=256)
@@ -55,11 +55,11 @@ def cases() -> Iterator[tuple[str, Callable[[], Figures]]]:
     yield "denoiser, 768 wide, two samples", lambda: denoiser(MEDIUM, (2, 12, 4, 40, 40), bf16)
     yield "denoiser, 768 wide, one of 2 ranks", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), bf16, ulysses=2)
     yield "denoiser, 768 wide, one of 6 ranks", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), f32, ulysses=6)
-    yield "denoiser, 768 wide, Q8_0", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), bf16, packing=Ggml("Q8_0"))
+    yield "denoiser, 768 wide, Q8_0", lambda: denoiser(MEDIUM, (1, 12, 8, 40, 40), bf16, quant=Ggml("Q8_0"))
     yield "denoiser, published width, bfloat16", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 8, 32, 32), bf16)
     yield "denoiser, published width, float32", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 4, 32, 32), f32)
     q3_k = Ggml("Q3_K")
-    yield "denoiser, published width, Q3_K", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 4, 32, 32), bf16, packing=q3_k)
+    yield "denoiser, published width, Q3_K", lambda: denoiser(PUBLISHED_WIDTH, (1, 12, 4, 32, 32), bf16, quant=q3_k)
     yield "decoder, tiny, bfloat16", lambda: decoder(TINY.decoder, (1, 12, 4, 8, 8), bf16)
     yield "decoder, a quarter of the width, bfloat16", lambda: decoder(DecoderConfig(base=32), (1, 12, 4, 16, 24), bf16)
     yield "decoder, published width, bfloat16", lambda: decoder(DecoderConfig(), (1, 12, 3, 8, 8), bf16)
@@ -73,21 +73,21 @@ def denoiser(
     latents: tuple[int, ...],
     dtype: torch.dtype,
     ulysses: int = 1,
-    packing: Ggml | None = None,
+    quant: Ggml | None = None,
     real: bool = False,
 ) -> Figures:
     """A forward pass and its table of positions, on one of `ulysses` ranks that share the tokens. real: with values."""
     with nullcontext() if real else WithoutValues():
-        return _denoiser(config, latents, dtype, ulysses, packing)
+        return _denoiser(config, latents, dtype, ulysses, quant)
 
 
 def _denoiser(
-    config: DiTConfig, latents: tuple[int, ...], dtype: torch.dtype, ulysses: int, packing: Ggml | None
+    config: DiTConfig, latents: tuple[int, ...], dtype: torch.dtype, ulysses: int, quant: Ggml | None
 ) -> Figures:
     model = _random(AsymmDiT(config, dtype=dtype))
-    if packing is not None:
+    if quant is not None:
         linears = (name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2)
-        packed_linears(model, dict.fromkeys(linears, packing))
+        quant_linears(model, dict.fromkeys(linears, quant))
     if ulysses > 1:
         _share(model, ulysses)
     batch, length = latents[0], config.text_length
@@ -100,7 +100,7 @@ def _denoiser(
 
     measured = peak_bytes(run, [*model.parameters(), z])
     _, count = denoise.tokens_of(config, latents)
-    predicted = denoise.activations(config, count, batch, dtype, ulysses, packing is not None)
+    predicted = denoise.activations(config, count, batch, dtype, ulysses, quant is not None)
     return Figures(predicted + denoise.positions(config, count, ulysses), measured)
 
 

@@ -87,7 +87,7 @@ def rows() -> Iterator[Row]:
         yield Row(f"speed-up of {ranks} GPUs, from one rank's share", path, fastest)
     fast = "more than 1", lambda x: x > 1
     yield Row(
-        "float8 products beside bfloat16, x as fast", ("packings", "float8 fast", "as fast as bfloat16 x"), None, *fast
+        "float8 products beside bfloat16, x as fast", ("quants", "float8 fast", "as fast as bfloat16 x"), None, *fast
     )
     faster = "ours is faster x"
     yield Row(

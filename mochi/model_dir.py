@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checkpoint.load import contains, read_config
-from .checkpoint.sharded import is_later_shard
+from .checkpoint.readers.sharded import is_later_shard
 from .config import PREVIEW, TINY, TINY_WEIGHTS, LatentStats, ModelConfig
 from .errors import CheckpointError
 

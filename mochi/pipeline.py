@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .checkpoint import load_decoder, load_dit
 from .config import ModelConfig
+from .device_memory import give_back, memory_free
 from .dit import AsymmDiT, TextContext
 from .dit.attention import use_attention
 from .dit.backends import SDPA, attention_named, describe
@@ -22,8 +23,7 @@ from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
 from .memory.decode import chunk_for
 from .model_dir import ModelDir, find_model
-from .packing import FLOAT8
-from .parallel.memory import give_back, memory_free
+from .quant import FLOAT8
 from .sampling import Denoised, guided, sample
 from .settings import GenerateSettings
 from .text import PromptEncoder, load_prompt_encoder

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..mochi.errors import MochiError
 from .host.checks import complaint
-from .host.step_cache import with_cache
+from .host.sampling.step_cache import with_cache
 from .search import also_found_as
 
 CATEGORY = "Mochi"

@@ -10,7 +10,7 @@ from ..mochi.errors import MochiError
 from ..mochi.sampling.edit import windowed
 from ..mochi.sampling.schedule import SCHEDULES, scheduled
 from .host.checks import check_conditioning, check_latent, check_patches, check_sigmas
-from .host.edit import noise_of, resampled
+from .host.sampling.edit import noise_of, resampled
 from .sampler import MAX_STEPS
 from .search import also_found_as
 

@@ -7,15 +7,15 @@ from comfy_api.latest import io
 from ..mochi.dit.backends import SDPA
 from ..mochi.parallel.settings import ParallelSettings
 from .host import files
-from .host.attention import ATTENTIONS
 from .host.checks import ABSENT, complaint
-from .host.clip import DEVICES, load_clip
-from .host.dtypes import DIT_DTYPES, DTYPES, PACKED_DTYPES
-from .host.fits import warn_if_short
-from .host.model import load_model
-from .host.remote_model import load_remote_model
-from .host.remote_vae import load_remote_vae
-from .host.vae import load_vae
+from .host.ranks.model import load_remote_model
+from .host.ranks.vae import load_remote_vae
+from .host.sampling.fits import warn_if_short
+from .host.sockets.attention import ATTENTIONS
+from .host.sockets.clip import DEVICES, load_clip
+from .host.sockets.dtypes import DIT_DTYPES, DTYPES, QUANT_DTYPES
+from .host.sockets.model import load_model
+from .host.sockets.vae import load_vae
 from .parallel import check_gpus, parallel_inputs, parallel_settings
 from .search import also_found_as
 
@@ -43,9 +43,9 @@ class LoadT5(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=list(PACKED_DTYPES),
+                    options=list(QUANT_DTYPES),
                     default="auto",
-                    tooltip="auto: quantised weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU "
+                    tooltip="auto: quantized weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU "
                     "(float16 on one that has none), on the CPU in float32 where there is memory for it.",
                 ),
                 io.Combo.Input(
@@ -89,7 +89,7 @@ class LoadDiT(io.ComfyNode):
                     "dtype",
                     options=list(DIT_DTYPES),
                     default="auto",
-                    tooltip="Of the weights in memory. auto: quantised weights (fp8, GGUF) stay as they are, and are "
+                    tooltip="Of the weights in memory. auto: quantized weights (fp8, GGUF) stay as they are, and are "
                     "unpacked layer by layer; others in bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was "
                     "started with another choice. float8_e4m3fn halves them, and is not exact. _fast multiplies in "
                     "float8 too, on GPUs that can (RTX 40, H100 and later): faster, and less exact.",

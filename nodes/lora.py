@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..mochi.errors import MochiError
 from .host.checks import complaint
-from .host.lora import check_lora, find_lora, list_loras, with_lora
-from .host.lora_names import teach_names
+from .host.sockets.lora import check_lora, find_lora, list_loras, with_lora
+from .host.sockets.lora_names import teach_names
 from .search import also_found_as
 
 CATEGORY = "Mochi"

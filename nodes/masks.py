@@ -9,7 +9,7 @@ from ..mochi.config import PREVIEW
 from ..mochi.geometry import check_frames
 from ..mochi.sampling.masks import extended, latent_mask
 from .host.checks import check_at_most, check_latent, complaint
-from .host.latents import noise_mask
+from .host.sockets.latents import noise_mask
 from .sampler import MAX_FRAMES
 from .search import also_found_as
 

@@ -9,9 +9,9 @@ from comfy_api.latest import io, ui
 
 from ..mochi.parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
 from .host.checks import ABSENT, check_choice, complaint
-from .host.dtypes import runs_on_cpu
-from .host.group import groups
 from .host.progress import show_text
+from .host.ranks.group import groups
+from .host.sockets.dtypes import runs_on_cpu
 from .search import also_found_as
 
 CATEGORY = "Mochi"

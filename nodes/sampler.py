@@ -9,16 +9,8 @@ from ..mochi import geometry
 from ..mochi.config import PREVIEW, TINY
 from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
 from ..mochi.sampling.schedule import SCHEDULES, linear_quadratic, scheduled
-from .host.checks import (
-    ABSENT,
-    check_at_most,
-    check_conditioning,
-    check_latent,
-    check_patches,
-    check_sigmas,
-    complaint,
-)
-from .host.sampling import empty_latent, sample
+from .host.checks import ABSENT, check_at_most, check_conditioning, check_latent, check_patches, check_sigmas, complaint
+from .host.sampling.sampler import empty_latent, sample
 from .search import also_found_as
 
 CATEGORY = "Mochi"

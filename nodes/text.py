@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.text import encode_prompt
+from .host.sockets.text import encode_prompt
 from .search import also_found_as
 
 

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..mochi import geometry
 from ..mochi.geometry import SPACE
 from .host.checks import check_latent
-from .host.vae import MochiVAE
+from .host.sockets.vae import MochiVAE
 from .search import also_found_as
 
 CATEGORY = "Mochi"

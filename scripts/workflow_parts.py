@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mochi.weights.catalog import PUBLISHED
+from mochi.hub.catalog import PUBLISHED
 from scripts.workflow_format import NOTE, Group, Link, Node
 
 GREEN, BLUE, YELLOW = ("#232", "#353"), ("#223", "#335"), ("#432", "#653")

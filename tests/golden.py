@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mochi.checkpoint.file import WeightFile, open_weights
-from mochi.checkpoint.genmo import under
 from mochi.checkpoint.infer import decoder_config, dit_config, encoder_config
+from mochi.checkpoint.layouts.genmo import under
 from mochi.config import PREVIEW
 from mochi.dit import AsymmDiT
 from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample

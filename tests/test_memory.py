@@ -15,7 +15,7 @@ from mochi.config import PREVIEW, TINY, DecoderConfig, DiTConfig
 from mochi.geometry import latent_shape
 from mochi.memory import CARDS, FILES, decoding, denoising, encoding, fits, longest, warning_for, weight_bytes
 from mochi.memory.need import GB, NCCL
-from mochi.packing import Ggml
+from mochi.quant import Ggml
 from scripts.memory_table import text
 
 DIT = PREVIEW.dit
@@ -95,7 +95,7 @@ def test_host_memory_is_named_where_weights_are_offloaded():
 @pytest.mark.parametrize("packing", [None, Ggml("Q4_0")])
 @pytest.mark.parametrize("config, latents", [(TINY.dit, (1, 12, 4, 16, 16)), (benchmark.MEDIUM, (1, 12, 6, 32, 32))])
 def test_the_denoiser_holds_what_is_predicted(config: DiTConfig, latents: tuple[int, ...], packing):
-    predicted, measured = benchmark.denoiser(config, latents, torch.bfloat16, packing=packing)
+    predicted, measured = benchmark.denoiser(config, latents, torch.bfloat16, quant=packing)
     # Unpacking is counted as for the format that takes most.
     assert 0.9 * measured <= predicted <= (1.15 if packing is None else 1.7) * measured
 
@@ -122,7 +122,7 @@ def test_decoding_by_chunks_holds_what_is_predicted(chunk: int, in_strips: bool)
 
 
 def test_tensors_without_values_live_as_real_ones_do():
-    """To the byte: the layers' ways on a CPU in float32, few values and many, pieces and strips; ranks and packings."""
+    """To the byte: the layers' ways on a CPU in float32, few values and many, pieces and strips; ranks and quants."""
     decoding_in_pieces = [
         benchmark.decoder(TINY.decoder, (1, 12, 5, 4, 6), torch.float32, 2, in_strips, real)
         for in_strips in (False, True)

@@ -31,7 +31,7 @@ SECTIONS = {
     "correctness": 35,
     "decode": 60,
     "shares": 30,
-    "packings": 25,
+    "quants": 25,
     "groups": 85,
     "peers": 45,
 }

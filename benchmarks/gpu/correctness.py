@@ -21,8 +21,8 @@ from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY, TINY_WEIGHTS
 from mochi.dit import AsymmDiT
 from mochi.dit.cache import CachePlan, StepCache
-from mochi.packing import PACKED, Float8, Ggml, PackedLinear
-from mochi.packing.ggml import FORMATS
+from mochi.quant import QUANT_DTYPE, Float8, Ggml, QuantLinear
+from mochi.quant.ggml import FORMATS
 
 from .measuring import judged
 from .setting import Part, Setting
@@ -119,10 +119,10 @@ def skipped_passes(device: torch.device) -> dict[Any, bool]:
 def unpacking(s: Setting, packing: Ggml) -> dict[str, Any]:
     """Of any bytes, among which are scales that are no numbers."""
     generator = torch.Generator().manual_seed(0)
-    packed = torch.randint(-128, 128, (64, packing.row_bytes(512)), dtype=PACKED, generator=generator)
+    packed = torch.randint(-128, 128, (64, packing.row_bytes(512)), dtype=QUANT_DTYPE, generator=generator)
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        there, here = packing.unpack(packed, dtype), packing.unpack(packed.to(s.device), dtype).cpu()
+        there, here = packing.dequantize(packed, dtype), packing.dequantize(packed.to(s.device), dtype).cpu()
         numbers = there.isfinite()
         same = numbers.equal(here.isfinite())
         found[str(dtype).removeprefix("torch.")] = {
@@ -137,12 +137,12 @@ def float8_products(s: Setting, dtype: torch.dtype) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     weight = 0.05 * torch.randn(256, 512, generator=generator)
     packing = Float8(torch.float8_e4m3fn, weight.abs().max().item() / 448, fast=True)
-    layer = PackedLinear(512, 256, False, packing)
+    layer = QuantLinear(512, 256, False, packing)
     layer.weight.data = packing.pack(weight)
     found = {}
     for rows in (1, 33):
         x = torch.randn(3, rows, 512, generator=generator)
-        right = F.linear(x, packing.unpack(layer.weight.cpu(), torch.float32))
+        right = F.linear(x, packing.dequantize(layer.weight.cpu(), torch.float32))
         found[f"{rows} rows"] = judged(error(layer.to(s.device)(x.to(s.device, dtype)), right), FLOAT8)
     return found
 

@@ -20,8 +20,8 @@ from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import GroupError
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, RemoteText, RemoteVAE, finish
+from mochi.parallel.owner.client import RemoteDiT, RemoteText, RemoteVAE, finish
+from mochi.parallel.owner.manager import GroupManager
 
 from .correctness import ROUNDING, inputs
 from .measuring import judged
@@ -47,18 +47,18 @@ SAYS = {
 
 
 def section(s: Setting) -> Iterator[Part]:
-    with closing(keeper(s, 1, TIMEOUT)) as one:
+    with closing(manager(s, 1, TIMEOUT)) as one:
         yield "1 rank", partial(group, s, one, "replicated")
-    with closing(keeper(s, 2, TIMEOUT)) as two:
+    with closing(manager(s, 2, TIMEOUT)) as two:
         for weights in WAYS:
             yield f"2 ranks, {weights}", partial(group, s, two, weights)
     # The ranks that one drill leaves working have the next one's fault.
-    with closing(keeper(s, 2, SHORT, service=FAULTY)) as ranks:
+    with closing(manager(s, 2, SHORT, service=FAULTY)) as ranks:
         for kind in SAYS:
             yield f"drill: {kind}", partial(drill, ranks, kind)
 
 
-def group(s: Setting, group: GroupKeeper, weights: str) -> dict[str, Any]:
+def group(s: Setting, group: GroupManager, weights: str) -> dict[str, Any]:
     """Passes and frames beside one device's, in float32. LoRA: how far it changes a pass, beside its own weights merged
     by one device, and whether the pass is the same as before once it is gone."""
     file, lora = TINY_WEIGHTS / "dit.safetensors", a_lora()
@@ -88,9 +88,9 @@ def group(s: Setting, group: GroupKeeper, weights: str) -> dict[str, Any]:
     return figures
 
 
-def keeper(s: Setting, ranks: int, timeout: float, **arguments: Any) -> GroupKeeper:
+def manager(s: Setting, ranks: int, timeout: float, **arguments: Any) -> GroupManager:
     device = "cuda:0" if s.cuda else "cpu"
-    return GroupKeeper([device] * ranks, timeout, threads=1, **arguments)
+    return GroupManager([device] * ranks, timeout, threads=1, **arguments)
 
 
 def run(dit: RemoteDiT, text: RemoteText) -> Tensor:
@@ -114,7 +114,7 @@ def alone(s: Setting, lora: dict[str, list[dict[str, Any]]] | None = None) -> Te
     return model(z, torch.full((1,), 0.7, device=s.device), model.encode_text(features, mask))
 
 
-def decoded(s: Setting, group: GroupKeeper) -> tuple[Tensor, Tensor]:
+def decoded(s: Setting, group: GroupManager) -> tuple[Tensor, Tensor]:
     """Frames of the group, and of the device itself."""
     file, z, frames = TINY_WEIGHTS / "decoder.safetensors", inputs(LENGTHS)[0][:1], []
     vae = RemoteVAE(group, file, None, torch.float32)
@@ -124,7 +124,7 @@ def decoded(s: Setting, group: GroupKeeper) -> tuple[Tensor, Tensor]:
     return torch.cat(frames, dim=2), right
 
 
-def drill(group: GroupKeeper, kind: str) -> dict[str, Any]:
+def drill(group: GroupManager, kind: str) -> dict[str, Any]:
     """A fault of rank 1 in the middle of a run."""
     dit = RemoteDiT(group, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32)
     _, features, mask = inputs(LENGTHS)

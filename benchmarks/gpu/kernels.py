@@ -20,12 +20,12 @@ from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.dit import AsymmDiT
 from mochi.kernels import failed_kernels
-from mochi.packing import Float8, Ggml, PackedLinear, Packing, packed_linears
-from mochi.packing.ggml import FORMATS
+from mochi.quant import Float8, Ggml, QuantFormat, QuantLinear, quant_linears
+from mochi.quant.ggml import FORMATS
 
 from .correctness import dit_pass
 from .measuring import judged
-from .packings import packable, with_weights
+from .quants import packable, with_weights
 from .setting import TOY, Forward, Part, Setting
 
 
@@ -59,12 +59,12 @@ def vae(s: Setting, dtype: torch.dtype) -> None:
 def float8(s: Setting) -> None:
     """A pass of a toy whose blocks are multiplied in float8."""
     model = AsymmDiT(TOY, dtype=s.dtype, device=s.device)
-    packed_linears(model, dict.fromkeys(packable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
+    quant_linears(model, dict.fromkeys(packable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
     Forward(Setting(s.device, small=True), with_weights(model))()
 
 
-def unpacked(s: Setting, packing: Packing) -> None:
-    layer = with_weights(PackedLinear(512, 256, False, packing, device=s.device))
+def unpacked(s: Setting, packing: QuantFormat) -> None:
+    layer = with_weights(QuantLinear(512, 256, False, packing, device=s.device))
     layer(s.random(3, 512))
 
 
@@ -113,13 +113,13 @@ def _worst(pairs: Iterator[tuple[Tensor, Tensor]], operator: str) -> tuple[float
 def precision(dtype: torch.dtype, operator: str) -> float:
     """The relative error that an output of an operator may have beside its formula's: one rounding of either side.
 
-    float32 is summed in another order; bytes are to be the same. Where a formula that is rounded before is quantised,
+    float32 is summed in another order; bytes are to be the same. Where a formula that is rounded before is quantized,
     the scale of a row is one of its values, in bfloat16.
     """
     if not dtype.is_floating_point:
         return torch.finfo(torch.float64).eps
     if dtype.itemsize >= 4:
-        return torch.finfo(torch.bfloat16).eps if operator.endswith("_rows") and operator != "quantise_rows" else 1e-5
+        return torch.finfo(torch.bfloat16).eps if operator.endswith("_rows") and operator != "quantize_rows" else 1e-5
     return torch.finfo(dtype).eps / 2
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from benchmarks.peers import random_weights
 from mochi.config import PREVIEW, DecoderConfig, DiTConfig, EncoderConfig
+from mochi.device_memory import memory_free
 from mochi.dit import AsymmDiT, TextContext
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import SDPA, attention_named
 from mochi.geometry import latent_shape
 from mochi.memory.decode import chunk_for
 from mochi.memory.denoise import tokens_of
-from mochi.parallel.memory import memory_free
 from mochi.vae import Decoder, Encoder
 from mochi.vae.layers import in_order
 

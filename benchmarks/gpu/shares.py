@@ -15,10 +15,10 @@ from benchmarks.fake_group import fake_group
 from benchmarks.flops import sent
 from benchmarks.h100 import PASSES, Machine
 from mochi.dit import AsymmDiT
-from mochi.parallel.dit import ParallelDiT, Pass
-from mochi.parallel.mesh import Meshes
 from mochi.parallel.split import choose_split
-from mochi.parallel.vae import StripRanks, decode_strips, plan_strips
+from mochi.parallel.spmd.dit import ParallelDiT, Pass
+from mochi.parallel.spmd.mesh import Meshes
+from mochi.parallel.spmd.vae import StripRanks, decode_strips, plan_strips
 from mochi.vae import Decoder
 
 from .measuring import all_kernels_ran, milliseconds, profiled

@@ -8,14 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .entry import Entry
 from .file import first_few
+from .lazy import LazyTensor
 
 # Rows of each tensor that are looked at for damage; all of a file would take minutes to read.
 SAMPLE = 4
 
 
-def check_tensors(path: Path, title: str, entries: Mapping[str, Entry], wanted: Mapping[str, Tensor]) -> None:
+def check_tensors(path: Path, title: str, entries: Mapping[str, LazyTensor], wanted: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError unless names and shapes are those of the network's parameters, `wanted`, and dtypes are
     those of weights.
 
@@ -42,7 +42,7 @@ def check_tensors(path: Path, title: str, entries: Mapping[str, Entry], wanted: 
         raise CheckpointError(f"{path}: a {title}, but " + "; ".join(problems))
 
 
-def check_numbers(path: Path, entries: Mapping[str, Entry]) -> None:
+def check_numbers(path: Path, entries: Mapping[str, LazyTensor]) -> None:
     """Raise CheckpointError where the first or the last rows of a tensor have NaN or infinity."""
     for name, entry in entries.items():
         count = entry.shape[0] if entry.shape else 0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .entry import Entry
+from .lazy import LazyTensor
 
-Entries = dict[str, Entry]
+LazyTensors = dict[str, LazyTensor]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class WeightFile:
     parts: the files, where there are several."""
 
     path: Path
-    entries: Entries
+    entries: LazyTensors
     metadata: dict[str, str] = field(default_factory=dict)
     parts: tuple[Path, ...] = ()
 
@@ -30,7 +30,7 @@ def open_weights(path: str | Path) -> WeightFile:
     Raises CheckpointError on anything that is missing, cut short, corrupt or of another kind. Pickles are never opened:
     loading one runs the code that is in it.
     """
-    from . import float8, gguf, gguf_in_safetensors, sharded  # each of which needs this module
+    from .readers import float8, gguf, gguf_in_safetensors, sharded  # each of which needs this module
 
     path = Path(path)
     if not path.exists():
@@ -38,8 +38,8 @@ def open_weights(path: str | Path) -> WeightFile:
     if gguf.is_gguf(path):
         return gguf.open_gguf(path)
     file = sharded.open_safetensors(path)
-    packings: tuple[Callable[[WeightFile], WeightFile], ...] = (gguf_in_safetensors.packed, float8.packed)
-    for packed in packings:
+    quants: tuple[Callable[[WeightFile], WeightFile], ...] = (gguf_in_safetensors.packed, float8.packed)
+    for packed in quants:
         file = packed(file)
     return file
 

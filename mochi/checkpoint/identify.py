@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import comfy, diffusers, genmo, t5
 from .file import WeightFile
-from .genmo import Parts
+from .layouts import comfy, diffusers, genmo, t5
+from .layouts.genmo import Parts
 
 LAYOUTS: dict[str, Callable[[WeightFile], Parts]] = {
     "published": genmo.parts,

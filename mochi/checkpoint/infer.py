@@ -11,10 +11,10 @@ from dataclasses import fields
 from typing import Any
 
 from ..config import DecoderConfig, DiTConfig, EncoderConfig
-from .file import Entries
+from .file import LazyTensors
 
 
-def _count(entries: Entries, pattern: str) -> int:
+def _count(entries: LazyTensors, pattern: str) -> int:
     """How many different numbers stand in the group of a pattern that matches the start of names."""
     return len({m[1] for name in entries if (m := re.match(pattern, name))})
 
@@ -29,7 +29,7 @@ def _hints(metadata: dict[str, str], kind: type) -> dict[str, Any]:
     return hints
 
 
-def dit_config(entries: Entries, metadata: dict[str, str]) -> DiTConfig:
+def dit_config(entries: LazyTensors, metadata: dict[str, str]) -> DiTConfig:
     """Raises KeyError naming a tensor that is missing."""
     hidden_x, channels, patch, _ = entries["x_embedder.proj.weight"].shape
     hidden_y, text_width = entries["t5_yproj.weight"].shape
@@ -52,7 +52,7 @@ def dit_config(entries: Entries, metadata: dict[str, str]) -> DiTConfig:
     return config
 
 
-def decoder_config(entries: Entries, metadata: dict[str, str]) -> DecoderConfig:
+def decoder_config(entries: LazyTensors, metadata: dict[str, str]) -> DecoderConfig:
     """Raises KeyError naming a tensor that is missing."""
     deep, latent_channels = entries["blocks.0.0.weight"].shape[:2]
     stages = _count(entries, r"blocks\.(\d+)\.blocks\.")
@@ -79,7 +79,7 @@ def decoder_config(entries: Entries, metadata: dict[str, str]) -> DecoderConfig:
     )
 
 
-def encoder_config(entries: Entries, metadata: dict[str, str]) -> EncoderConfig:
+def encoder_config(entries: LazyTensors, metadata: dict[str, str]) -> EncoderConfig:
     """Raises KeyError naming a tensor that is missing."""
     base, in_channels = entries["layers.0.weight"].shape
     stage_ids = sorted({int(m[1]) for name in entries if (m := re.match(r"layers\.(\d+)\.layers\.", name))})

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ..dit import AsymmDiT
 from ..errors import CheckpointError
-from ..packing import FLOAT8, PACKED, PackedLinear, packed_linears
+from ..quant import FLOAT8, QUANT_DTYPE, QuantLinear, quant_linears
 from ..vae import Decoder, Encoder
 from ..vae.layers import in_order
 from .check import check_numbers, check_tensors
-from .entry import Entry, Rounded
-from .file import Entries, WeightFile, first_few, open_weights
+from .file import LazyTensors, WeightFile, first_few, open_weights
 from .identify import TITLES, parts_of, seems_to_be
 from .infer import decoder_config, dit_config, encoder_config
+from .lazy import LazyTensor, Rounded
 
 Network = TypeVar("Network", bound=nn.Module)
 Device = torch.device | str | None
@@ -105,10 +105,10 @@ def blueprint(
     dtype: torch.dtype | None = None,
     operations: Any = nn,
     compute: torch.dtype | None = None,
-) -> tuple[Network, Entries]:
+) -> tuple[Network, LazyTensors]:
     """The network of a part without its weights, and where in the file they are, all of them and no others.
 
-    operations: its layers come from there; PackedLinear too, if it is there. Raises CheckpointError like `load_dit`.
+    operations: its layers come from there; QuantLinear too, if it is there. Raises CheckpointError like `load_dit`.
     """
     file = open_weights(path)
     entries = entries_of(file, part)
@@ -124,43 +124,43 @@ def blueprint(
     return model, entries
 
 
-def pack(model: nn.Module, entries: Entries, dtype: torch.dtype | None, operations: Any = nn) -> Entries:
+def pack(model: nn.Module, entries: LazyTensors, dtype: torch.dtype | None, operations: Any = nn) -> LazyTensors:
     """Layers over packed weights for a model on the meta device, wherever the file or `dtype` (see `load_dit`) wants
     them. Returns the entries for its parameters."""
     if dtype is not None and dtype not in FLOAT8:
         return entries
     linears = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if dtype is not None:
-        rounded = {n: Rounded(e, dtype) for n, e in entries.items() if n in linears and e.packing is None}
+        rounded = {n: Rounded(e, dtype) for n, e in entries.items() if n in linears and e.quant is None}
         entries = entries | rounded
-    packings = {n: e.packing for n, e in entries.items() if n in linears and e.packing is not None}
-    packed_linears(model, packings, getattr(operations, "PackedLinear", PackedLinear))
+    quants = {n: e.quant for n, e in entries.items() if n in linears and e.quant is not None}
+    quant_linears(model, quants, getattr(operations, "QuantLinear", QuantLinear))
     return entries
 
 
-def find_scales(model: nn.Module, entries: Entries) -> None:
+def find_scales(model: nn.Module, entries: LazyTensors) -> None:
     """Give those layers their scale whose weights are packed while loading. Reads these."""
     for name, entry in entries.items():
         if isinstance(entry, Rounded):
-            model.get_submodule(name.removesuffix(".weight")).packing = entry.find_scale()
+            model.get_submodule(name.removesuffix(".weight")).quant = entry.find_scale()
 
 
-def values_for(dtype: torch.dtype, entry: Entry, rows: slice | None = None) -> Tensor:
+def values_for(dtype: torch.dtype, entry: LazyTensor, rows: slice | None = None) -> Tensor:
     """What a parameter of that dtype is to hold, all of it or some rows: the values, or the bytes of a packed one."""
     start, stop = (0, entry.shape[0]) if rows is None else (rows.start, rows.stop)
-    return entry.packed(start, stop) if dtype == PACKED else entry.rows(start, stop).to(dtype)
+    return entry.packed(start, stop) if dtype == QUANT_DTYPE else entry.rows(start, stop).to(dtype)
 
 
-def stored_dtype(entries: Mapping[str, Entry]) -> torch.dtype | None:
+def stored_dtype(entries: Mapping[str, LazyTensor]) -> torch.dtype | None:
     """The dtype of most of a file's values; bfloat16 where these are packed."""
     sizes: dict[torch.dtype | None, int] = {}
     for entry in entries.values():
-        dtype = torch.bfloat16 if entry.packing is not None or entry.dtype in FLOAT8 else entry.dtype
+        dtype = torch.bfloat16 if entry.quant is not None or entry.dtype in FLOAT8 else entry.dtype
         sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry.shape)
     return max(sizes, key=sizes.get)
 
 
-def entries_of(file: WeightFile, part: str) -> Entries:
+def entries_of(file: WeightFile, part: str) -> LazyTensors:
     """The tensors of one part ("dit", "decoder", "encoder", "t5"). Raises CheckpointError, saying what the file is."""
     found = parts_of(file)
     if part not in found:
@@ -171,7 +171,7 @@ def entries_of(file: WeightFile, part: str) -> Entries:
     return found[part]
 
 
-def _config_of(file: WeightFile, part: str, entries: Entries) -> Any:
+def _config_of(file: WeightFile, part: str, entries: LazyTensors) -> Any:
     try:
         return CONFIGS[part](entries, file.metadata)
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, AttributeError, RecursionError) as error:

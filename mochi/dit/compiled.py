@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-from ..packing import PackedLinear
+from ..quant import QuantLinear
 from .attention import JointAttention
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def compile_blocks(blocks: Iterable[nn.Module], backend: str | Callable = "induc
     run = _Guard(lambda: _undo(blocks))
     for block in blocks:
         for module in block.modules():
-            if type(module) is PackedLinear:
-                module.__class__ = UncompiledPackedLinear
+            if type(module) is QuantLinear:
+                module.__class__ = UncompiledQuantLinear
         if type(block.attn.joint) is JointAttention:
             block.attn.joint = UncompiledAttention(block.attn.joint.attend)
         plain = block.forward
@@ -55,10 +55,10 @@ class UncompiledAttention(JointAttention):
         return _in_order(x), _in_order(y)
 
 
-class UncompiledPackedLinear(PackedLinear):
+class UncompiledQuantLinear(QuantLinear):
     """Each layer has its own packing and patch, and would be compiled for itself."""
 
-    forward = torch.compiler.disable(PackedLinear.forward)
+    forward = torch.compiler.disable(QuantLinear.forward)
 
 
 class Lengths(Sequence):

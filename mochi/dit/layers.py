@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from ..kernels import formula
-from ..packing import PackedLinear, QuantisedRows, quantise_rows
+from ..quant import QuantLinear, QuantRows, quantize_rows
 
 
 @formula("norm:modulated_rms_norm")
@@ -52,50 +52,50 @@ def swiglu(packed: Tensor) -> Tensor:
 
 @formula("norm:modulated_rms_norm_rows")
 def modulated_rms_norm_rows(x: Tensor, scale: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """`modulated_rms_norm` as QuantisedRows."""
-    return quantise_rows.reference(modulated_rms_norm.reference(x, scale, eps))
+    """`modulated_rms_norm` as QuantRows."""
+    return quantize_rows.reference(modulated_rms_norm.reference(x, scale, eps))
 
 
 @formula("norm:gated_residual_norm_rows")
 def gated_residual_norm_rows(
     x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`gated_residual_norm`, of which the norm as QuantisedRows."""
+    """`gated_residual_norm`, of which the norm as QuantRows."""
     x, normed = gated_residual_norm.reference(x, branch, gate, scale, eps)
-    return x, *quantise_rows.reference(normed)
+    return x, *quantize_rows.reference(normed)
 
 
 @formula("swiglu:swiglu_rows")
 def swiglu_rows(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """`swiglu` as QuantisedRows."""
-    return quantise_rows.reference(swiglu.reference(packed))
+    """`swiglu` as QuantRows."""
+    return quantize_rows.reference(swiglu.reference(packed))
 
 
 def takes_rows(linear: nn.Module, like: Tensor) -> bool:
-    """Whether a layer wants its input, of that dtype and device, as QuantisedRows: what makes it then writes those."""
-    if torch.compiler.is_compiling() or not isinstance(linear, PackedLinear):  # one code for all blocks, of any packing
+    """Whether a layer wants its input, of that dtype and device, as QuantRows: what makes it then writes those."""
+    if torch.compiler.is_compiling() or not isinstance(linear, QuantLinear):  # one code for all blocks, of any packing
         return False
     return linear.takes_rows(like)
 
 
-def norm_for(linear: nn.Module, x: Tensor, scale: Tensor) -> Tensor | QuantisedRows:
+def norm_for(linear: nn.Module, x: Tensor, scale: Tensor) -> Tensor | QuantRows:
     """`modulated_rms_norm` for a Linear layer."""
-    return QuantisedRows(*modulated_rms_norm_rows(x, scale)) if takes_rows(linear, x) else modulated_rms_norm(x, scale)
+    return QuantRows(*modulated_rms_norm_rows(x, scale)) if takes_rows(linear, x) else modulated_rms_norm(x, scale)
 
 
 def residual_norm_for(
     linear: nn.Module, x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor | QuantisedRows]:
+) -> tuple[Tensor, Tensor | QuantRows]:
     """`gated_residual_norm`, of which the norm is for a Linear layer."""
     if not takes_rows(linear, x):
         return gated_residual_norm(x, branch, gate, scale)
     x, *normed = gated_residual_norm_rows(x, branch, gate, scale)
-    return x, QuantisedRows(*normed)
+    return x, QuantRows(*normed)
 
 
-def swiglu_for(linear: nn.Module, packed: Tensor) -> Tensor | QuantisedRows:
+def swiglu_for(linear: nn.Module, packed: Tensor) -> Tensor | QuantRows:
     """`swiglu` for a Linear layer."""
-    return QuantisedRows(*swiglu_rows(packed)) if takes_rows(linear, packed) else swiglu(packed)
+    return QuantRows(*swiglu_rows(packed)) if takes_rows(linear, packed) else swiglu(packed)
 
 
 class RMSNorm(nn.Module):
@@ -114,7 +114,7 @@ class SwiGLU(nn.Module):
         self.w1 = operations.Linear(dim, 2 * hidden, bias=False, **factory)
         self.w2 = operations.Linear(hidden, dim, bias=False, **factory)
 
-    def forward(self, x: Tensor | QuantisedRows) -> Tensor:
+    def forward(self, x: Tensor | QuantRows) -> Tensor:
         return self.w2(swiglu_for(self.w2, self.w1(x)))
 
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..packing.rows import MOST, TINY
+from ..quant.rows import MOST, TINY
 
 _MOST, _TINY = tl.constexpr(MOST), tl.constexpr(TINY)
 BLOCK = 4096
@@ -15,7 +15,7 @@ BLOCK = 4096
 
 
 @triton.jit
-def quantised(row):
+def quantized(row):
     """A row in float32, zeros behind its values -> what stands for it in float8, not rounded yet, and its scale."""
     scale = tl.maximum(tl.max(tl.abs(row), 0) * (1 / _MOST), _TINY)
     return row * tl.div_rn(1.0, scale), scale
@@ -27,13 +27,13 @@ def quantise_rows_kernel(x, values, scales, columns, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     inside = column < columns
-    value, scale = quantised(tl.load(x + row * columns + column, mask=inside, other=0).to(tl.float32))
+    value, scale = quantized(tl.load(x + row * columns + column, mask=inside, other=0).to(tl.float32))
     tl.store(values + row * columns + column, value.to(values.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The reference is in mochi/packing/rows.py."""
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference is in mochi/quant/rows.py."""
     x = x.contiguous()
     values = torch.empty_like(x, dtype=torch.float8_e4m3fn)
     scales = torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
@@ -53,8 +53,8 @@ def quantise_kernel(x, scale, values, count, block: tl.constexpr):
     tl.store(values + i, scaled.to(values.dtype.element_ty), mask=i < count)
 
 
-def quantise(x: Tensor, scale: Tensor) -> Tensor:
-    """The reference is in mochi/packing/rows.py."""
+def quantize(x: Tensor, scale: Tensor) -> Tensor:
+    """The reference is in mochi/quant/rows.py."""
     x = x.contiguous()
     values = torch.empty_like(x, dtype=torch.float8_e4m3fn)
     if x.numel():
@@ -75,8 +75,8 @@ def unpack_kernel(packed, weight, scale, count, is_e5m2: tl.constexpr, block: tl
     tl.store(weight + i, (value * scale).to(weight.dtype.element_ty), mask=i < count)
 
 
-def unpack_scaled(packed: Tensor, kind: torch.dtype, scale: float, dtype: torch.dtype) -> Tensor:
-    """The reference is in mochi/packing/float8.py."""
+def dequantize_scaled(packed: Tensor, kind: torch.dtype, scale: float, dtype: torch.dtype) -> Tensor:
+    """The reference is in mochi/quant/float8.py."""
     weight = torch.empty(packed.shape, dtype=dtype, device=packed.device)
     is_e5m2, count = kind == torch.float8_e5m2, packed.numel()
     if count:

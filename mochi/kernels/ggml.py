@@ -1,4 +1,4 @@
-"""GGML's blocks unpacked by one launch for a whole weight. The formulas are those of mochi/packing/ggml.py, by value.
+"""GGML's blocks unpacked by one launch for a whole weight. The formulas are those of mochi/quant/ggml.py, by value.
 
 Indices have three axes: blocks, groups of values that share a scale, values of a group. A format takes pointers to
 the first byte of blocks (blocks, 1, 1), groups (1, groups, 1) and values of the block (1, groups, values of a group).
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..packing.ggml import FORMATS, IQ4_VALUES
+from ..quant.ggml import FORMATS, IQ4_VALUES
 
 VALUES = 2048
 """How many values a program unpacks."""
@@ -175,8 +175,8 @@ def unpack_kernel(
     tl.store(place, value.to(weight.dtype.element_ty), mask=is_there)
 
 
-def unpack_blocks(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    """The reference is in mochi/packing/ggml.py. All but the last rounding is the same for any dtype."""
+def dequantize_blocks(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    """The reference is in mochi/quant/ggml.py. All but the last rounding is the same for any dtype."""
     values, size, _ = FORMATS[kind]
     unpack, groups = KERNELS[kind]
     rows, row_bytes = packed.shape

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .float8 import quantised
+from .float8 import quantized
 
 TOKENS = 4
 """Of a program: with more of them fewer programs remain to fill a device, with fewer tanh takes as long as memory."""
@@ -69,7 +69,7 @@ def _gate(
 
 
 def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for rows of x that are quantised: values, and a scale for each row."""
+    """Room for rows of x that are quantized: values, and a scale for each row."""
     values = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     return values, torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
 
@@ -157,9 +157,9 @@ def _gated(
 
 @triton.jit
 def _store(out, scales, row, is_row, value, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """A row, if it is one, as it is or, where scales are wanted, quantised from what was rounded."""
+    """A row, if it is one, as it is or, where scales are wanted, quantized from what was rounded."""
     if scales is not None:
-        value, scale = quantised(value.to(tl.float32))
+        value, scale = quantized(value.to(tl.float32))
         tl.store(scales + row, scale, is_row)
     column = tl.arange(0, BLOCK)
     tl.store(out + row * WIDTH + column, value.to(out.dtype.element_ty), is_row & (column < WIDTH))

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .float8 import quantised
+from .float8 import quantized
 
 BLOCK = 2048
 """Columns of a program."""
@@ -58,6 +58,6 @@ def _swiglu_rows(packed, values, scales, WIDTH: tl.constexpr, BLOCK: tl.constexp
     column = tl.arange(0, BLOCK)
     here = column < WIDTH
     value = _product(packed, row, column, here, WIDTH).to(packed.dtype.element_ty)  # as if it had been read back
-    value, scale = quantised(value.to(tl.float32))
+    value, scale = quantized(value.to(tl.float32))
     tl.store(values + row * WIDTH + column, value.to(values.dtype.element_ty), here)
     tl.store(scales + row, scale)

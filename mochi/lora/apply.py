@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..dit import AsymmDiT
 from ..errors import MochiError
-from ..packing import PackedLinear
-from ..parallel.patches import Patch, patched
+from ..quant import QuantLinear
 from .file import Lora, Shapes
+from .patch import Patch, patched
 
 Loras = Sequence[tuple[Lora, float]]
 """LoRAs, each with its strength: 1 as trained, 0 not at all."""
@@ -37,7 +37,7 @@ def shapes_of(config: DiTConfig) -> Shapes:
 
 
 def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[Patch]]:
-    """What to do to each parameter (see mochi/parallel/patches.py), by its name; nothing for a strength of 0.
+    """What to do to each parameter (see mochi/lora/patch.py), by its name; nothing for a strength of 0.
 
     Raises CheckpointError on a LoRA that does not fit the model, MochiError on a strength that is no number.
     """
@@ -74,7 +74,7 @@ class LoraMount:
             self._assign(name, self._originals.pop(name))
         for name in self._packed - patches.keys():
             self._layer(name).patch = None
-        self._packed = {name for name in patches if isinstance(self._layer(name), PackedLinear)}
+        self._packed = {name for name in patches if isinstance(self._layer(name), QuantLinear)}
         for name, several in patches.items():
             if name in self._packed:
                 self._patch_packed(name, several)

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.entry import Entry
 from ..checkpoint.file import WeightFile, first_few, open_weights
+from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError
 from .names import depth_of
 from .pairs import Pair, find_pairs
@@ -115,7 +115,7 @@ def _factors(file: WeightFile, pair: Pair, scale: float) -> Factors:
     return Factors(up, down, scale, part * rows, (parts * rows, down.shape[1]))
 
 
-def _values(file: WeightFile, pair: Pair, entry: Entry) -> Tensor:
+def _values(file: WeightFile, pair: Pair, entry: LazyTensor) -> Tensor:
     values = entry.read().flatten(1)
     if not values.float().isfinite().all():
         raise CheckpointError(

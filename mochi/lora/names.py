@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..checkpoint.diffusers import dit_sources
+from ..checkpoint.layouts.diffusers import dit_sources
 
 DOTTED = (
     "",

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..checkpoint.entry import Entry
 from ..checkpoint.file import WeightFile, first_few
 from ..checkpoint.identify import seems_to_be
+from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError
 from .names import Place, depth_of, places
 
@@ -58,9 +58,9 @@ class Pair(NamedTuple):
 
     stem: str
     place: Place
-    up: Entry
-    down: Entry
-    alpha: Entry | None
+    up: LazyTensor
+    down: LazyTensor
+    alpha: LazyTensor | None
 
     @property
     def rank(self) -> int:
@@ -99,11 +99,11 @@ def find_pairs(file: WeightFile) -> list[Pair]:
     return pairs
 
 
-def _by_stem(file: WeightFile) -> tuple[dict[str, Entry], dict[str, Entry], dict[str, Entry]]:
+def _by_stem(file: WeightFile) -> tuple[dict[str, LazyTensor], dict[str, LazyTensor], dict[str, LazyTensor]]:
     """The factors `up` and `down`, and the alphas, by the name that stands before."""
-    ups: dict[str, Entry] = {}
-    downs: dict[str, Entry] = {}
-    alphas: dict[str, Entry] = {}
+    ups: dict[str, LazyTensor] = {}
+    downs: dict[str, LazyTensor] = {}
+    alphas: dict[str, LazyTensor] = {}
     others = []
     for name, entry in file.entries.items():
         if factor := FACTOR.fullmatch(name):
@@ -131,7 +131,7 @@ def _by_stem(file: WeightFile) -> tuple[dict[str, Entry], dict[str, Entry], dict
     return ups, downs, alphas
 
 
-def _check_pair(file: WeightFile, stem: str, up: Entry, down: Entry) -> None:
+def _check_pair(file: WeightFile, stem: str, up: LazyTensor, down: LazyTensor) -> None:
     fit = min(len(up.shape), len(down.shape)) > 1 and math.prod(up.shape[1:]) == down.shape[0] > 0
     if not fit:
         raise CheckpointError(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from ..config import DecoderConfig
-from ..parallel.vae import plan_strips
+from ..parallel.spmd.vae import plan_strips
 from ..vae import Decoder
 from ..vae.decoder import deep_chunk, frames_in_piece
 from .need import SLACK, Need, collectives

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 
 from ..config import DiTConfig
-from ..packing.ggml import CHUNK
 from ..parallel.split import choose_split
+from ..quant.ggml import CHUNK
 from .need import SLACK, Need, collectives
 from .weights import counts, on_device
 
@@ -42,11 +42,11 @@ def denoising(
     """
     batch, tokens = tokens_of(config, latents)
     ulysses = choose_split(ranks, config.num_heads, 2).ulysses
-    is_packed = weights < counts(config).all * compute.itemsize
+    is_quantized = weights < counts(config).all * compute.itemsize
     return Need(
         {
             "weights": on_device(config, weights, ranks, sharding, compute),
-            "activations": activations(config, tokens, batch * passes, compute, ulysses, is_packed),
+            "activations": activations(config, tokens, batch * passes, compute, ulysses, is_quantized),
             "positions": positions(config, tokens, ulysses),
             "latents": LATENTS * 4 * math.prod(latents),
             "collectives": collectives(ranks),
@@ -68,11 +68,11 @@ def positions(config: DiTConfig, tokens: int, ulysses: int = 1) -> int:
 
 
 def activations(
-    config: DiTConfig, tokens: int, batch: int, compute: torch.dtype, ulysses: int = 1, is_packed: bool = False
+    config: DiTConfig, tokens: int, batch: int, compute: torch.dtype, ulysses: int = 1, is_quantized: bool = False
 ) -> int:
     """Bytes of activations of a forward pass at its peak, on one of `ulysses` ranks that share the visual tokens."""
     own = -(-tokens // ulysses)
-    moments = _moments(config, batch * own, batch * config.text_length, compute.itemsize, ulysses, is_packed)
+    moments = _moments(config, batch * own, batch * config.text_length, compute.itemsize, ulysses, is_quantized)
     # A part of the embedded tokens is a view of all of them, which the first block's caller holds.
     embedded = batch * (tokens - own) * config.hidden_x * compute.itemsize
     # Before the first step the table of positions is made: all of it, from angles, of which a rank copies its part.
@@ -81,7 +81,9 @@ def activations(
     return max(embedded + max(moments.values()), making - part)
 
 
-def _moments(config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: int, is_packed: bool) -> dict[str, int]:
+def _moments(
+    config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: int, is_quantized: bool
+) -> dict[str, int]:
     """Bytes alive at the moments of a block that can be its peak, with so many visual and text tokens."""
     x, y = visual * config.hidden_x * itemsize, text * config.hidden_y * itemsize
     joint = text * config.hidden_x * itemsize  # text, as wide as what it meets in attention
@@ -91,7 +93,7 @@ def _moments(config: DiTConfig, visual: int, text: int, itemsize: int, ulysses: 
 
     def weight(rows: int, columns: int) -> int:
         """A layer's weight while it is unpacked."""
-        return rows * columns * itemsize + UNPACKING * min(CHUNK, rows * columns) if is_packed else 0
+        return rows * columns * itemsize + UNPACKING * min(CHUNK, rows * columns) if is_quantized else 0
 
     # Input, normed input, qkv in one piece; q as attention reads it, or, in a parallel run, room for what is sent, q, k
     # and v, and for what arrives of v. k is normed, in two steps, and then turned where it is, in float32; kernels take

@@ -15,7 +15,7 @@ import torch
 
 from ..config import DiTConfig
 from ..dit import AsymmDiT
-from ..packing import Float8, Ggml, Packing
+from ..quant import Float8, Ggml, QuantFormat
 
 BLOCKS_AT_A_TIME = 3
 """Blocks that a sharded rank has whole: the one that runs, both as it arrived and put in order, and the one that
@@ -30,7 +30,7 @@ class Kept:
     """How weights are kept in memory. packing: of the blocks' Linear layers, None for the dtype to compute in."""
 
     title: str
-    packing: Packing | None = None
+    quant: QuantFormat | None = None
 
 
 FILES = (
@@ -76,7 +76,7 @@ def counts(config: DiTConfig) -> Counts:
 
 def weight_bytes(config: DiTConfig, kept: Kept, compute: torch.dtype = torch.bfloat16) -> int:
     """All weights of an AsymmDiT, as a file's are kept in memory."""
-    count, packing = counts(config), kept.packing
+    count, packing = counts(config), kept.quant
     if packing is None:
         return count.all * compute.itemsize
     packed = sum(rows * packing.row_bytes(columns) for rows, columns in count.linears)

@@ -20,9 +20,9 @@ from ..model_dir import ModelDir, find_model
 from ..pipeline import GenerateSettings, Pipeline, compute_dtype
 from ..sampling import Denoised
 from ..text import PromptEncoder, load_prompt_encoder
-from .group import Event
-from .keeper import GroupKeeper
-from .remote import RemoteDiT, RemoteVAE, finish, join_passes
+from .owner.client import RemoteDiT, RemoteVAE, finish, join_passes
+from .owner.group import Event
+from .owner.manager import GroupManager
 from .settings import ParallelSettings
 from .split import choose_split
 
@@ -34,15 +34,15 @@ class ParallelPipeline(Pipeline):
         self,
         config: ModelConfig,
         text: PromptEncoder,
-        keeper: GroupKeeper,
+        manager: GroupManager,
         dit: RemoteDiT,
         decoder: RemoteVAE,
         dtype: torch.dtype,
         on_event: Callable[[Event], None] | None = None,
     ):
-        self.config, self.text, self.dit, self.decoder, self.keeper = config, text, dit, decoder, keeper
-        self.dtype, self.device = dtype, ", ".join(keeper.devices)
-        self.text_device = torch.device(keeper.devices[0])
+        self.config, self.text, self.dit, self.decoder, self.manager = config, text, dit, decoder, manager
+        self.dtype, self.device = dtype, ", ".join(manager.devices)
+        self.text_device = torch.device(manager.devices[0])
         self._on_event = on_event
         self._patched = False
 
@@ -60,12 +60,12 @@ class ParallelPipeline(Pipeline):
 
     def close(self) -> None:
         """End the ranks."""
-        self.keeper.close()
+        self.manager.close()
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """As Pipeline.encode, on the GPU of rank 0."""
         if self.text_device.type != "cpu":
-            self.keeper.give_back()
+            self.manager.give_back()
         return super().encode(prompts)
 
     def sample(
@@ -121,21 +121,21 @@ def load_parallel_pipeline(
     start with the first use.
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
-    keeper = GroupKeeper(settings.devices(), settings.timeout)
+    manager = GroupManager(settings.devices(), settings.timeout)
     degrees = (settings.guidance, settings.ulysses)
-    choose_split(len(keeper.devices), files.config.dit.num_heads, 2, *degrees)  # now rather than at the first step
-    device = torch.device(keeper.devices[0])
+    choose_split(len(manager.devices), files.config.dit.num_heads, 2, *degrees)  # now rather than at the first step
+    device = torch.device(manager.devices[0])
     compute = compute_dtype(dtype, device)
-    for name in set(keeper.devices):
+    for name in set(manager.devices):
         check_attention(attention, name, compute, files.config.dit.head_dim)  # as above
     plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype, compute=compute)
     weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
     return ParallelPipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
-        keeper,
-        RemoteDiT(keeper, files.dit, dtype, compute, weights, degrees, attention=attention, compiled=compiled),
-        RemoteVAE(keeper, files.decoder, None, compute),
+        manager,
+        RemoteDiT(manager, files.dit, dtype, compute, weights, degrees, attention=attention, compiled=compiled),
+        RemoteVAE(manager, files.decoder, None, compute),
         compute,
         on_event,
     )

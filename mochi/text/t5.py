@@ -12,10 +12,10 @@ import transformers  # whose classes are imported when they are first used, whic
 from torch import Tensor, nn
 
 from ..checkpoint.check import check_numbers, check_tensors
-from ..checkpoint.file import Entries
+from ..checkpoint.file import LazyTensors
 from ..checkpoint.load import find_scales, pack, values_for
 from ..errors import CheckpointError
-from ..packing import FLOAT8, PACKED, PackedLinear
+from ..quant import FLOAT8, QUANT_DTYPE, QuantLinear
 from .layout import find_text_encoder, find_tokenizer
 from .tokenizer import PromptTokenizer
 from .weights import infer_config, t5_entries
@@ -90,7 +90,7 @@ def load_prompt_encoder(
 
 def check_encoder(
     weights: Path, name: Path, config_file: Path | None = None
-) -> tuple[transformers.T5EncoderModel, Entries]:
+) -> tuple[transformers.T5EncoderModel, LazyTensors]:
     """The model of a weight file without its weights, and where these are, all of them and no others.
 
     Raises CheckpointError, which speaks of `name`, on anything but a whole T5 encoder. Reads no weights.
@@ -128,7 +128,7 @@ def empty_model(config: transformers.T5Config) -> transformers.T5EncoderModel:
     return model
 
 
-def fill(model: transformers.T5EncoderModel, entries: Entries, dtype: torch.dtype, device: torch.device) -> None:
+def fill(model: transformers.T5EncoderModel, entries: LazyTensors, dtype: torch.dtype, device: torch.device) -> None:
     """Give every parameter its stored values, in `dtype` on `device`, or the bytes of those that are packed."""
     for name, entry in entries.items():
         # The MLPs' output projections overflow in float16; T5 then keeps them in float32.
@@ -136,7 +136,7 @@ def fill(model: transformers.T5EncoderModel, entries: Entries, dtype: torch.dtyp
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
         kept = torch.float32 if wide else dtype
-        if isinstance(module, PackedLinear) and leaf == "weight":
-            module.compute, kept = torch.float32 if wide else None, PACKED
+        if isinstance(module, QuantLinear) and leaf == "weight":
+            module.compute, kept = torch.float32 if wide else None, QUANT_DTYPE
         values = values_for(kept, entry).to(device)
         setattr(module, leaf, nn.Parameter(values, requires_grad=False))

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import transformers
 
-from ..checkpoint.file import Entries, first_few, open_weights
+from ..checkpoint.file import LazyTensors, first_few, open_weights
 from ..checkpoint.identify import parts_of, seems_to_be
-from ..checkpoint.t5 import BLOCK, EMBEDDING, QUERY
+from ..checkpoint.layouts.t5 import BLOCK, EMBEDDING, QUERY
 from ..errors import CheckpointError
 
 BIAS = f"{BLOCK}0.SelfAttention.relative_attention_bias.weight"
 
 
-def t5_entries(weights: Path, name: Path) -> Entries:
+def t5_entries(weights: Path, name: Path) -> LazyTensors:
     """The encoder's tensors in a file, or behind an index of several, under the names that transformers uses.
 
     What a prompt encoder has no use for (the decoder) is left out. Raises CheckpointError, which speaks
@@ -31,7 +31,7 @@ def t5_entries(weights: Path, name: Path) -> Entries:
     return found
 
 
-def infer_config(entries: Entries, name: Path) -> transformers.T5Config:
+def infer_config(entries: LazyTensors, name: Path) -> transformers.T5Config:
     """The configuration that follows from a T5 encoder's tensor shapes."""
     gated = f"{BLOCK}1.DenseReluDense.wi.weight" not in entries
     try:

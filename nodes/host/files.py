@@ -10,12 +10,12 @@ import comfy.text_encoders
 import folder_paths
 
 from ...mochi.checkpoint.load import check_file, contains
-from ...mochi.checkpoint.sharded import is_later_shard
+from ...mochi.checkpoint.readers.sharded import is_later_shard
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
+from ...mochi.hub.catalog import hint
 from ...mochi.text import check_encoder, layout
 from ...mochi.text.tokenizer import has_tokenizer
-from ...mochi.weights.catalog import hint
 
 TINY = "tiny (built in)"
 

@@ -19,7 +19,7 @@ from benchmarks import flops
 from benchmarks.memory import AlonePeers
 from mochi.config import PREVIEW, TINY, DecoderConfig, DiTConfig
 from mochi.dit import AsymmDiT, TextContext
-from mochi.parallel.ulysses import TokenShards, UlyssesAttention
+from mochi.parallel.spmd.ulysses import TokenShards, UlyssesAttention
 from mochi.vae import Decoder
 
 SMALL = DiTConfig(depth=3, num_heads=4, hidden_x=64, hidden_y=48, mlp_x=128, mlp_y=96, text_width=32)

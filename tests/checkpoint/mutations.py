@@ -27,7 +27,7 @@ from mochi.checkpoint import load_decoder, load_dit
 from mochi.checkpoint.file import open_weights
 from mochi.config import DecoderConfig, DiTConfig
 from mochi.errors import CheckpointError
-from mochi.packing import PackedLinear
+from mochi.quant import QuantLinear
 from mochi.vae import Decoder
 from tests.checkpoint import independent, toys, writers
 from tests.checkpoint.damage import damaged
@@ -68,8 +68,8 @@ class TooSlow(BaseException):
 def cases(folder: Path) -> list[Case]:
     """Small valid files of every packing."""
     dit = toys.dit(DIT).state_dict()
-    packings = writers.GGUFS | writers.QWEIGHTS | writers.FLOAT8S
-    found = [Case(name, writer(folder, dit).read_bytes(), _packed_dit) for name, writer in packings.items()]
+    quants = writers.GGUFS | writers.QWEIGHTS | writers.FLOAT8S
+    found = [Case(name, writer(folder, dit).read_bytes(), _packed_dit) for name, writer in quants.items()]
     found = [case for case in found if case.name != "old scaled, prefix"]
     found += [Case(f"GGUF {k}", writers.gguf(folder, dit, k).read_bytes(), _packed_dit) for k in ("F16", "BF16")]
     wide = toys.dit(WIDE).state_dict()
@@ -118,8 +118,8 @@ def _unpacked(network: nn.Module) -> toys.Weights:
     """Its parameters, those of packed layers unpacked."""
     weights = dict(network.named_parameters())
     for name, module in network.named_modules():
-        if isinstance(module, PackedLinear):
-            weights[f"{name}.weight"] = module.packing.unpack(module.weight, torch.float32)
+        if isinstance(module, QuantLinear):
+            weights[f"{name}.weight"] = module.quant.dequantize(module.weight, torch.float32)
     return weights
 
 

@@ -9,8 +9,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mochi.packing import PACKED, Ggml, ggml
-from mochi.packing.ggml import FORMATS
+from mochi.quant import QUANT_DTYPE, Ggml, ggml
+from mochi.quant.ggml import FORMATS
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -39,7 +39,7 @@ def test_any_bytes(kind, seed, rows, blocks, chunk):
         expected = torch.from_numpy(quants.dequantize(packed, GGMLQuantizationType[kind]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ggml, "CHUNK", chunk)
-        unpacked = Ggml(kind).unpack(torch.from_numpy(packed).view(PACKED), torch.float32)
+        unpacked = Ggml(kind).dequantize(torch.from_numpy(packed).view(QUANT_DTYPE), torch.float32)
     numbers = expected.isfinite()
     assert unpacked[numbers].view(torch.int32).equal(expected[numbers].view(torch.int32))
     torch.testing.assert_close(unpacked, expected, rtol=0, atol=0, equal_nan=True)
@@ -50,7 +50,7 @@ def test_any_bytes(kind, seed, rows, blocks, chunk):
 def test_rounded_once(kind, dtype):
     """To half precision from float32, not from what half precision makes of the scales."""
     packed = torch.randint(-128, 128, (64, 2 * FORMATS[kind].size), generator=torch.Generator().manual_seed(0)).to(
-        PACKED
+        QUANT_DTYPE
     )
-    exact = Ggml(kind).unpack(packed, torch.float32)
-    torch.testing.assert_close(Ggml(kind).unpack(packed, dtype), exact.to(dtype), rtol=0, atol=0, equal_nan=True)
+    exact = Ggml(kind).dequantize(packed, torch.float32)
+    torch.testing.assert_close(Ggml(kind).dequantize(packed, dtype), exact.to(dtype), rtol=0, atol=0, equal_nan=True)

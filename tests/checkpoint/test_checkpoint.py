@@ -143,7 +143,7 @@ def test_a_file_that_may_not_be_read(tmp_path, networks, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mochi.checkpoint.safetensors_file.safe_open", forbidden)
+    monkeypatch.setattr("mochi.checkpoint.readers.safetensors_file.safe_open", forbidden)
     monkeypatch.setattr(type(path), "open", forbidden)
     refused(load_dit, path, "cannot be opened", "Permission denied")
 

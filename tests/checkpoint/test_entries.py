@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mochi.checkpoint.entry import Joined, Packed, Piece, Reshaped, Rounded, Stored
 from mochi.checkpoint.file import open_weights
+from mochi.checkpoint.lazy import Joined, Packed, Piece, Reshaped, Rounded, StoredTensor
 from mochi.checkpoint.load import entries_of
-from mochi.packing import FLOAT8, PACKED, Packing
+from mochi.quant import FLOAT8, QUANT_DTYPE, QuantFormat
 from tests.checkpoint import toys, writers
 from tests.peers import diffusers_dit
 
@@ -47,10 +47,10 @@ def entries(tmp_path_factory):
         )
     )
     return {
-        "safetensors": (plain[GATE], Stored),
-        "vector": (plain["t5_yproj.bias"], Stored),
-        "four dimensions": (plain["x_embedder.proj.weight"], Stored),
-        "GGUF, plain": (ours(writers.gguf, kind="F16"), Stored),
+        "safetensors": (plain[GATE], StoredTensor),
+        "vector": (plain["t5_yproj.bias"], StoredTensor),
+        "four dimensions": (plain["x_embedder.proj.weight"], StoredTensor),
+        "GGUF, plain": (ours(writers.gguf, kind="F16"), StoredTensor),
         "GGUF": (ours(writers.gguf, kind="Q5_1"), Packed),
         "GGUF, reshaped": (reshaped["x_embedder.proj.weight"], Reshaped),
         "qweight": (ours(writers.qweight, kind="Q4_0"), Packed),
@@ -85,15 +85,15 @@ def test_rows_equal_those_of_the_whole(name, data, entries):
     whole = entry.read()
     assert whole.shape == entry.shape and whole.isfinite().all()
     assert entry.rows(a, b).equal(whole[a:b]) and entry.rows(a, b).dtype == whole.dtype
-    if entry.packing is None:
+    if entry.quant is None:
         with pytest.raises(TypeError, match="not packed"):
             entry.packed(a, b)
         return
-    assert isinstance(entry.packing, Packing)
+    assert isinstance(entry.quant, QuantFormat)
     packed = entry.packed(0, count)
-    assert packed.dtype == PACKED and packed.shape == (count, entry.packing.row_bytes(entry.shape[1]))
+    assert packed.dtype == QUANT_DTYPE and packed.shape == (count, entry.quant.row_bytes(entry.shape[1]))
     assert entry.packed(a, b).equal(packed[a:b])
-    assert entry.packing.unpack(packed, torch.float32).equal(whole)
+    assert entry.quant.dequantize(packed, torch.float32).equal(whole)
 
 
 def test_joined_rows_lie_where_they_belong(entries):
@@ -115,7 +115,7 @@ def test_only_the_rows_asked_for_are_read(tmp_path):
         read.append((a, b))
         return load_file(path)["a.weight"][a:b]
 
-    source = Stored((6, 2), torch.float32, rows, lambda: rows(0, 6))
+    source = StoredTensor((6, 2), torch.float32, rows, lambda: rows(0, 6))
     joined = Joined([Piece(source, 4, 6), Piece(source, 0, 4)])
     assert joined.rows(1, 3).flatten().tolist() == [10, 11, 0, 1]
     assert Rounded(source, FLOAT8[0]).rows(2, 3).flatten().tolist() == [4, 5]
@@ -127,9 +127,11 @@ def test_rounding_uses_the_whole_range(spread):
     """As close as 8 bits allow, however small the weights are."""
     weight = spread * torch.randn(3000, 40, generator=torch.Generator().manual_seed(0))
     weight[2500, 7] = 9 * spread
-    entry = Rounded(Stored(tuple(weight.shape), torch.float32, lambda a, b: weight[a:b], lambda: weight), FLOAT8[0])
+    entry = Rounded(
+        StoredTensor(tuple(weight.shape), torch.float32, lambda a, b: weight[a:b], lambda: weight), FLOAT8[0]
+    )
     assert entry.find_scale().scale == pytest.approx(9 * spread / 448, rel=1e-6)
     assert ((entry.read() - weight).norm() / weight.norm()).item() < 0.03
     assert torch.equal(entry.rows(10, 20), entry.read()[10:20])
-    nothing = Rounded(Stored((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
+    nothing = Rounded(StoredTensor((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
     assert nothing.find_scale().scale is None and not nothing.read().any()

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from gguf import MODEL_ARCH, get_tensor_name_map
 from transformers import T5Config, T5EncoderModel
 
-from mochi.checkpoint.entry import Stored
 from mochi.checkpoint.file import WeightFile
 from mochi.checkpoint.identify import layout_of
+from mochi.checkpoint.lazy import StoredTensor
 from mochi.checkpoint.load import CONFIGS
 from mochi.config import DecoderConfig, DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT
@@ -46,7 +46,7 @@ def ours() -> dict[str, Shapes]:
 
 def found_in(theirs: Shapes) -> tuple[str | None, dict[str, Shapes]]:
     """The layout of a file with such tensors, and its parts under our names."""
-    entries = {name: Stored(shape, torch.bfloat16, None, None) for name, shape in theirs.items()}
+    entries = {name: StoredTensor(shape, torch.bfloat16, None, None) for name, shape in theirs.items()}
     layout, parts = layout_of(WeightFile(Path("file"), entries))
     return layout, {part: {name: e.shape for name, e in found.items()} for part, found in parts.items()}
 
@@ -104,7 +104,7 @@ def test_t5_of_llama_cpp(ours):
 
 @pytest.mark.parametrize("part", ["dit", "decoder", "encoder"])
 def test_sizes_follow_from_the_shapes(part, ours):
-    entries = {name: Stored(shape, torch.bfloat16, None, None) for name, shape in ours[part].items()}
+    entries = {name: StoredTensor(shape, torch.bfloat16, None, None) for name, shape in ours[part].items()}
     config = {"dit": DiTConfig, "decoder": DecoderConfig, "encoder": EncoderConfig}[part]
     assert CONFIGS[part](entries, {}) == config()
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import T5Config, T5EncoderModel
 
-from mochi import cli
+from mochi.cli import main as cli
 from mochi.config import DecoderConfig, DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.vae import Decoder

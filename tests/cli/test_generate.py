@@ -13,7 +13,8 @@ from pathlib import Path
 import av
 import pytest
 
-from mochi import cli, pipeline
+from mochi import pipeline
+from mochi.cli import main as cli
 from mochi.config import TINY, TINY_WEIGHTS
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mochi import cli
+from mochi.cli import main as cli
 from mochi.config import TINY_WEIGHTS
 
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mochi import cli, pipeline
+from mochi import pipeline
+from mochi.cli import main as cli
 from tests.cli.conftest import SMALL
 
 UP, DOWN = torch.randn(96, 2, generator=torch.manual_seed(0)), torch.randn(2, 32, generator=torch.manual_seed(1))

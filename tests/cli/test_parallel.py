@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mochi import cli
+from mochi.cli import main as cli
 
 SMALL = ["--width=32", "--height=32", "--frames=7", "--steps=3", "--seed=1"]
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="ranks on the CPU")

@@ -93,7 +93,7 @@ def test_ranks_give_back_what_they_do_not_use_before_the_text_encoder_comes(
     loaded.encode(["a red circle"])  # on a CPU there is nothing to give back
     loaded.text_device = torch.device("meta")
     loaded.encode(["a red circle"])  # nor is there before the ranks have started
-    loaded.keeper._group = SimpleNamespace(alive=True, run=lambda method, **names: told.append((method, names)))
+    loaded.manager._group = SimpleNamespace(alive=True, run=lambda method, **names: told.append((method, names)))
     loaded.encode(["a red circle"])
     assert told == ["T5 comes", "T5 comes", ("unload", {"names": []}), "T5 comes"]
 
@@ -134,5 +134,5 @@ def test_packed_weights_of_any_file_in_a_directory(model_dir: Path, tmp_path: Pa
     (tmp_path / "t5").symlink_to(model_dir / "t5")
     loaded = load_pipeline(tmp_path, device="cpu")
     assert loaded.dtype == torch.float32
-    assert loaded.dit.blocks[0].attn.qkv_x.packing.title == "Q8_0"
+    assert loaded.dit.blocks[0].attn.qkv_x.quant.title == "Q8_0"
     assert torch.cat(list(loaded.generate(settings(seed=1)))).isfinite().all()

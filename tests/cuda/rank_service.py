@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mochi.parallel.rank import Rank
-from mochi.parallel.worker import Context
+from mochi.parallel.worker.loop import Context
+from mochi.parallel.worker.service import Rank
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the folder that `tests` is in
 

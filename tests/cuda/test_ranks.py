@@ -13,8 +13,8 @@ from torch import Tensor
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.dit import AsymmDiT
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guided, linear_quadratic, sample
 from tests.cuda.pretend import Ledger
 from tests.golden import relative_error
@@ -28,24 +28,24 @@ WITHOUT_CUDA = {"parallel/rank.py", "parallel/worker.py"}
 
 
 @pytest.fixture(scope="module", params=["Pretended", pytest.param("OnOneDevice", marks=pytest.mark.cuda)])
-def keeper(request) -> Iterator[GroupKeeper]:
-    keeper = GroupKeeper(["cpu"] * 2, timeout=120.0, threads=1, service=(SERVICE, request.param))
-    keeper.pretends = request.param == "Pretended"
-    yield keeper
-    keeper.close()
+def manager(request) -> Iterator[GroupManager]:
+    manager = GroupManager(["cpu"] * 2, timeout=120.0, threads=1, service=(SERVICE, request.param))
+    manager.pretends = request.param == "Pretended"
+    yield manager
+    manager.close()
 
 
 @pytest.fixture(scope="module")
-def vae(keeper) -> RemoteVAE:
+def vae(manager) -> RemoteVAE:
     decoder, encoder = TINY_WEIGHTS / "decoder.safetensors", TINY_WEIGHTS / "encoder.safetensors"
-    return RemoteVAE(keeper, decoder, encoder, torch.float32)
+    return RemoteVAE(manager, decoder, encoder, torch.float32)
 
 
-def ledgers(keeper: GroupKeeper) -> list[Ledger]:
+def ledgers(manager: GroupManager) -> list[Ledger]:
     """What the ranks have noted since the last call. On a real device nothing is."""
-    if not keeper.pretends:
+    if not manager.pretends:
         pytest.skip("a real device notes nothing")
-    return keeper.use().run("ledger")
+    return manager.use().run("ledger")
 
 
 def assert_no_more_stops(short: list[Ledger], long: list[Ledger]) -> None:
@@ -87,8 +87,8 @@ def lora(name: str) -> Patches:
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
-def test_weights_with_and_without_a_lora(keeper, checkpoint, sharding):
-    dit = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, sharding)
+def test_weights_with_and_without_a_lora(manager, checkpoint, sharding):
+    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, sharding)
     patches = lora("blocks.1.attn.qkv_x.weight") | lora("t5_yproj.weight")
     for key, network in ((None, NETWORK), ("a LoRA", patched_network(patches)), (None, NETWORK)):
         finish(dit.patch(key, patches if key else {}))
@@ -97,34 +97,34 @@ def test_weights_with_and_without_a_lora(keeper, checkpoint, sharding):
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
-def test_no_step_waits_for_the_device(keeper, checkpoint, sharding):
+def test_no_step_waits_for_the_device(manager, checkpoint, sharding):
     """A longer run has no more host stops than a short one."""
-    dit = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, sharding)
+    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, sharding)
     remote_sample(dit, 3)  # the first one sets up what stays
-    ledgers(keeper)
+    ledgers(manager)
     remote_sample(dit, 2)
-    short = ledgers(keeper)
+    short = ledgers(manager)
     remote_sample(dit, 5)
-    assert_no_more_stops(short, ledgers(keeper))
+    assert_no_more_stops(short, ledgers(manager))
     dit.unload()
 
 
 @pytest.mark.parametrize("degrees", [(1, 2), (2, 1)], ids=["Ulysses", "guidance"])
-def test_forward_pass_of_both_sides(keeper, checkpoint, degrees):
-    dit = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, degrees=degrees)
+def test_forward_pass_of_both_sides(manager, checkpoint, degrees):
+    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, degrees=degrees)
     rows = [(dit.text(*one), 0) for one in PROMPTS]
     z, sigma = torch.cat([NOISE, NOISE]), torch.tensor([0.7, 0.7])
     found = finish(dit.forward(z, sigma, rows))
     with torch.inference_mode():
         alone = [NETWORK(NOISE, sigma[:1], NETWORK.encode_text(*one)) for one in PROMPTS]
     assert relative_error(found, torch.cat(alone)) <= 5e-6
-    assert dit.name in keeper.use().run("status")[0]["models"]
+    assert dit.name in manager.use().run("status")[0]["models"]
     dit.unload()
-    assert dit.name not in keeper.use().run("status")[0]["models"]
+    assert dit.name not in manager.use().run("status")[0]["models"]
 
 
 @torch.inference_mode()
-def test_strips_of_a_video(keeper, vae):
+def test_strips_of_a_video(manager, vae):
     z = torch.randn(1, 12, 5, 4, 6, generator=torch.Generator().manual_seed(3))
     frames: list[Tensor] = []
     finish(vae.decode(z), lambda event: frames.append(event.payload["frames"]) if "frames" in event.payload else None)
@@ -134,22 +134,22 @@ def test_strips_of_a_video(keeper, vae):
     assert relative_error(finish(vae.encode(video)), encoder(video).mean) <= 1e-5
 
 
-def test_no_strip_waits_for_the_device(keeper, vae):
+def test_no_strip_waits_for_the_device(manager, vae):
     """A longer video has no more host stops than a short one."""
     finish(vae.decode(torch.zeros(1, 12, 2, 4, 6)))  # the first one sets up what stays
-    ledgers(keeper)
+    ledgers(manager)
     finish(vae.decode(torch.zeros(1, 12, 2, 4, 6)))
-    short = ledgers(keeper)
+    short = ledgers(manager)
     finish(vae.decode(torch.zeros(1, 12, 7, 4, 6)))
-    assert_no_more_stops(short, ledgers(keeper))
+    assert_no_more_stops(short, ledgers(manager))
 
 
 @pytest.mark.cuda
 def test_one_rank_over_nccl(checkpoint):
-    keeper = GroupKeeper(["cuda:0"], timeout=120.0)
+    manager = GroupManager(["cuda:0"], timeout=120.0)
     try:
-        dit = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32)
+        dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32)
         # Convolutions are in TF32 there, of 10 bits.
         assert relative_error(remote_sample(dit, 2), expected_sample(NETWORK, 2)) <= 2**-9
     finally:
-        keeper.close()
+        manager.close()

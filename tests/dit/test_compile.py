@@ -14,11 +14,11 @@ from mochi.dit import AsymmDiT
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import sdpa
 from mochi.dit.compiled import compile_blocks
-from mochi.packing import FLOAT8, Float8, PackedLinear, packed_linears
-from mochi.parallel.compiled import UncompiledUlysses
-from mochi.parallel.dit import ParallelDiT, Pass
-from mochi.parallel.mesh import Meshes
 from mochi.parallel.split import Split
+from mochi.parallel.spmd.compiled import UncompiledUlysses
+from mochi.parallel.spmd.dit import ParallelDiT, Pass
+from mochi.parallel.spmd.mesh import Meshes
+from mochi.quant import FLOAT8, Float8, QuantLinear, quant_linears
 from tests.golden import relative_error
 from tests.peers import randomised
 
@@ -105,10 +105,10 @@ def test_packed_weights_stay_outside_and_do_not_compile_again():
     plain, compiled, counter = network(), network(), CompileCounter()
     for model in (plain, compiled):
         values = {name: p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
-        packed_linears(model, {name: Float8(FLOAT8[0], scale=0.01 + 1e-4 * i) for i, name in enumerate(values)})
+        quant_linears(model, {name: Float8(FLOAT8[0], scale=0.01 + 1e-4 * i) for i, name in enumerate(values)})
         for name, p in values.items():
             layer = model.get_submodule(name.removesuffix(".weight"))
-            layer.weight.data = layer.packing.pack(p.data)
+            layer.weight.data = layer.quant.pack(p.data)
             if layer.bias is not None:
                 layer.bias.data.zero_()
     compile_blocks(compiled.blocks, backend=counter)
@@ -116,7 +116,7 @@ def test_packed_weights_stay_outside_and_do_not_compile_again():
         assert relative_error(run(compiled, size, *lengths), run(plain, size, *lengths)) < 2e-6
     before = counter.frame_count
     for module in compiled.modules():
-        if isinstance(module, PackedLinear):
+        if isinstance(module, QuantLinear):
             module.patch = lambda weight: weight * 1.5  # another LoRA
     for size, *lengths in RUNS:
         run(compiled, size, *lengths)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from mochi.config import TINY
 from mochi.dit import AsymmDiT
 from tests.checkpoint import writers
-from tests.host.test_packings_server import made, prompt_for, tiny_weights
+from tests.host.test_quants_server import made, prompt_for, tiny_weights
 from tests.host.test_parallel_server import status_in
 from tests.peers import diffusers_dit
 

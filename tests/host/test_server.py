@@ -12,11 +12,11 @@ import av
 import numpy as np
 import pytest
 
-from mochi.tiny.judge import judge
 from scripts.client import PromptFailed, PromptRejected
 from scripts.comfyui import PACK_NAME, PROJECT
 from scripts.make_workflows import GRAPHS
 from scripts.workflow_format import Drawn
+from tiny.judge import judge
 
 API_WORKFLOWS = PROJECT / "workflows" / "api"
 

@@ -9,9 +9,9 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from mochi.tiny.judge import judge
 from tests.host.conftest import Comfy
 from tests.host.test_server import API_WORKFLOWS, frames_of
+from tiny.judge import judge
 
 SHAPE = (25, 64, 64, 3)
 

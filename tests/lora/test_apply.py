@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraMount, as_patches, layer_shapes, read_lora
-from mochi.packing import PACKED, Float8, Ggml, packed_linears
-from mochi.parallel.patches import pack, patched, unpack
+from mochi.lora.patch import pack, patched, unpack
+from mochi.quant import QUANT_DTYPE, Float8, Ggml, quant_linears
 from tests.golden import relative_error
 from tests.lora.conftest import predicted, tiny_dit
 
@@ -99,10 +99,10 @@ def test_packed_weights(loras, packed):
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Linear) and module.in_features % 32 == 0:
             weights[f"{name}.weight"] = packing, values = packed(module.weight.data)
-            plain.get_submodule(name).weight.data = packing.unpack(values, torch.float32)
-    packed_linears(network, {name: packing for name, (packing, _) in weights.items()})
+            plain.get_submodule(name).weight.data = packing.dequantize(values, torch.float32)
+    quant_linears(network, {name: packing for name, (packing, _) in weights.items()})
     network.load_state_dict(plain.state_dict() | {name: values for name, (_, values) in weights.items()})
-    assert len(weights) > 10 and all(network.get_parameter(name).dtype == PACKED for name in weights)
+    assert len(weights) > 10 and all(network.get_parameter(name).dtype == QUANT_DTYPE for name in weights)
     before, without = state(network), predicted(network)
     mounts = LoraMount(network), LoraMount(plain)
     for chosen in ([(loras[0], 1.0)], [(loras[0], 0.5), (loras[1], -1.0)]):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from mochi.parallel.group import Group
+from mochi.parallel.owner.group import Group
 from tests.parallel.dit_cases import NETWORK
 
 SERVICE = (str(Path(__file__).with_name("dit_service.py")), "Denoiser")

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mochi.parallel.dit import ParallelDiT, Pass
-from mochi.parallel.mesh import Meshes
 from mochi.parallel.split import Split
-from mochi.parallel.weights import RankWeights
-from mochi.parallel.worker import Context
+from mochi.parallel.spmd.dit import ParallelDiT, Pass
+from mochi.parallel.spmd.mesh import Meshes
+from mochi.parallel.worker.loop import Context
+from mochi.parallel.worker.weights import RankWeights
 
 
 class Denoiser:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from mochi.errors import Cancelled, MochiError
-from mochi.parallel.rank import Rank
+from mochi.parallel.worker.service import Rank
 
 
 class Faulty(Rank):

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from mochi.config import TINY_WEIGHTS
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, RemoteVAE
+from mochi.parallel.owner.client import RemoteDiT, RemoteVAE
+from mochi.parallel.owner.manager import GroupManager
 
 FAULTY = str(Path(__file__).with_name("faulty_service.py"))
 
@@ -55,12 +55,12 @@ def listening_outside_loopback(pid: int) -> list[str]:
     return found
 
 
-def tiny_dit(keeper: GroupKeeper, weights: str = "replicated") -> RemoteDiT:
+def tiny_dit(manager: GroupManager, weights: str = "replicated") -> RemoteDiT:
     """The built-in denoiser."""
-    return RemoteDiT(keeper, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, weights)
+    return RemoteDiT(manager, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, weights)
 
 
-def tiny_vae(keeper: GroupKeeper) -> RemoteVAE:
+def tiny_vae(manager: GroupManager) -> RemoteVAE:
     """The built-in VAE."""
     decoder, encoder = TINY_WEIGHTS / "decoder.safetensors", TINY_WEIGHTS / "encoder.safetensors"
-    return RemoteVAE(keeper, decoder, encoder, torch.float32)
+    return RemoteVAE(manager, decoder, encoder, torch.float32)

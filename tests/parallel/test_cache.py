@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mochi.dit.cache import CachePlan, Passes, StepCache
 from mochi.errors import Cancelled
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, finish, join_passes
+from mochi.parallel.owner.client import RemoteDiT, finish, join_passes
+from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guided, sample
 from tests.golden import relative_error
 from tests.parallel.dit_cases import NETWORK
@@ -26,15 +26,15 @@ SPLITS = {2: [(1, 2), (2, 1)], 3: [(1, 3)], 4: [(2, 2)]}
 
 
 @pytest.fixture(scope="module", params=SPLITS)
-def keeper(request) -> Iterator[GroupKeeper]:
-    keeper = GroupKeeper(["cpu"] * request.param, timeout=60.0, threads=1)
-    yield keeper
-    keeper.close()
+def manager(request) -> Iterator[GroupManager]:
+    manager = GroupManager(["cpu"] * request.param, timeout=60.0, threads=1)
+    yield manager
+    manager.close()
 
 
 @pytest.fixture(scope="module", params=["replicated", "sharded"])
-def dit(request, keeper, checkpoint) -> RemoteDiT:
-    return RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, request.param)
+def dit(request, manager, checkpoint) -> RemoteDiT:
+    return RemoteDiT(manager, checkpoint, torch.float32, torch.float32, request.param)
 
 
 def prompts(lengths: list[int], seed: int) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ def test_a_run_decides_and_makes_what_one_device_does(dit):
     assert {passes[step, ((0, 0), 0)] for step in range(STEPS)} == {True, False}
     # In some steps one side of guidance is computed and the other is not.
     assert any(passes[step, ((0, row), 0)] != passes[step, ((1, row), 0)] for step in range(STEPS) for row in (0, 1))
-    ranks = len(dit.keeper.devices)
+    ranks = len(dit.manager.devices)
     for degrees in SPLITS[ranks]:
         dit.degrees = degrees
         result, told = over_ranks(dit, cfg, PLAN)
@@ -92,7 +92,7 @@ def test_a_run_decides_and_makes_what_one_device_does(dit):
 
 
 def test_threshold_0_changes_no_bit(dit):
-    for degrees in SPLITS[len(dit.keeper.devices)]:
+    for degrees in SPLITS[len(dit.manager.devices)]:
         dit.degrees = degrees
         exact, told = over_ranks(dit, [4.0] * STEPS, None)
         assert told == []
@@ -102,7 +102,7 @@ def test_threshold_0_changes_no_bit(dit):
 
 def test_single_forward_passes_are_those_of_the_run(dit):
     """As a host asks for them, both sides of guidance in one batch; at the end nothing is kept."""
-    dit.degrees = SPLITS[len(dit.keeper.devices)][-1]
+    dit.degrees = SPLITS[len(dit.manager.devices)][-1]
     expected, told = over_ranks(dit, [4.0] * STEPS, PLAN)
     texts = [dit.text(*side) for side in SIDES]
     rows = [(text, row) for text in texts for row in range(2)]
@@ -119,7 +119,7 @@ def test_single_forward_passes_are_those_of_the_run(dit):
 
 def test_steps_of_one_pass_between_steps_of_two(dit):
     """Ranks share the work in another way then, and the cache starts anew; whoever computes, all go on alike."""
-    dit.degrees = SPLITS[len(dit.keeper.devices)][-1] if len(dit.keeper.devices) == 2 else (0, 0)
+    dit.degrees = SPLITS[len(dit.manager.devices)][-1] if len(dit.manager.devices) == 2 else (0, 0)
     cfg = [4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 4.0, 1.0]
     expected, _ = on_one_device(cfg, CachePlan(0.0, SIGMAS))
     result, told = over_ranks(dit, cfg, PLAN)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mochi.parallel.environment import rank_environment
+from mochi.parallel.owner.environment import rank_environment
 
 OF_THE_MACHINE = {
     "NCCL_IB_DISABLE": "1",

@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 
 from mochi.errors import GroupError, MochiError
-from mochi.parallel.failures import RankState, group_error
-from mochi.parallel.group import Group, _end
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import finish
-from mochi.parallel.worker import _report
+from mochi.parallel.owner.client import finish
+from mochi.parallel.owner.failures import RankState, group_error
+from mochi.parallel.owner.group import Group, _end
+from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.worker.loop import _report
 from tests.parallel.helpers import FAULTY, gone, tiny_dit, tiny_vae, wait_until
 
 HANG = 6.0  # the timeout in these tests; long enough for imports on a busy machine
@@ -32,28 +32,28 @@ LATENTS = torch.randn(1, 12, 2, 4, 4, generator=torch.Generator().manual_seed(0)
 
 
 @pytest.fixture
-def keeper(private_tmp):
-    keeper = GroupKeeper(["cpu"] * 2, timeout=HANG, service=(FAULTY, "Faulty"), threads=1)
-    yield keeper
-    keeper.close()
+def manager(private_tmp):
+    manager = GroupManager(["cpu"] * 2, timeout=HANG, service=(FAULTY, "Faulty"), threads=1)
+    yield manager
+    manager.close()
     assert not [path.name for path in private_tmp.iterdir() if not path.name.startswith(("pymp-", "mochi-group-"))]
     assert not [path.name for path in private_tmp.glob("mochi-group-*") if not path.name.endswith("-logs")]
 
 
-def sampling(keeper: GroupKeeper) -> Callable[[], torch.Tensor]:
-    dit = tiny_dit(keeper)
+def sampling(manager: GroupManager) -> Callable[[], torch.Tensor]:
+    dit = tiny_dit(manager)
     text = dit.text(torch.zeros(1, 256, 128), torch.zeros(1, 256, dtype=torch.bool))
     return lambda: finish(dit.sample(LATENTS, [1.0, 0.5, 0.0], [4.0, 4.0], [(text, 0)], [(text, 0)]))
 
 
-def forward(keeper: GroupKeeper) -> Callable[[], torch.Tensor]:
-    dit = tiny_dit(keeper)
+def forward(manager: GroupManager) -> Callable[[], torch.Tensor]:
+    dit = tiny_dit(manager)
     text = dit.text(torch.zeros(1, 256, 128), torch.zeros(1, 256, dtype=torch.bool))
     return lambda: finish(dit.forward(LATENTS, torch.ones(1), [(text, 0)]))
 
 
-def decoding(keeper: GroupKeeper) -> Callable[[], None]:
-    vae = tiny_vae(keeper)
+def decoding(manager: GroupManager) -> Callable[[], None]:
+    vae = tiny_vae(manager)
     return lambda: finish(vae.decode(LATENTS))
 
 
@@ -63,10 +63,10 @@ DOING = {"load_dit": "loading", "sample": "sampling", "forward": "making a forwa
 
 @pytest.mark.parametrize("kind", ["raise", "kill", "stop"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_rank_fails(keeper, stage, kind):
-    group = keeper.use()
+def test_a_rank_fails(manager, stage, kind):
+    group = manager.use()
     pids = group.pids
-    work = STAGES[stage](keeper)
+    work = STAGES[stage](manager)
     group.run("fault", rank=1, method=stage, kind=kind)
     started = time.monotonic()
     with pytest.raises(GroupError) as failure:
@@ -79,7 +79,7 @@ def test_a_rank_fails(keeper, stage, kind):
         assert "Traceback" in message and "faulty_service.py" in message
     if kind != "raise" or stage == "sample":  # once is enough of the slower half
         work()
-        assert keeper.use().pids != pids
+        assert manager.use().pids != pids
 
 
 def killed_from_outside(pids: Callable[[], list[int]], number: int, seconds: float) -> threading.Thread:
@@ -92,20 +92,20 @@ def killed_from_outside(pids: Callable[[], list[int]], number: int, seconds: flo
     return thread
 
 
-def test_killed_in_the_middle_of_a_collective(keeper):
-    group = keeper.use()
+def test_killed_in_the_middle_of_a_collective(manager):
+    group = manager.use()
     thread = killed_from_outside(lambda: group.pids, signal.SIGKILL, 0.3)
     with pytest.raises(GroupError, match=r"(?s)Rank 1 .* was killed by SIGKILL, while steps, step \d+ of 1000"):
         group.run("steps", count=1000)
     thread.join()
 
 
-def test_killed_while_nothing_runs(keeper):
+def test_killed_while_nothing_runs(manager):
     """Nobody need hear of that: the next request finds a new group."""
-    group = keeper.use()
+    group = manager.use()
     os.kill(group.pids[0], signal.SIGKILL)
     wait_until(lambda: not group.alive, SOON)
-    assert keeper.use().run("echo", x=1) == [1, 1]
+    assert manager.use().run("echo", x=1) == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,9 @@ def test_a_rank_that_waits_for_ever_is_found(private_tmp):
     assert gone(group.pids)
 
 
-def test_a_refusal_of_one_rank_alone_ends_the_group(keeper, monkeypatch):
-    monkeypatch.setattr("mochi.parallel.group.LOCKSTEP", 1.0)
-    group = keeper.use()
+def test_a_refusal_of_one_rank_alone_ends_the_group(manager, monkeypatch):
+    monkeypatch.setattr("mochi.parallel.owner.group.LOCKSTEP", 1.0)
+    group = manager.use()
     with pytest.raises(MochiError, match="too blue"):
         group.run("refuse", ranks=(1,))
     assert gone(group.pids) and group.closed
@@ -229,7 +229,7 @@ def test_nobody_waits_for_ever_for_a_process_that_does_not_go(private_tmp, caplo
 
 
 def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("mochi.parallel.group.KEPT_LOGS", 1)
+    monkeypatch.setattr("mochi.parallel.owner.group.KEPT_LOGS", 1)
     logs = tmp_path_factory.mktemp("logs")
     for _ in range(2):
         group = Group(["cpu"], timeout=HANG, service=(FAULTY, "Faulty"), log_folder=logs, threads=1)

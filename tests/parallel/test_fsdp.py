@@ -13,9 +13,9 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 
 from benchmarks.fake_group import fake_group
 from mochi.errors import MochiError
-from mochi.parallel.fsdp import ShardedLayout
 from mochi.parallel.settings import ParallelSettings
-from mochi.parallel.weights import RankWeights
+from mochi.parallel.spmd.fsdp import ShardedLayout
+from mochi.parallel.worker.weights import RankWeights
 from tests.parallel.dit_groups import weight_file
 
 checkpoint = weight_file()

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mochi.errors import MochiError
-from mochi.parallel.group import Group
-from mochi.parallel.spawn import CleanProcess
+from mochi.parallel.owner.group import Group
+from mochi.parallel.owner.process import CleanProcess
 from tests.parallel.helpers import FAULTY, gone, listening_outside_loopback, wait_until
 
 PROJECT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_a_rank_starts_clean(group):
     for modules in group.run("modules"):
         names = {name.split(".")[0] for name in modules}
         assert not names & {"comfy", "execution", "server", "folder_paths", "pytest", "tests"}
-        assert "mochi.parallel.rank" in modules
+        assert "mochi.parallel.worker.service" in modules
 
 
 def test_a_rank_has_an_environment_of_its_own(group):

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.fake_group import fake_group
-from mochi.parallel.mesh import Meshes
-from mochi.parallel.rank import Rank
 from mochi.parallel.split import Split
-from mochi.parallel.vae import plan_strips
+from mochi.parallel.spmd.mesh import Meshes
+from mochi.parallel.spmd.vae import plan_strips
+from mochi.parallel.worker.service import Rank
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from torch import Tensor
 from mochi import transfer
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import Cancelled
-from mochi.parallel import rank as module
-from mochi.parallel.rank import Rank
+from mochi.parallel.worker import service as module
+from mochi.parallel.worker.service import Rank
 
 STEPS = 4
 CPU = torch.device("cpu")

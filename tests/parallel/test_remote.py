@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import Cancelled, MochiError
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guide, guided, linear_quadratic, sample
 from tests.exact import InFloat64, float32_bound
 from tests.golden import relative_error
@@ -28,15 +28,15 @@ WIDTH = NETWORK.config.text_width
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def keeper(request) -> Iterator[GroupKeeper]:
-    keeper = GroupKeeper(["cpu"] * request.param, timeout=120.0, threads=1)
-    yield keeper
-    keeper.close()
+def manager(request) -> Iterator[GroupManager]:
+    manager = GroupManager(["cpu"] * request.param, timeout=120.0, threads=1)
+    yield manager
+    manager.close()
 
 
 @pytest.fixture(scope="module", params=["replicated", "sharded"])
-def dit(request, keeper, checkpoint) -> RemoteDiT:
-    return RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, request.param)
+def dit(request, manager, checkpoint) -> RemoteDiT:
+    return RemoteDiT(manager, checkpoint, torch.float32, torch.float32, request.param)
 
 
 def prompts(lengths: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +80,7 @@ def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg):
     steps = [event.payload for event in told if "latents" in event.payload]
     assert [step["step"] for step in steps] == [1, 2, 3]
     assert torch.equal(steps[-1]["latents"], run)
-    assert {event.rank for event in told if "memory" in event.payload} == set(range(dit.keeper.use().size))
+    assert {event.rank for event in told if "memory" in event.payload} == set(range(dit.manager.use().size))
 
 
 @pytest.mark.parametrize("cfg", [[4.0, 4.0, 4.0], [6.0, 4.5, 1.0]])
@@ -133,7 +133,7 @@ def test_patches_change_the_run_without_loading_again(dit):
 
 
 @pytest.mark.parametrize("latent_frames", [1, 5, 7])
-def test_what_is_told_of_frames_is_what_came(keeper, latent_frames):
+def test_what_is_told_of_frames_is_what_came(manager, latent_frames):
     """Of a number that the chunks do not divide, too."""
     came = []
 
@@ -142,13 +142,13 @@ def test_what_is_told_of_frames_is_what_came(keeper, latent_frames):
             came.append(event.payload["frames"].shape[2])
             assert sum(came) == 6 * event.payload["done"] - 5
 
-    finish(tiny_vae(keeper).decode(torch.randn(1, 12, latent_frames, 4, 6)), hear)
+    finish(tiny_vae(manager).decode(torch.randn(1, 12, latent_frames, 4, 6)), hear)
     assert sum(came) == 6 * latent_frames - 5
 
 
 @pytest.mark.parametrize("size", [(4, 6), (1, 1)], ids=["a strip for each rank", "fewer strips than ranks"])
-def test_frames_are_those_of_one_device(keeper, size):
-    vae = tiny_vae(keeper)
+def test_frames_are_those_of_one_device(manager, size):
+    vae = tiny_vae(manager)
     z = torch.randn(1, 12, 5, *size)
     parts = []
     finish(vae.decode(z), lambda event: parts.append(event.payload["frames"]) if "frames" in event.payload else None)
@@ -165,7 +165,7 @@ def test_frames_are_those_of_one_device(keeper, size):
 def test_a_cancelled_run_leaves_everything_loaded(dit):
     text = dit.text(*prompts([5], 7))
     finish(dit.load())
-    group, loads = dit.keeper.use(), dit.loads
+    group, loads = dit.manager.use(), dit.loads
     run = dit.sample(torch.randn(1, 12, 2, 8, 8), linear_quadratic(500), [4.0] * 500, [(text, 0)], [(text, 0)])
 
     def stop(event) -> None:
@@ -175,11 +175,11 @@ def test_a_cancelled_run_leaves_everything_loaded(dit):
     with pytest.raises(Cancelled):
         finish(run, stop)
     finish(dit.forward(torch.zeros(1, 12, 1, 2, 2), torch.ones(1), [(text, 0)]))
-    assert dit.keeper.use() is group and dit.loads == loads
+    assert dit.manager.use() is group and dit.loads == loads
 
 
-def test_loading_can_be_cancelled(keeper):
-    dit = tiny_dit(keeper)
+def test_loading_can_be_cancelled(manager):
+    dit = tiny_dit(manager)
 
     def stop(event) -> None:
         if event.payload.get("tensor") == 3:
@@ -192,36 +192,36 @@ def test_loading_can_be_cancelled(keeper):
     assert dit.loaded and dit.loads == 1
 
 
-def test_a_wrong_file_is_refused_and_the_group_stays(keeper):
-    group = keeper.use()
+def test_a_wrong_file_is_refused_and_the_group_stays(manager):
+    group = manager.use()
     with pytest.raises(MochiError, match="not a"):
-        finish(RemoteDiT(keeper, TINY_WEIGHTS / "decoder.safetensors", torch.float32, torch.float32).load())
+        finish(RemoteDiT(manager, TINY_WEIGHTS / "decoder.safetensors", torch.float32, torch.float32).load())
     with pytest.raises(MochiError, match="no such file"):
-        finish(RemoteVAE(keeper, TINY_WEIGHTS / "nothing", None, torch.float32).load())
-    assert keeper.use() is group
+        finish(RemoteVAE(manager, TINY_WEIGHTS / "nothing", None, torch.float32).load())
+    assert manager.use() is group
 
 
-def test_a_model_that_nobody_has_is_unloaded(keeper):
-    kept, dropped = tiny_dit(keeper), tiny_dit(keeper)
+def test_a_model_that_nobody_has_is_unloaded(manager):
+    kept, dropped = tiny_dit(manager), tiny_dit(manager)
     finish(kept.load())
     finish(dropped.load())
     name = dropped.name
-    assert name in keeper.use().run("status")[0]["models"]
+    assert name in manager.use().run("status")[0]["models"]
     del dropped
     finish(kept.load())  # the next use of the group
-    assert name not in keeper.use().run("status")[0]["models"]
+    assert name not in manager.use().run("status")[0]["models"]
     kept.unload()
-    assert kept.name not in keeper.use().run("status")[1]["models"]
+    assert kept.name not in manager.use().run("status")[1]["models"]
     finish(kept.load())
     assert kept.loads == 2
 
 
 def test_many_runs_in_a_row_take_no_more_memory(checkpoint):
     """Of the owner and of each rank, over 50 prompts, each with a text, previews, a result and frames."""
-    from mochi.parallel.memory import give_back, memory_used
+    from mochi.device_memory import give_back, memory_used
 
-    keeper = GroupKeeper(["cpu"] * 2, timeout=120.0, threads=1)
-    dit, vae = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32), tiny_vae(keeper)
+    manager = GroupManager(["cpu"] * 2, timeout=120.0, threads=1)
+    dit, vae = RemoteDiT(manager, checkpoint, torch.float32, torch.float32), tiny_vae(manager)
     here = torch.device("cpu")
 
     def prompt(seed: int) -> None:
@@ -232,7 +232,7 @@ def test_many_runs_in_a_row_take_no_more_memory(checkpoint):
 
     def memory() -> list[int]:
         give_back(here)
-        return [memory_used(here), *keeper.use().run("unload", names=[])]
+        return [memory_used(here), *manager.use().run("unload", names=[])]
 
     try:
         for seed in range(10):
@@ -242,6 +242,6 @@ def test_many_runs_in_a_row_take_no_more_memory(checkpoint):
             prompt(seed)
         after = memory()
     finally:
-        keeper.close()
+        manager.close()
     grown = [now / then - 1 for now, then in zip(after, before, strict=True)]
     assert max(grown) <= 0.02, grown

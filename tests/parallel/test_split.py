@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mochi.errors import MochiError
 from mochi.parallel.settings import ParallelSettings
 from mochi.parallel.split import Split, choose_split, splits, usable_ranks
-from mochi.parallel.vae import plan_strips
+from mochi.parallel.spmd.vae import plan_strips
 
 
 @given(ranks=st.integers(1, 64), heads=st.integers(1, 48), passes=st.integers(1, 2))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.errors import MochiError
-from mochi.parallel.group import Group
-from mochi.parallel.vae import plan_strips
+from mochi.parallel.owner.group import Group
+from mochi.parallel.spmd.vae import plan_strips
 from mochi.vae import Decoder, Encoder
 from mochi.vae.norm import frame_statistics, pooled
 from tests.exact import float32_bound

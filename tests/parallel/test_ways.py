@@ -9,8 +9,8 @@ import torch
 
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import MochiError
-from mochi.parallel.keeper import GroupKeeper
-from mochi.parallel.remote import RemoteDiT, finish
+from mochi.parallel.owner.client import RemoteDiT, finish
+from mochi.parallel.owner.manager import GroupManager
 from tests.golden import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
@@ -19,18 +19,18 @@ checkpoint = weight_file()
 
 
 @pytest.fixture(scope="module")
-def keeper() -> Iterator[GroupKeeper]:
-    keeper = GroupKeeper(["cpu"] * 2, timeout=240.0, threads=1)
-    yield keeper
-    keeper.close()
+def manager() -> Iterator[GroupManager]:
+    manager = GroupManager(["cpu"] * 2, timeout=240.0, threads=1)
+    yield manager
+    manager.close()
 
 
 @torch.inference_mode()
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["replicated", "sharded"])
 @pytest.mark.parametrize("degrees", [(1, 2), (2, 1)])
-def test_compiled_blocks_give_the_same(keeper, checkpoint, weights, degrees):
-    dit = RemoteDiT(keeper, checkpoint, torch.float32, torch.float32, weights, degrees, compiled=True)
+def test_compiled_blocks_give_the_same(manager, checkpoint, weights, degrees):
+    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, weights, degrees, compiled=True)
     for size in ((2, 4, 6), (3, 8, 4)):
         z, sigma = torch.randn(2, 12, *size), torch.tensor([0.3, 0.6])
         features, mask = torch.randn(2, 256, 64), torch.arange(256) < torch.tensor([[17], [30]])
@@ -40,8 +40,8 @@ def test_compiled_blocks_give_the_same(keeper, checkpoint, weights, degrees):
     dit.unload()
 
 
-def test_an_attention_that_cannot_be_used_is_refused_by_the_ranks(keeper):
-    dit = RemoteDiT(keeper, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, attention="flash2")
+def test_an_attention_that_cannot_be_used_is_refused_by_the_ranks(manager):
+    dit = RemoteDiT(manager, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, attention="flash2")
     with pytest.raises(MochiError, match="choose sdpa"):
         finish(dit.load())
-    assert keeper.group is not None  # and stay for the next request
+    assert manager.group is not None  # and stay for the next request

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mochi.errors import CheckpointError, MochiError
-from mochi.parallel.patches import pack, unpack
-from mochi.parallel.weights import RankWeights
+from mochi.lora.patch import pack, unpack
+from mochi.parallel.worker.weights import RankWeights
 from tests.golden import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file

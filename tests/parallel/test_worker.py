@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mochi.parallel.worker import _backend
+from mochi.parallel.worker.loop import _backend
 
 
 @pytest.mark.parametrize(

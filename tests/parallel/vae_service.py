@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mochi.config import DecoderConfig, EncoderConfig
-from mochi.parallel.vae import StripRanks, decode_strips, encode_strip
-from mochi.parallel.worker import Context
+from mochi.parallel.spmd.vae import StripRanks, decode_strips, encode_strip
+from mochi.parallel.worker.loop import Context
 from mochi.vae import Decoder, Encoder
 
 

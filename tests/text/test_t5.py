@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
-from mochi.checkpoint.entry import Stored
-from mochi.packing import PACKED
+from mochi.checkpoint.lazy import StoredTensor
+from mochi.quant import QUANT_DTYPE
 from mochi.text import load_prompt_encoder
 from mochi.text.weights import infer_config
 
@@ -85,7 +85,7 @@ def test_config_of_the_published_file() -> None:
     )
     with torch.device("meta"):
         model = T5EncoderModel(published)
-    entries = {key: Stored(tuple(p.shape), p.dtype, None, None) for key, p in model.named_parameters()}
+    entries = {key: StoredTensor(tuple(p.shape), p.dtype, None, None) for key, p in model.named_parameters()}
     config = infer_config(entries, Path("t5xxl_fp16.safetensors"))
     for name in (
         "vocab_size",
@@ -132,7 +132,7 @@ def test_stored_dtypes_are_cast(stored: torch.dtype, tensors: dict, single_file:
 def test_float8_stays_packed(tensors: dict, single_file: Path) -> None:
     save_file({k: v.to(torch.float8_e4m3fn) for k, v in tensors.items()}, single_file)
     packed, cast = load_prompt_encoder(single_file), load_prompt_encoder(single_file, dtype=torch.float32)
-    assert {p.dtype for p in packed.model.parameters()} == {torch.float32, PACKED}
+    assert {p.dtype for p in packed.model.parameters()} == {torch.float32, QUANT_DTYPE}
     assert packed(PROMPT)[0].equal(cast(PROMPT)[0])
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from mochi.tiny.captions import (
+from tiny.captions import (
     BACKGROUND_WORDS,
     COLOUR_WORDS,
     COMBINATIONS,
@@ -19,7 +19,7 @@ from mochi.tiny.captions import (
     training_scene,
     with_fillers,
 )
-from mochi.tiny.clips import Scene
+from tiny.clips import Scene
 
 WORDS = (SHAPE_WORDS, COLOUR_WORDS, DIRECTION_WORDS, BACKGROUND_WORDS)
 

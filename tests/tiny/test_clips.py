@@ -5,18 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mochi.tiny.clips import (
-    BACKGROUNDS,
-    COLOURS,
-    DIRECTIONS,
-    FRAMES,
-    SHAPES,
-    SIZE,
-    Scene,
-    draw,
-    draw_with_mask,
-    random_scene,
-)
+from tiny.clips import BACKGROUNDS, COLOURS, DIRECTIONS, FRAMES, SHAPES, SIZE, Scene, draw, draw_with_mask, random_scene
 
 
 def test_colours_are_far_apart():

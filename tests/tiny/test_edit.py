@@ -12,7 +12,7 @@ from mochi.geometry import latent_shape
 from mochi.pipeline import load_pipeline, noise_from_seed
 from mochi.sampling import guided, linear_quadratic, sample
 from mochi.sampling.edit import drawn_to, invert, windowed
-from mochi.tiny.judge import judge
+from tiny.judge import judge
 
 STEPS, CFG = TINY.defaults.steps, TINY.defaults.cfg
 

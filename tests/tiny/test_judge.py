@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mochi.tiny.clips import BACKGROUNDS, draw, random_scene
-from mochi.tiny.judge import judge
+from tiny.clips import BACKGROUNDS, draw, random_scene
+from tiny.judge import judge
 
 
 def soften(clip: np.ndarray, sigma: float) -> np.ndarray:

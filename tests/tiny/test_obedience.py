@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mochi.config import TINY_WEIGHTS
-from mochi.tiny.captions import held_out_prompts
-from mochi.tiny.evaluate import generate
-from mochi.tiny.sample import obeyed
+from tiny.captions import held_out_prompts
+from tiny.evaluate import generate
+from tiny.sample import obeyed
 
 
 def test_obeys_held_out_prompts():

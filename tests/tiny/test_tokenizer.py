@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mochi.tiny.captions import caption, training_scene
-from mochi.tiny.tokenizer import make_tokenizer
+from tiny.captions import caption, training_scene
+from tiny.tokenizer import make_tokenizer
 
 
 @pytest.fixture(scope="module")

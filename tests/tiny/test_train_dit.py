@@ -13,13 +13,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from mochi.checkpoint import load_dit
 from mochi.config import TINY
 from mochi.text import load_prompt_encoder
-from mochi.tiny import pool as pools
-from mochi.tiny.captions import HELD_OUT
-from mochi.tiny.networks import PromptedDiT, tokenize
-from mochi.tiny.sample import sample_latents
-from mochi.tiny.tokenizer import make_tokenizer
-from mochi.tiny.train_dit import Recipe, averaged, batch_of, export, loss_of, noise_levels
-from mochi.tiny.training import Run
+from tiny import pool as pools
+from tiny.captions import HELD_OUT
+from tiny.networks import PromptedDiT, tokenize
+from tiny.sample import sample_latents
+from tiny.tokenizer import make_tokenizer
+from tiny.train_dit import Recipe, averaged, batch_of, export, loss_of, noise_levels
+from tiny.training import Run
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
 
-from mochi import cli
-from mochi.weights.catalog import LOADERS, PUBLISHED, T5_FP16, VAE_BOTH, VARIANTS, hint, readable, source_of
+from mochi.cli import main as cli
+from mochi.hub.catalog import LOADERS, PUBLISHED, T5_FP16, VAE_BOTH, VARIANTS, hint, readable, source_of
 from tests.weights.hub import Hub, serving
 
 Run = Callable[..., tuple[int, str, str]]
@@ -223,7 +223,7 @@ def test_disk_that_fills_up(hub: Hub, run: Run, comfyui: Path, monkeypatch: pyte
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mochi.weights.download.http_get", full)
+    monkeypatch.setattr("mochi.hub.download.http_get", full)
     assert "mochi_preview_bf16.safetensors: cannot be written (No space left on device)" in error(run())
 
 

@@ -12,7 +12,7 @@ import torch
 from benchmarks.fake_group import fake_group
 from mochi.config import PREVIEW, DiTConfig
 from mochi.dit import AsymmDiT
-from mochi.parallel.vae import StripRanks, decode_strips, plan_strips
+from mochi.parallel.spmd.vae import StripRanks, decode_strips, plan_strips
 from mochi.vae import Decoder
 
 LATENTS = (28, 60, 106)

@@ -9,11 +9,11 @@ from benchmarks.fake_group import fake_group
 from mochi.checkpoint import load_dit
 from mochi.config import DecoderConfig
 from mochi.dit import TextContext
-from mochi.packing import use_float8_products
-from mochi.parallel.dit import ParallelDiT, Pass
-from mochi.parallel.mesh import Meshes
 from mochi.parallel.split import Split
-from mochi.parallel.vae import StripRanks, decode_strips
+from mochi.parallel.spmd.dit import ParallelDiT, Pass
+from mochi.parallel.spmd.mesh import Meshes
+from mochi.parallel.spmd.vae import StripRanks, decode_strips
+from mochi.quant import use_float8_products
 from mochi.vae import Decoder
 from tests.checkpoint import toys
 from tests.checkpoint.writers import FLOAT8S, GGUFS

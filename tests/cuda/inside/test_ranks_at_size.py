@@ -10,9 +10,9 @@ import torch
 from benchmarks.fake_group import fake_group
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT, TextContext
-from mochi.parallel.dit import ParallelDiT, Pass
-from mochi.parallel.mesh import Meshes
 from mochi.parallel.split import Split
+from mochi.parallel.spmd.dit import ParallelDiT, Pass
+from mochi.parallel.spmd.mesh import Meshes
 
 LATENTS = (28, 60, 106)
 TOKENS = 28 * 30 * 53

@@ -154,7 +154,7 @@ def model(call: Callable[..., tuple], small: Any) -> Any:
 @pytest.fixture(scope="session")
 def groups(pack: Pack) -> Iterator[Any]:
     """The owner of the ranks in this process."""
-    groups = pack.module("nodes.host.group").groups
+    groups = pack.module("nodes.host.ranks.group").groups
     yield groups
     if groups.running is not None:
         groups.running.close()

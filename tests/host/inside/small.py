@@ -31,7 +31,7 @@ WORDS = ["a", "red", "blue", "circle", "square", "moves", "left", "right", "on",
 
 @dataclass(frozen=True)
 class Small:
-    """Entries of the loaders' lists, and the networks that belong to them."""
+    """LazyTensors of the loaders' lists, and the networks that belong to them."""
 
     t5: str
     dit: str

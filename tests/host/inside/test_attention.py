@@ -54,7 +54,7 @@ def test_an_unknown_name_is_refused(call, small, error):
 
 
 def test_ranks_take_the_hosts_attention_where_they_know_it(pack, monkeypatch, error):
-    of_ranks = pack.module("nodes.host.attention").attention_of_ranks
+    of_ranks = pack.module("nodes.host.sockets.attention").attention_of_ranks
     monkeypatch.setattr(host, "optimized_attention", host.attention_pytorch)
     assert of_ranks("comfyui") == "sdpa"
     monkeypatch.setattr(host, "optimized_attention", host.attention_sage)
@@ -65,7 +65,7 @@ def test_ranks_take_the_hosts_attention_where_they_know_it(pack, monkeypatch, er
 
 
 def test_compiled_blocks_give_the_same(pack, call, small, model, k_sampler, monkeypatch, error_of):
-    module = pack.module("nodes.host.model")
+    module = pack.module("nodes.host.sockets.model")
     compile_blocks = module.compile_blocks
     monkeypatch.setattr(module, "compile_blocks", lambda blocks: compile_blocks(blocks, backend="aot_eager"))
     (loaded,) = call("MochiLoadDiT", file=small.dit, dtype="auto", compile=True)
@@ -81,7 +81,7 @@ def test_compiled_blocks_give_the_same(pack, call, small, model, k_sampler, monk
 
 
 def test_compiled_blocks_take_quantised_weights(pack, call, small, k_sampler, monkeypatch, error_of):
-    module = pack.module("nodes.host.model")
+    module = pack.module("nodes.host.sockets.model")
     compile_blocks = module.compile_blocks
     monkeypatch.setattr(module, "compile_blocks", lambda blocks: compile_blocks(blocks, backend="eager"))
     plain, compiled = (

@@ -18,7 +18,7 @@ def relative_error(ours, theirs):
 @torch.inference_mode()
 def test_dit(pack, tokens):
     small = pack.module("tests.host.inside.small")
-    network, config = pack.module("nodes.host.network"), pack.module("mochi.config")
+    network, config = pack.module("nodes.host.sockets.network"), pack.module("mochi.config")
     # The built-in one insists on a visual MLP as wide as the published one.
     sizes = config.DiTConfig(depth=2, num_heads=4, hidden_x=96, hidden_y=48, mlp_x=8192, mlp_y=256, text_width=64)
     torch.manual_seed(tokens)

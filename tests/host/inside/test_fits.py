@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def fits(pack):
-    return pack.module("nodes.host.fits")
+    return pack.module("nodes.host.sampling.fits")
 
 
 SHAPE = (1, 12, 28, 60, 106)

@@ -167,7 +167,7 @@ def test_quantised_weights(call, small, files, k_sampler):
     save_file(state, small.models / "diffusion_models" / "merged_float8.safetensors")
     expected = k_sampler(call("MochiLoadDiT", file="merged_float8.safetensors", dtype="float32")[0])
     (model,) = call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn")
-    bound = 1e-5 if model.model.diffusion_model.dtype == torch.float32 else 0.03  # of what is not quantised
+    bound = 1e-5 if model.model.diffusion_model.dtype == torch.float32 else 0.03  # of what is not quantized
     for loader in (ours, comfys):
         assert error(k_sampler(loader(call, model, files["diffusers"])), expected) < bound
 
@@ -175,7 +175,7 @@ def test_quantised_weights(call, small, files, k_sampler):
 @pytest.mark.parametrize("format", ["published", "diffusers"])
 def test_two_ranks(call, pack, small, remote, files, k_sampler, mochi_sampler, requests, format):
     """The factors cross, not the weights; another strength loads nothing again."""
-    for_ranks = pack.module("nodes.host.patches").for_ranks
+    for_ranks = pack.module("nodes.host.ranks.patches").for_ranks
     loads, (model,) = remote.remote.loads, call("MochiLoadDiT", file=small.dit, dtype="auto")
     for loader, strength in ((ours, 1.0), (ours, 0.5), (comfys, 1.0)):
         expected = k_sampler(loader(call, model, files[format], strength))
@@ -213,7 +213,7 @@ def test_comfyuis_own_mochi(call, small):
 
 
 def test_names_are_taught_once_and_to_mochi_only(pack, model):
-    names = pack.module("nodes.host.lora_names")
+    names = pack.module("nodes.host.sockets.lora_names")
     names.teach_names()
     names.teach_names()
     taught = comfy.lora.model_lora_keys_unet

@@ -230,12 +230,12 @@ def test_what_the_node_says(remote, groups, mochi_sampler, monkeypatch):
 
 
 def test_the_node_waits_for_the_slowest_rank(pack, remote, mochi_sampler, monkeypatch):
-    host, said = pack.module("nodes.host.group"), []
+    host, said = pack.module("nodes.host.ranks.group"), []
     mochi_sampler(remote)  # so that a group runs
     monkeypatch.setattr(host, "show_text", said.append)
     teller = host._Teller()
     for rank, done in ((0, 1), (0, 2), (1, 1), (1, 1), (1, 2)):
-        teller.tell(pack.module("mochi.parallel.group").Event(rank, {"tensor": done, "tensors": 2, "phase": ""}))
+        teller.tell(pack.module("mochi.parallel.owner.group").Event(rank, {"tensor": done, "tensors": 2, "phase": ""}))
     assert said == [
         "loading: tensor 0 of 2 · 1 of 2 ranks ready",
         "loading: tensor 1 of 2 · 1 of 2 ranks ready",

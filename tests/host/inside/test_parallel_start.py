@@ -13,10 +13,10 @@ SERVICE = (str(Path(__file__).parents[2] / "parallel" / "faulty_service.py"), "F
 def test_no_module_of_the_host_is_in_a_rank(pack):
     hosts = {"comfy", "execution", "server", "folder_paths"}
     assert hosts <= set(sys.modules)
-    group = pack.module("mochi.parallel.group").Group(["cpu"] * 2, timeout=60.0, service=SERVICE, threads=1)
+    group = pack.module("mochi.parallel.owner.group").Group(["cpu"] * 2, timeout=60.0, service=SERVICE, threads=1)
     try:
         for modules in group.run("modules"):
             assert not {name.split(".")[0] for name in modules} & {*hosts, "nodes", "main"}
-            assert "mochi.parallel.rank" in modules
+            assert "mochi.parallel.worker.service" in modules
     finally:
         group.close()

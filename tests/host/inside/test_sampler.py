@@ -129,7 +129,7 @@ def test_no_negative_pass_at_cfg_1(call, model, prompts):
 
 
 def test_latent_format_of_other_statistics(pack):
-    latents, config, vae = (pack.module(name) for name in ("nodes.host.latents", "mochi.config", "mochi.vae"))
+    latents, config, vae = (pack.module(name) for name in ("nodes.host.sockets.latents", "mochi.config", "mochi.vae"))
     torch.manual_seed(0)
     mean, std = torch.randn(12).tolist(), (torch.rand(12) + 0.5).tolist()
     red = ((1.0, 0.0, 0.0), *[(0.0, 0.0, 0.0)] * 11)
@@ -138,7 +138,7 @@ def test_latent_format_of_other_statistics(pack):
     z = torch.randn(1, 12, 3, 4, 6)
     assert_close(latent_format.process_out(z), vae.to_vae(z, stats), 1e-6)
     assert_close(latent_format.process_in(z), vae.to_dit(z, stats), 1e-6)
-    image = torch.from_numpy(np.array(pack.module("nodes.host.sampling").preview_image(z, latent_format)))
+    image = torch.from_numpy(np.array(pack.module("nodes.host.sampling.sampler").preview_image(z, latent_format)))
     assert image.shape == (4, 6, 3)
     assert ((image[..., 0] / 127.5 - 1) - z[0, 0, 1].clamp(-1, 1)).abs().max() < 0.01
     assert (image[..., 1] == 127).all() and (image[..., 2] == 0).all()
@@ -164,7 +164,7 @@ def test_nothing_to_do_at_denoise_0(call, model, prompts):
 
 
 def test_the_node_says_how_long_it_takes(call, pack, model, prompts, monkeypatch):
-    told, sampling = [], pack.module("nodes.host.sampling")
+    told, sampling = [], pack.module("nodes.host.sampling.sampler")
     clock = iter([50.0] * 2 + [53.0 + 3 * n for n in range(STEPS)])  # loading and the first step took long
     monkeypatch.setattr(sampling.time, "monotonic", lambda: next(clock, 100.0))
     monkeypatch.setattr(sampling, "show_text", told.append)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.host.mixed.checks import equal, holds, refused, unlike
 from tests.host.mixed.graph import CFG, SEED, STEPS, Graph, Link, Output, difference
 from tests.host.mixed.rows import Section
-from tests.host.test_packings_server import tiny_weights
+from tests.host.test_quants_server import tiny_weights
 
 MODEL = Section("MODEL and SIGMAS: samplers, schedules, weights")
 SCHEDULES = ["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "kl_optimal"]

@@ -1,4 +1,4 @@
-"""Kernels quantise to, and unpack from, float8 as the formulas do."""
+"""Kernels quantize to, and unpack from, float8 as the formulas do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mochi.kernels import float8
-from mochi.packing import FLOAT8, PACKED
-from mochi.packing.float8 import unpack_scaled
-from mochi.packing.rows import quantise, quantise_rows
+from mochi.quant import FLOAT8, QUANT_DTYPE
+from mochi.quant.float8 import dequantize_scaled
+from mochi.quant.rows import quantize, quantize_rows
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 
@@ -28,8 +28,8 @@ def activations(draw: st.DrawFn) -> torch.Tensor:
 
 @given(x=activations())
 def test_rows(x: torch.Tensor):
-    values, scales = float8.quantise_rows(x)
-    expected_values, expected_scales = quantise_rows.reference(x)
+    values, scales = float8.quantize_rows(x)
+    expected_values, expected_scales = quantize_rows.reference(x)
     assert values.dtype == torch.float8_e4m3fn and scales.dtype == torch.float32
     assert scales.equal(expected_scales)
     assert values.view(torch.uint8).equal(expected_values.view(torch.uint8))
@@ -40,7 +40,7 @@ def test_what_is_no_number_stays_none(bad: float):
     """And does not touch other rows."""
     x = torch.ones(3, 64)
     x[1, 5] = bad
-    values, scales = float8.quantise_rows(x)
+    values, scales = float8.quantize_rows(x)
     assert (values.float() * scales).isnan().any(1).tolist() == [False, True, False]
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_number_stays_none(bad: float):
 def test_with_one_scale(x: torch.Tensor, scale: float):
     """Too small a scale as well: then the largest there is stands for what is larger."""
     arguments = x, torch.tensor(scale)
-    found, expected = float8.quantise(*arguments), quantise.reference(*arguments)
+    found, expected = float8.quantize(*arguments), quantize.reference(*arguments)
     assert found.dtype == torch.float8_e4m3fn
     assert found.view(torch.uint8).equal(expected.view(torch.uint8))
 
@@ -57,6 +57,8 @@ def test_with_one_scale(x: torch.Tensor, scale: float):
 @given(scale=st.floats(1e-6, 1e3), dtype=DTYPES)
 def test_unpacking(kind: torch.dtype, scale: float, dtype: torch.dtype):
     """Every byte there is, infinities and NaN too."""
-    packed = torch.arange(-128, 128).to(PACKED).view(2, 128)
-    found, expected = (unpack(packed, kind, scale, dtype) for unpack in (float8.unpack_scaled, unpack_scaled.reference))
+    packed = torch.arange(-128, 128).to(QUANT_DTYPE).view(2, 128)
+    found, expected = (
+        unpack(packed, kind, scale, dtype) for unpack in (float8.dequantize_scaled, dequantize_scaled.reference)
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mochi.kernels import ggml
-from mochi.packing import PACKED
-from mochi.packing.ggml import FORMATS, unpack_blocks
+from mochi.quant import QUANT_DTYPE
+from mochi.quant.ggml import FORMATS, dequantize_blocks
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -22,8 +22,8 @@ from mochi.packing.ggml import FORMATS, unpack_blocks
 def test_any_bytes(kind: str, seed: int, rows: int, blocks: int, dtype: torch.dtype):
     """Any scales too, infinite ones and NaN among them: of NaN the bits need not be the same."""
     shape = rows, blocks * FORMATS[kind].size
-    packed = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(PACKED)
-    found, expected = ggml.unpack_blocks(packed, kind, dtype), unpack_blocks.reference(packed, kind, dtype)
+    packed = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(QUANT_DTYPE)
+    found, expected = ggml.dequantize_blocks(packed, kind, dtype), dequantize_blocks.reference(packed, kind, dtype)
     assert found.dtype == dtype and found.shape == expected.shape
     assert found.isnan().equal(expected.isnan())
     bits = torch.int32 if dtype == torch.float32 else torch.int16

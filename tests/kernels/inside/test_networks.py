@@ -14,8 +14,8 @@ from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.dit import heads, layers
 from mochi.kernels import dispatch
-from mochi.packing import Float8, Ggml, PackedLinear, float8, ggml, packed_linears, rows
-from mochi.packing.ggml import FORMATS
+from mochi.quant import Float8, Ggml, QuantLinear, float8, ggml, quant_linears, rows
+from mochi.quant.ggml import FORMATS
 from mochi.vae import norm
 from tests.golden import relative_error
 
@@ -80,14 +80,14 @@ def test_a_pass_whose_layers_take_quantised_rows(launched, monkeypatch):
     network.pos_frequencies.data = network.pos_frequencies.data.float()
     packing, state = Float8(torch.float8_e4m3fn, 1e-3, fast=True), network.state_dict()
     packed = {k: packing.pack(w) for k, w in state.items() if k.startswith("blocks.") and w.ndim == 2}
-    packed_linears(network, dict.fromkeys(packed, packing))
+    quant_linears(network, dict.fromkeys(packed, packing))
     network.load_state_dict({**state, **packed})
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1, 12, 1, 4, 6, generator=generator).bfloat16()
     features = torch.randn(1, 256, 128, generator=generator).bfloat16()
     text = network.encode_text(features, torch.arange(256)[None] < 5)
     is_the_formulas(lambda: network(z, torch.tensor([0.7]), text).float(), 0.05)
-    assert {"modulated_rms_norm_rows", "gated_residual_norm_rows", "swiglu_rows", "quantise_rows"} <= launched
+    assert {"modulated_rms_norm_rows", "gated_residual_norm_rows", "swiglu_rows", "quantize_rows"} <= launched
 
 
 def test_a_video_there_and_back(launched):
@@ -102,11 +102,11 @@ def test_a_video_there_and_back(launched):
 
 @pytest.mark.parametrize("packing", [*map(Ggml, FORMATS), USUAL], ids=lambda packing: packing.title)
 def test_a_packed_layer(launched, packing):
-    layer = PackedLinear(512, 8, False, packing)
+    layer = QuantLinear(512, 8, False, packing)
     if packing is USUAL:
         layer.weight.data = packing.pack(torch.randn(8, 512) / 10)
     else:
         # Blocks of small numbers: float16 steps of any bytes could be infinite.
         layer.weight.data = torch.randint(0, 20, layer.weight.shape, dtype=torch.int8)
     is_the_formulas(lambda: layer(torch.ones(2, 512)), 1e-6)
-    assert launched == {"unpack_scaled" if packing is USUAL else "unpack_blocks"}
+    assert launched == {"dequantize_scaled" if packing is USUAL else "dequantize_blocks"}

@@ -1,4 +1,4 @@
-"""What writes quantised rows writes what it wrote before, quantised, to the bit."""
+"""What writes quantized rows writes what it wrote before, quantized, to the bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mochi.dit import layers
 from mochi.kernels import norm, swiglu
-from mochi.packing import quantise_rows
+from mochi.quant import quantize_rows
 
 EPS = 1e-6
 
@@ -21,7 +21,7 @@ def drawn(*shapes: tuple[int, ...], seed: int) -> list[Tensor]:
 
 
 def assert_rows(found: tuple[Tensor, ...], plain: Tensor) -> None:
-    values, scales = quantise_rows.reference(plain)
+    values, scales = quantize_rows.reference(plain)
     assert found[0].dtype == torch.float8_e4m3fn and found[0].shape == plain.shape
     assert found[0].view(torch.uint8).equal(values.view(torch.uint8))
     assert found[1].equal(scales)
@@ -49,7 +49,7 @@ def test_swiglu(seed: int, batch: int, tokens: int, width: int):
 
 @pytest.mark.parametrize("width", [64, 3072])
 def test_formulas(width: int):
-    """They are each the plain one, and then quantised."""
+    """They are each the plain one, and then quantized."""
     x, branch, gate, scale = drawn(*2 * [(2, 5, width)], *2 * [(2, width)], seed=0)
     assert_rows(layers.modulated_rms_norm_rows(x, scale), layers.modulated_rms_norm(x, scale))
     out, normed = layers.gated_residual_norm(x, branch, gate, scale)

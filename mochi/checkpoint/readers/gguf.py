@@ -1,0 +1,127 @@
+"""GGUF files, read by the library of those who define the format."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...quant import Ggml
+from ...quant.ggml import FORMATS
+from ..file import WeightFile
+from ..lazy import LazyTensor, Packed, Reshaped, StoredTensor
+
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # where a tensor was reshaped to have whole blocks
+# More tensors, fields, or items of a list (vocabularies are the longest) than any file has that is not damaged.
+MOST = 1 << 18
+
+
+def is_gguf(path: Path) -> bool:
+    """By its first bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False
+
+
+def open_gguf(path: Path) -> WeightFile:
+    """Its tensors, memory-mapped; metadata that is text. Raises CheckpointError on a file that is cut short or corrupt,
+    and on formats that are not read here."""
+    from gguf import ReaderField
+
+    if not hasattr(ReaderField, "contents"):
+        raise CheckpointError(f"{path}: the library that reads GGUF files is too old; pip install -U 'gguf>=0.16'")
+    try:
+        reader = _reader(path)
+        fields = {name: field.contents() for name, field in reader.fields.items() if _is_small(field)}
+    except Exception as error:  # the library meets damage with whatever Python raises
+        raise CheckpointError(
+            f"{path}: not a whole GGUF file: it is cut short or corrupt ({error}); download it again"
+        ) from error
+    if reader.byte_order != "I":
+        raise CheckpointError(f"{path}: a GGUF file for machines of the other byte order, which is not read here")
+    entries = {tensor.name: _entry(path, tensor, fields) for tensor in reader.tensors}
+    return WeightFile(path, entries, {name: value for name, value in fields.items() if isinstance(value, str)})
+
+
+def _reader(path: Path) -> Any:
+    from gguf import GGUFReader, GGUFValueType  # takes a while
+
+    class Reader(GGUFReader):
+        """The library's, which reads on and on, also past the end, as a count that is wrong tells it to."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
+            size = np.dtype(dtype).itemsize * int(count)
+            if int(offset) + size > len(self.data):
+                raise ValueError(f"{size} bytes at {offset} are beyond its end")
+            return super()._get(int(offset), dtype, count, *args, **kwargs)
+
+        def _build_fields(self, offs: int, count: int) -> int:
+            return super()._build_fields(offs, _possible(count))
+
+        def _build_tensor_info(self, offs: int, count: int) -> Any:
+            return super()._build_tensor_info(offs, _possible(count))
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == GGUFValueType.ARRAY:
+                kind, count = self._get(orig_offs, np.uint32)[0], self._get(orig_offs + 4, np.uint64)[0]
+                if kind == GGUFValueType.ARRAY:
+                    raise ValueError("a list of lists")
+                _possible(count)
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    return Reader(path, "c")  # a mode in which torch, too, takes the memory for its own
+
+
+def _possible(count: int) -> int:
+    if count > MOST:
+        raise ValueError(f"{count} items are more than there can be")
+    return count
+
+
+def _is_small(field: Any) -> bool:
+    return len(field.data) <= 16  # not a vocabulary
+
+
+def _entry(path: Path, tensor: Any, fields: dict[str, Any]) -> LazyTensor:
+    kind, data, shape = tensor.tensor_type.name, tensor.data, _shape(path, tensor, fields)
+    if kind in PLAIN:
+        return StoredTensor(
+            shape, PLAIN[kind], lambda a, b: _plain(data, kind, shape)[a:b], lambda: _plain(data, kind, shape)
+        )
+    if kind not in FORMATS:
+        readable = ", ".join([*PLAIN, *FORMATS])
+        raise CheckpointError(f"{path}: {tensor.name} is of the type {kind}; those that can be read are {readable}")
+    rows_are_blocks = len(shape) == 2 and shape[0] > 0 and shape[1] % FORMATS[kind].values == 0
+    rows, columns = shape if rows_are_blocks else (1, math.prod(shape))
+    size = (rows, data.size // rows)
+    source = StoredTensor(size, torch.uint8, lambda a, b: _bytes(data, size)[a:b], lambda: _bytes(data, size))
+    packed = Packed(source, Ggml(kind), (rows, columns))
+    return packed if rows_are_blocks else Reshaped(packed, shape)
+
+
+def _shape(path: Path, tensor: Any, fields: dict[str, Any]) -> tuple[int, ...]:
+    """The shape in which the network has it."""
+    stored = tuple(int(size) for size in reversed(tensor.shape))
+    original = fields.get(ORIGINAL_SHAPE + tensor.name)
+    if original is None:
+        return stored
+    shape = tuple(original) if isinstance(original, list) else (original,)
+    if not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) != math.prod(stored):
+        raise CheckpointError(f"{path}: {tensor.name} is {list(stored)}, which cannot have been {original} once")
+    return shape
+
+
+def _bytes(data: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(data.view(np.uint8).reshape(shape))
+
+
+def _plain(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(data.reshape(-1).view(np.uint8)).view(PLAIN[kind]).view(shape)

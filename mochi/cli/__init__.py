@@ -1,0 +1,1 @@
+"""The command line: `python -m mochi COMMAND`, a file a command."""

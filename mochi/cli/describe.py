@@ -1,0 +1,125 @@
+"""What a weight file is, in numbers and words: how it is packed, which parts of a Mochi are in it, what they lack."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.file import LazyTensors, WeightFile, first_few, open_weights
+from ..checkpoint.identify import TITLES, layout_of, seems_to_be
+from ..checkpoint.lazy import LazyTensor
+from ..checkpoint.load import check_file
+from ..errors import CheckpointError
+from ..hub.catalog import readable
+
+LOADERS = {
+    "dit": "Load AsymmDiT (Mochi)",
+    "decoder": "Load AsymmVAE (Mochi)",
+    "encoder": "Load AsymmVAE (Mochi)",
+    "t5": "Load T5 (Mochi)",
+}
+"""The node that takes a part."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network in a file. parameters: how many; kinds: of these, how many are of which dtype or packing.
+
+    problem: why it cannot be used, None where it is whole.
+    """
+
+    part: str
+    title: str
+    loader: str
+    parameters: int
+    kinds: dict[str, int]
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """layout: None where nothing of a Mochi is in it. seems_to_be: in words. names: a few, of what is unknown. lora:
+    what a LoRA is, or why it is not one for Mochi."""
+
+    path: str
+    bytes: int
+    layout: str | None
+    seems_to_be: str
+    parts: tuple[Part, ...] = ()
+    lacks: tuple[str, ...] = ()
+    names: str = ""
+    lora: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        out = [f"{self.path}: {readable(self.bytes)}, {self.seems_to_be}"]
+        if self.lora is not None:
+            return [*out, f"  {self.lora}"]
+        if self.layout is None:
+            return [*out, f"  nothing of a Mochi is in it (its tensors: {self.names})"]
+        out[0] += f", {self.layout} layout"
+        for part in self.parts:
+            kinds = ", ".join(f"{count / part.parameters:.1%} {kind}" for kind, count in part.kinds.items())
+            out.append(f"  {part.title}: {part.parameters:,} parameters ({kinds})")
+            out.append(f"    {part.problem}" if part.problem else f"    whole; goes into {part.loader}")
+        return [*out, *(f"  lacks: {what}" for what in self.lacks)]
+
+
+def describe(path: str | Path) -> Description:
+    """What a file, or a checkpoint's folder, is. Reads no weights. Raises CheckpointError when it cannot be opened."""
+    file = open_weights(path)
+    layout, found = layout_of(file)
+    size = sum(part.stat().st_size for part in file.parts or (file.path,))
+    if layout is None:
+        names = first_few(file.entries)
+        return Description(str(path), size, None, seems_to_be(file), names=names, lora=_lora(file))
+    parts = tuple(_part(Path(path), part, entries) for part, entries in found.items())
+    decodes_only = "decoder" in found and "encoder" not in found
+    lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
+    return Description(str(path), size, layout, seems_to_be(file), parts, lacks, metadata=_short(file.metadata))
+
+
+def _part(path: Path, part: str, entries: LazyTensors) -> Part:
+    kinds: Counter[str] = Counter()
+    for entry in entries.values():
+        kinds[_kind(entry)] += math.prod(entry.shape)
+    return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(path, part))
+
+
+def _lora(file: WeightFile) -> str | None:
+    from ..lora.pairs import find_pairs  # which needs this folder's other files
+
+    if not any("lora" in name for name in file.entries):
+        return None
+    try:
+        pairs = find_pairs(file)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{file.path}: ")
+    ranks = sorted({pair.rank for pair in pairs})
+    rank = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    return f"a LoRA for Mochi: {len(pairs)} layers of rank {rank}; goes into Load LoRA (Mochi)"
+
+
+def _kind(entry: LazyTensor) -> str:
+    return str(entry.dtype).removeprefix("torch.") if entry.quant is None else entry.quant.title
+
+
+def _problem(path: Path, part: str) -> str | None:
+    from ..text.t5 import check_encoder  # imports transformers, which takes a while
+
+    try:
+        check_encoder(path, path) if part == "t5" else check_file(path, part)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def _short(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if len(value) <= 200}

@@ -1,0 +1,29 @@
+"""The command line: `python -m mochi inspect FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .describe import describe
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the subcommand, which runs `inspect`."""
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a weight file is",
+        description="Says what a weight file is: how it is packed, which parts of a Mochi are in it, what they lack, "
+        "and which loader takes it. Reads no weights.",
+    )
+    parser.set_defaults(run=inspect)
+    parser.add_argument("file", type=Path, nargs="+", help="safetensors, GGUF, or the folder of a checkpoint in parts")
+    parser.add_argument("--json", action="store_true", help="as JSON, an object for each file on a line of its own")
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Prints what the files are. Raises CheckpointError on the first that cannot be opened."""
+    for path in options.file:
+        described = describe(path)
+        print(json.dumps(described.as_json()) if options.json else "\n".join(described.lines()), flush=True)

@@ -1,0 +1,46 @@
+"""`--lora FILE[=STRENGTH]` of the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..config import DiTConfig
+from ..errors import MochiError
+from ..lora.apply import Loras, shapes_of
+from ..lora.file import read_lora
+
+
+def add_option(add: Callable[..., Any]) -> None:
+    """Adds the option, which can be repeated."""
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[=STRENGTH]",
+        help="a LoRA, as strong as it was trained or so many times; can be given several times",
+    )
+
+
+def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
+    """The LoRAs of a command line, read, each of which fits a model of these sizes.
+
+    Raises CheckpointError on files that do not, MochiError on a strength that is no number.
+    """
+    named = [_split(value) for value in values]
+    shapes = shapes_of(config)
+    return [(read_lora(path).fitted(shapes), strength) for path, strength in named]
+
+
+def _split(value: str) -> tuple[str, float]:
+    path, sign, text = value.rpartition("=")
+    if not sign or text.endswith(".safetensors"):  # none, or one that belongs to the path
+        return value, 1.0
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise MochiError(f"--lora {value}: {text!r} is no strength; give a number behind the =")
+    return path, strength

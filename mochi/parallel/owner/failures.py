@@ -1,0 +1,115 @@
+"""What went wrong in a group, in words for a person."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import GroupError
+
+OUT_OF_MEMORY = re.compile(
+    "|".join(
+        (
+            "out of memory",  # torch, CUDA, and NCCL, which quotes CUDA
+            "cudaErrorMemoryAllocation",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            r"CUDNN_STATUS_(\w+_)?ALLOC(ATION)?_FAILED",
+            r"Failed to CUDA (host )?\w*alloc",  # NCCL
+            "[Cc]an(no|')t allocate memory",  # the system, and torch on the CPU
+        )
+    )
+)
+"""Words of libraries that found no memory, as they stand in errors and logs."""
+
+
+@dataclass
+class RankState:
+    """What the owner knows of a rank. phase: what it was last heard to do."""
+
+    rank: int
+    device: str
+    pid: int
+    log: Path
+    phase: str = "starting"
+    exitcode: int | None = None
+    report: Mapping[str, Any] | None = field(default=None, repr=False)  # of the exception it raised
+    silent_for: float = 0.0  # seconds, once that is too long
+
+    @property
+    def blame(self) -> int:
+        """How likely this rank is the cause rather than a victim of another's end: lower is likelier."""
+        if self.exitcode is not None and self.report is None:
+            return 0
+        if self.report is not None and not self.report["of_peer"]:
+            return 1
+        return 2 if self.silent_for else 3 if self.report is not None else 4
+
+
+def group_error(states: Sequence[RankState]) -> GroupError:
+    """The error of a request that could not be answered: the rank that caused it, what it did, what to do."""
+    culprit = min(states, key=lambda state: state.blame)
+    lines = [f"Rank {culprit.rank} of {len(states)} ({culprit.device}) {_what(culprit)}, {_while(culprit)}."]
+    lines += [advice] if (advice := _advice(culprit)) else []
+    lines.append(
+        f"All ranks have been stopped; the next prompt starts them anew. Logs: {culprit.log} and those beside it."
+    )
+    report = culprit.report
+    if report is not None and report["traceback"]:
+        lines.append(report["traceback"].rstrip())
+    elif tail := _tail(culprit.log):
+        lines.append(f"The end of its log:\n{tail}")
+    return GroupError("\n".join(lines))
+
+
+def _what(state: RankState) -> str:
+    if state.report is not None:
+        return f"failed with {state.report['text']}"
+    if state.exitcode is not None:
+        return f"was killed by {_signal(-state.exitcode)}" if state.exitcode < 0 else f"ended ({state.exitcode})"
+    return f"gave no sign of life for {state.silent_for:.0f} s"
+
+
+def _while(state: RankState) -> str:
+    return f"while {state.phase}"
+
+
+def _advice(state: RankState) -> str:
+    if _ran_out_of_memory(state):
+        return (
+            "It ran out of memory. Choose weights 'sharded' or 'offloaded' in Mochi Parallel Settings, fewer frames or "
+            "a smaller picture, or free the GPU of other programs."
+        )
+    if state.report is not None and re.search("No space left|shared memory", state.report["traceback"]):
+        return "Shared memory or the temporary folder is full. In a container, give it more: docker run --shm-size=8g."
+    if state.exitcode == -signal.SIGKILL:
+        return "If nobody did that, the machine's memory may have been used up: see the kernel's log (dmesg)."
+    if state.exitcode == -signal.SIGBUS:
+        return "Shared memory (/dev/shm) is likely full. In a container, give it more: docker run --shm-size=8g."
+    if state.silent_for:
+        return "If it is only slow, raise the timeout in Mochi Parallel Settings."
+    return ""
+
+
+def _ran_out_of_memory(state: RankState) -> bool:
+    if state.report is not None:
+        return state.report["out_of_memory"]
+    # NCCL's watchdog aborts the process, and has said why.
+    return state.exitcode == -signal.SIGABRT and OUT_OF_MEMORY.search(_tail(state.log)) is not None
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tail(log: Path, lines: int = 30) -> str:
+    try:
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

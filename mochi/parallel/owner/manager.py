@@ -1,0 +1,51 @@
+"""A group that is there when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .group import Group
+
+
+class GroupManager:
+    """Starts a group at the first use, and another one after a failure. Arguments: those of Group.
+
+    dropped: names of models that nobody refers to any more, to be unloaded at the next use.
+    """
+
+    def __init__(self, devices: Sequence[str], timeout: float, log_folder: Path | None = None, **arguments: Any):
+        self.devices, self.timeout = tuple(devices), timeout
+        self._arguments = {"log_folder": log_folder, **arguments}
+        self.dropped: list[str] = []
+        self._group: Group | None = None
+
+    @property
+    def group(self) -> Group | None:
+        """The group, if one runs now."""
+        return self._group if self._group is not None and self._group.alive else None
+
+    def use(self) -> Group:
+        """The group; started if there is none. Raises GroupError or MochiError where it cannot be."""
+        if self.group is None:
+            self.close()
+            self._group = Group(self.devices, self.timeout, **self._arguments)
+        return self._group
+
+    def release_dropped(self) -> None:
+        """Unload the models that nobody refers to any more, if a group runs."""
+        if self.dropped and self.group is not None:
+            # One by one: the collector can add a name at any time.
+            self.group.run("unload", names=[self.dropped.pop() for _ in range(len(self.dropped))])
+
+    def give_back(self) -> None:
+        """Have the ranks return the memory that they hold and do not use, for other processes, if a group runs."""
+        if self.group is not None:
+            self.group.run("unload", names=[])
+
+    def close(self) -> None:
+        """End the group, if there is one; the next use starts another."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None

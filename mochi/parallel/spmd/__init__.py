@@ -1,0 +1,1 @@
+"""What every rank computes differently from a single device, in lockstep with the others."""

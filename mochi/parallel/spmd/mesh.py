@@ -1,0 +1,42 @@
+"""The process groups that belong to a split."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from ...errors import MochiError
+from ..split import Split
+
+
+class Meshes:
+    """Device meshes over all ranks, made when first asked for, which all ranks do in the same order, and kept.
+
+    Consecutive ranks share a forward pass: on most machines neighbours are the ones best connected.
+    timeout: of the operations of their groups; torch's own is 30 minutes, or 10 over NCCL.
+    """
+
+    def __init__(self, device_type: str, timeout: timedelta | None = None):
+        self._device_type, self._timeout = device_type, timeout
+        self._made: dict[Split, DeviceMesh] = {}
+
+    def __getitem__(self, split: Split) -> DeviceMesh:
+        """Dimensions "guidance" and "ulysses". Raises MochiError on a split of another number of ranks."""
+        if split.ranks != dist.get_world_size():
+            raise MochiError(f"{split} is a split of {split.ranks} ranks, but there are {dist.get_world_size()}")
+        if split not in self._made:
+            ranks = torch.arange(split.ranks).view(tuple(split))
+            # By init_device_mesh they could not have a timeout.
+            groups = [self._group_among(lines.tolist()) for lines in (ranks.T, ranks)]
+            self._made[split] = DeviceMesh.from_group(
+                groups, self._device_type, mesh=ranks, mesh_dim_names=split._fields
+            )
+        return self._made[split]
+
+    def _group_among(self, several: list[list[int]]) -> dist.ProcessGroup:
+        """The group of this rank, where each of these becomes one."""
+        own, _ = dist.new_subgroups_by_enumeration(several, timeout=self._timeout)
+        return own

@@ -1,0 +1,47 @@
+"""The step cache of a rank, which has some of the visual tokens and perhaps only rows of the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...dit.cache import CachePlan, StepCache
+from .collectives import Peers
+
+
+class SharedStepCache(StepCache):
+    """Decides as a single device does, and alike on all ranks that share a pass: these add up what each has seen, in
+    the same order, to the same sums.
+
+    Groups of guidance, each at a pass of its own, need not agree: they meet again when both have their results. FSDP
+    however gathers a block's weights from all ranks at once, those of the other group too. So where weights are
+    sharded, a group that skips its blocks helps to gather them if the other runs its own. To compute there as well
+    would cost no time, but the video would then depend on the number of GPUs.
+
+    ulysses: the ranks that share a pass. guidance: this rank's likes in the other groups.
+    """
+
+    def __init__(self, plan: CachePlan, ulysses: Peers, guidance: Peers):
+        super().__init__(plan)
+        self._ulysses, self._guidance = ulysses, guidance
+
+    def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
+        if _is_sharded(block):
+            block.unshard()
+        return super().first_input(block, x, c)
+
+    def total(self, sums: Tensor) -> Tensor:
+        return self._ulysses.all_gather(sums)().sum(0)
+
+    def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
+        if not _is_sharded(blocks[0]):
+            return
+        wanted = self._guidance.all_gather(torch.tensor([run], dtype=torch.uint8, device=device))()
+        if not run:
+            for block in blocks if wanted.any() else blocks[:1]:  # the first is here already
+                block.unshard()
+                block.reshard()
+
+
+def _is_sharded(block: nn.Module) -> bool:
+    return hasattr(block, "unshard")  # what FSDP gives a module; its own class takes a second to import

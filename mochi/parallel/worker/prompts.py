@@ -1,0 +1,57 @@
+"""Prompts on a rank: sent once, read once, used at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...dit import TextContext
+
+Rows = Sequence[tuple[int, int]]
+"""For each sample of a batch: the number of a text that was sent, and the row in it."""
+
+Texts = Mapping[int, tuple[Tensor, Tensor]]
+"""By number: T5 features (b, L, text width) and mask (b, L)."""
+
+
+class Prompts:
+    """What a denoiser has made of the texts that it was sent."""
+
+    def __init__(self, encode: Callable[[Tensor, Tensor], TextContext]):
+        self._encode = encode
+        self._texts: dict[int, TextContext] = {}
+        self._put_together: dict[tuple, TextContext] = {}
+
+    def read(self, texts: Texts, forget: Sequence[int]) -> None:
+        """Take new texts, forget others."""
+        for number in forget:
+            if self._texts.pop(number, None) is not None:
+                self._put_together.clear()
+        for number, (features, mask) in texts.items():
+            self._texts[number] = self._encode(features, mask.bool())
+
+    def context(self, rows: Rows) -> TextContext:
+        """The texts of a batch as the denoiser takes them."""
+        key = tuple(rows)
+        if key not in self._put_together:
+            self._put_together[key] = join([(self._texts[number], row) for number, row in key])
+        return self._put_together[key]
+
+    def forget_all(self) -> None:
+        self._texts.clear()
+        self._put_together.clear()
+
+
+def join(rows: Sequence[tuple[TextContext, int]]) -> TextContext:
+    """Single prompts to a batch, padded to the longest."""
+    lengths = tuple(text.lengths[row] for text, row in rows)
+    longest = max(lengths)
+    tokens = [
+        F.pad(text.tokens[row, :length], (0, 0, 0, longest - length))
+        for (text, row), length in zip(rows, lengths, strict=True)
+    ]
+    captions = [text.caption[row] for text, row in rows]
+    return TextContext(torch.stack(captions), torch.stack(tokens), lengths)

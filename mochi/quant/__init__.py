@@ -1,0 +1,22 @@
+"""Weights of Linear layers kept as the bytes of a file, and unpacked layer by layer as they are used."""
+
+from __future__ import annotations
+
+from .float8 import FLOAT8, Float8
+from .format import QUANT_DTYPE, QuantFormat
+from .ggml import Ggml
+from .linear import QuantLinear, quant_linears, use_float8_products
+from .rows import QuantRows, quantize_rows
+
+__all__ = [
+    "FLOAT8",
+    "QUANT_DTYPE",
+    "Float8",
+    "Ggml",
+    "QuantFormat",
+    "QuantLinear",
+    "QuantRows",
+    "quant_linears",
+    "quantize_rows",
+    "use_float8_products",
+]

@@ -1,0 +1,182 @@
+"""The MODEL socket of an AsymmDiT that is spread over the ranks of a group."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+
+from ....mochi.checkpoint.load import blueprint
+from ....mochi.dit.backends import SDPA, check_attention
+from ....mochi.errors import GroupError, MochiError
+from ....mochi.parallel.owner.client import RemoteDiT, TextRows, Work
+from ....mochi.parallel.settings import ParallelSettings
+from ....mochi.parallel.split import choose_split
+from ....mochi.quant import QUANT_DTYPE
+from ..sampling.step_cache import keys_of, plan_of, report
+from ..sockets.attention import attention_of_ranks
+from ..sockets.model import Mochi, Precision, computed_in, model_config
+from ..sockets.network import HostDiT
+from .group import follow, groups
+from .patcher import RemotePatcher
+from .patches import PREFIX, FileWeights, for_ranks
+
+log = logging.getLogger(__name__)
+
+
+class RemoteNetwork(HostDiT):
+    """The network as the host sees it: names and shapes, on the meta device. Its forward pass is made by the ranks."""
+
+    remote: RemoteDiT
+    path: Path  # of the file with the weights
+    _is_cached = False  # whether the ranks have a step cache of this run
+
+    @torch.compiler.disable  # there is nothing here to compile
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super().forward(*args, **kwargs)
+
+    def text_cond(self, features: Tensor, mask: Tensor) -> RowsCond:
+        text = self.remote.text(features, mask)
+        return RowsCond([(text, row) for row in range(len(text))])
+
+    def _flow(self, x: Tensor, sigma: Tensor, text: TextRows, options: dict[str, Any]) -> Tensor:
+        if options.get("patches_replace", {}).get("dit"):
+            raise MochiError(
+                "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
+                "processes. Choose 1 GPU in Load AsymmDiT (Mochi), or remove the patch."
+            )
+        plan = plan_of(options)
+        self._is_cached = plan is not None
+        keys = keys_of(x, options) if self._is_cached else ()
+        return follow(self.remote.forward(x.cpu(), sigma.cpu(), text, plan, keys)).to(x.device)
+
+    def forget_run(self) -> None:
+        """Free what the ranks kept for the steps of a run. A whole run has done so by itself."""
+        super().forget_run()
+        if self._is_cached:
+            self._is_cached = False
+            try:
+                with groups.lock:
+                    report(self.remote.forget_run())
+            except GroupError:
+                log.exception("The group failed at the end of a run")  # and the memory went with it
+
+
+class RowsCond(comfy.conds.CONDRegular):
+    """Prompts that the ranks know, one for each sample of a batch. Any two can share a batch: the ranks split it."""
+
+    cond: TextRows
+
+    def process_cond(self, batch_size: int, **_: Any) -> RowsCond:
+        repeats = math.ceil(batch_size / len(self.cond))
+        return RowsCond((list(self.cond) * repeats)[:batch_size])
+
+    def can_concat(self, other: RowsCond) -> bool:
+        return True
+
+    def concat(self, others: list[RowsCond]) -> TextRows:
+        return [row for cond in (self, *others) for row in cond.cond]
+
+    def size(self) -> list[int]:
+        return [len(self.cond)]
+
+
+class RemoteMochi(Mochi):
+    """ComfyUI's Mochi around a network that is elsewhere."""
+
+    def __init__(self, config: Any, network: RemoteNetwork, expected_bytes: int):
+        super().__init__(config, lambda **_: network, mm.unet_offload_device())
+        self.remote, self.expected_bytes = network.remote, expected_bytes
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Nothing but the prompt: whatever else came along could keep conditions from sharing a batch."""
+        return {"text": self.diffusion_model.text_cond(*self.prompt(**kwargs))}
+
+    def memory_required(self, input_shape: list[int], cond_shapes: dict | None = None) -> float:
+        """Bytes that one rank needs for a forward pass; 0 when the host asks, with the shapes of conditions, whether
+        these can share a batch.
+        """
+        return 0 if cond_shapes else super().memory_required(input_shape) / len(self.remote.manager.devices)
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        raise MochiError("The weights of this MODEL are in other processes. To save it, choose 1 GPU.")
+
+
+def load_remote_model(
+    path: Path, dtype: str, settings: ParallelSettings, attention: str = SDPA, compiled: bool = False
+) -> RemoteDiTPatcher:
+    """A MODEL like `load_model`'s, over the ranks of the group that the settings ask for. Nothing is loaded yet.
+
+    Raises MochiError where the devices or the split cannot be, CheckpointError like `load_model`.
+    """
+    config, precision = model_config(path, dtype)
+    plain = config.unet_config["dtype"]
+    computed = computed_in(config)
+    network, entries = blueprint(path, "dit", RemoteNetwork, precision.weights, compute=plain)
+    if not any(entry.quant for entry in entries.values()):
+        precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
+    manager = groups.manager_for(settings)
+    attention = attention_of_ranks(attention)
+    for device in set(manager.devices):
+        check_attention(attention, device, computed, network.config.head_dim)
+    ranks, degrees = len(manager.devices), (settings.guidance, settings.ulysses)
+    split = choose_split(ranks, network.config.num_heads, 2, *degrees)
+    size = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else computed.itemsize) for p in network.parameters())
+    weights = settings.weights_for(size)
+
+    network.remote = RemoteDiT(
+        manager, path, precision.weights, computed, weights, degrees, precision.fast, attention, compiled
+    )
+    network.path = path
+    model = RemoteMochi(config, network, size if weights == "replicated" else size // ranks)
+    groups.introduce(model, f"{path.name} ({split}, weights {weights})")
+    return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+
+
+class RemoteDiTPatcher(RemotePatcher):
+    """Weight patches (LoRA) reach the ranks when they change."""
+
+    def prepare(self) -> Work[Any]:
+        self._check()
+        key = self.patches_uuid if self.patches else None
+        if self.remote.loaded and self.remote.patched == key:
+            return self.remote.load()
+        return self.remote.patch(key, for_ranks(self.patches, self._weights(), self.load_device))
+
+    def cleanup(self) -> None:
+        """Called at the end of a run, whatever its end was."""
+        super().cleanup()
+        self.model.diffusion_model.forget_run()
+
+    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
+        """Each weight of the file with its patches, for nodes that merge models."""
+        weights = self._weights()
+        names = [name for name in self.model.state_dict() if name.startswith(filter_prefix or "")]
+        pristine = {name: weights[name.removeprefix(PREFIX)] for name in names if name.startswith(PREFIX)}
+        return {name: [(weight, _as_it_is), *self.patches.get(name, [])] for name, weight in pristine.items()}
+
+    def add_hook_patches(self, *args: Any, **kwargs: Any) -> None:
+        raise MochiError(
+            "A hook changes weights (a LoRA) while the sampler runs, but the weights are in other processes. Load the "
+            "LoRA with Load LoRA instead, or choose 1 GPU in Load AsymmDiT (Mochi)."
+        )
+
+    def _weights(self) -> FileWeights:
+        return FileWeights(self.model.diffusion_model.path, self.model.diffusion_model)
+
+    def _check(self) -> None:
+        if self.weight_wrapper_patches or self.object_patches.get("manual_cast_dtype"):
+            raise MochiError(
+                "A node wants to change how weights are used or cast, but these are in other processes. Choose the "
+                "dtype in Load AsymmDiT (Mochi), or 1 GPU there."
+            )
+
+
+def _as_it_is(weight: Tensor, **_: Any) -> Tensor:
+    return weight

@@ -1,0 +1,70 @@
+"""ComfyUI's model patcher for a model whose weights are in other processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ....mochi.parallel.owner.client import RemoteModel, Work
+from .group import follow, groups
+
+
+class RemotePatcher(ModelPatcher):
+    """Loading and unloading happens in the ranks.
+
+    `model` is on the meta device: names and shapes are enough for the host. It has two more attributes: `remote`, the
+    RemoteModel, and `expected_bytes`, what its weights are going to take on rank 0. Clones share it.
+    """
+
+    @property
+    def remote(self) -> RemoteModel:
+        return self.model.remote
+
+    def prepare(self) -> Work[Any]:
+        """Have the ranks load what is to be used next."""
+        return self.remote.load()
+
+    def model_size(self) -> int:
+        """Bytes on the device that the host manages, for which it makes other models leave."""
+        if str(self.load_device) not in self.remote.manager.devices:
+            return 0
+        return self.loaded_size() or self.model.expected_bytes
+
+    def loaded_size(self) -> int:
+        return self.remote.bytes if self.remote.loaded else 0
+
+    def partially_load(
+        self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        """Load, all or nothing; called before every run. Returns the bytes that came."""
+        before = self.loaded_size()
+        with self.use_ejected(skip_and_inject_on_exit_only=True):
+            self.unpatch_model()
+            self.patch_model(load_weights=False)
+        if not before:
+            mm.soft_empty_cache()  # what this process has and does not use, the rank on the same device cannot use
+        follow(self.prepare())
+        self.model.device = device_to
+        return self.loaded_size() - before
+
+    def partially_unload(
+        self, device_to: torch.device, memory_to_free: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        return 0
+
+    def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
+        """Weights are patched in the ranks, and there is nothing here to move."""
+        super().unpatch_model(unpatch_weights=False)
+
+    def detach(self, unpatch_all: bool = True) -> nn.Module:
+        """unpatch_all: the host wants the memory. Without, a clone takes over, or this is about to be collected."""
+        super().detach(unpatch_all)
+        if unpatch_all:
+            with groups.lock:
+                self.remote.unload()
+            self.model.device = self.offload_device
+        return self.model

@@ -1,0 +1,78 @@
+"""Weight patches of ComfyUI's nodes (LoRA and its kin) as the ranks take them; see mochi/lora/patch.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_management as mm
+import torch
+from comfy.weight_adapter import LoRAAdapter
+from torch import Tensor
+
+from ....mochi.checkpoint.load import blueprint
+from ....mochi.dit import AsymmDiT
+from ....mochi.lora import swap_halves
+from ....mochi.lora.patch import Patch
+from ....mochi.quant import QUANT_DTYPE
+
+PREFIX = "diffusion_model."
+
+HostPatch = tuple
+"""(strength, what to do, strength of the weight, offset, function), as ModelPatcher keeps them."""
+
+
+class FileWeights:
+    """The weights of a network on the meta device as its file has them, rounded to the network's dtypes."""
+
+    def __init__(self, path: Path, network: AsymmDiT):
+        _, self._entries = blueprint(path, "dit", AsymmDiT)
+        # What is packed is computed with in the dtype of the patch embedding, which never is.
+        plain, dtypes = network.x_embedder.proj.weight.dtype, {n: p.dtype for n, p in network.named_parameters()}
+        self._dtypes = {name: plain if dtype == QUANT_DTYPE else dtype for name, dtype in dtypes.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._entries[name].read().to(self._dtypes[name])
+
+
+def for_ranks(
+    patches: Mapping[str, Sequence[HostPatch]], weights: FileWeights, device: torch.device
+) -> dict[str, list[Patch]]:
+    """Patches by name of the MODEL's parameter -> those for the ranks, by name of the network's.
+
+    A plain LoRA, on a weight or some of its rows, goes as its two factors. Whatever else there is, the host computes
+    from the file's weight on `device`, in the way that it does on one GPU, and the result goes.
+    """
+    out = {}
+    for key, of_weight in patches.items():
+        name = key.removeprefix(PREFIX)
+        if all(map(_is_plain_lora, of_weight)):
+            out[name] = [_factors(patch) for patch in of_weight]
+        else:
+            out[name] = [{"kind": "weight", "weight": _patched(weights[name], of_weight, key, device)}]
+    return out
+
+
+def _is_plain_lora(patch: HostPatch) -> bool:
+    _, adapter, _, offset, function = patch
+    if type(adapter) is not LoRAAdapter or function not in (None, swap_halves):
+        return False
+    up, _, _, mid, dora_scale, reshape = adapter.weights
+    on_rows = offset is None or (function is None and offset[0] == 0 and offset[2] == len(up))
+    return on_rows and mid is None and dora_scale is None and reshape is None
+
+
+def _factors(patch: HostPatch) -> Patch:
+    strength, adapter, strength_model, offset, function = patch
+    up, down, alpha, *_ = adapter.weights
+    scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
+    up = up.cpu() if function is None else function(up.cpu())
+    factors = {"kind": "lora", "up": up, "down": down.cpu(), "scale": scale, "strength_model": strength_model}
+    return factors if offset is None else factors | {"start": offset[1]}
+
+
+def _patched(weight: Tensor, patches: Sequence[HostPatch], key: str, device: torch.device) -> Tensor:
+    # What ModelPatcher.patch_weight_to_device does.
+    whole = mm.cast_to_device(weight, device, torch.float32, copy=True)
+    return comfy.lora.calculate_weight(patches, whole, key).to("cpu", weight.dtype)

@@ -1,0 +1,68 @@
+"""The VAE socket of an AsymmVAE that runs on the ranks of a group, each with a strip of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.model_management as mm
+from torch import Tensor
+
+from ....mochi.checkpoint.load import blueprint
+from ....mochi.parallel.owner.client import RemoteVAE
+from ....mochi.parallel.owner.group import Event
+from ....mochi.parallel.settings import ParallelSettings
+from ....mochi.vae import Decoder, Encoder
+from ..progress import progress
+from ..sockets.vae import AsymmVAE, MochiVAE, vae_dtype, vae_parts
+from .group import follow, groups
+from .patcher import RemotePatcher
+
+
+class RemoteAsymmVAE(AsymmVAE):
+    """Decoder and encoder as the host sees them: names and shapes, on the meta device."""
+
+    def __init__(self, decoder: Decoder | None, encoder: Encoder | None, remote: RemoteVAE):
+        super().__init__(decoder, encoder)
+        self.remote = remote
+        self.expected_bytes = sum(p.nbytes for p in self.parameters())
+
+    def decode(self, z: Tensor, chunk: int = 0) -> Tensor:
+        """As in AsymmVAE, on the CPU, where strips are joined: a GPU of this process is rank 0's."""
+        return super().decode(z.cpu(), chunk)
+
+    def decode_into(self, z: Tensor, take: Callable[[Tensor], None], chunk: int = 0) -> None:
+        """As in AsymmVAE. The ranks take as many latent frames at a time as they are."""
+        report = progress()
+
+        def hear(event: Event) -> None:
+            if "frames" in event.payload:
+                take(event.payload["frames"])
+                report(event.payload["done"], z.shape[2])
+
+        follow(self.remote.decode(z.cpu()), hear)
+
+    def encode(self, video: Tensor) -> Tensor:
+        report = progress()
+
+        def hear(event: Event) -> None:
+            if "done" in event.payload:
+                report(event.payload["done"], event.payload["total"])
+
+        return follow(self.remote.encode(video.cpu()), hear)
+
+
+def load_remote_vae(path: Path, encoder_path: Path | None, dtype: str, settings: ParallelSettings) -> MochiVAE:
+    """A VAE like `load_vae`'s, over the ranks of the group that the settings ask for. Nothing is loaded yet.
+
+    Raises MochiError where the devices cannot be, CheckpointError like `load_vae`.
+    """
+    decoder_path, encoder_path = vae_parts(path, encoder_path)
+    computed = vae_dtype(dtype)
+    decoder = None if decoder_path is None else blueprint(decoder_path, "decoder", Decoder, computed)[0]
+    encoder = None if encoder_path is None else blueprint(encoder_path, "encoder", Encoder, computed)[0]
+    manager = groups.manager_for(settings)
+    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, decoder_path, encoder_path, computed))
+    groups.introduce(model, path.name)
+    patcher = RemotePatcher(model, mm.vae_device(), mm.vae_offload_device())
+    return MochiVAE(patcher, computed, ranks=len(manager.devices))

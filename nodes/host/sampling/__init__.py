@@ -1,0 +1,1 @@
+"""Runs: our loops inside ComfyUI's sampling machinery, and what goes around a run."""

@@ -1,0 +1,51 @@
+"""A word before a run that is going to be short of memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import comfy.model_management as mm
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ....mochi.dit import AsymmDiT
+from ....mochi.memory import CONTEXT, warning_for
+from ..progress import show_text
+
+log = logging.getLogger(__name__)
+
+
+A_SECOND = (1, 12, 5, 60, 106)
+"""Latents of 25 frames at 848 x 480: what a loaded model should be able to make at least."""
+
+
+def warn_if_short(model: ModelPatcher, latents: Sequence[int] = A_SECOND) -> None:
+    """Log, and show in the node that runs, what a run needs that its device does not have. latents: their shape."""
+    text = shortage(model, latents)
+    if text is not None:
+        log.warning(text)
+        show_text(text)
+
+
+def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
+    """One sentence where denoising latents of this shape is going to be short of memory, None where it is not, or where
+    nobody can tell: of another network than ours, and of ranks on a CPU."""
+    network = model.get_model_object("diffusion_model")
+    if not isinstance(network, AsymmDiT):
+        return None
+    compute = model.model.manual_cast_dtype or model.model.get_dtype()
+    size = sum(p.nbytes for p in network.parameters())
+    remote = getattr(network, "remote", None)
+    if remote is not None:
+        devices = [torch.device(name) for name in remote.manager.devices]
+        if devices[0].type == "cpu":
+            return None
+        free = min(mm.get_total_memory(device) for device in devices) - CONTEXT
+        return warning_for(network.config, size, latents, len(devices), remote.sharding, free, compute)
+    if mm.is_device_cpu(model.load_device):  # where the weights are in memory already
+        free = mm.get_free_memory(model.load_device) + size
+        return warning_for(network.config, size, latents, 1, "replicated", free, compute)
+    # The host makes other models leave, and streams what does not fit.
+    free = mm.get_total_memory(model.load_device) - CONTEXT
+    return warning_for(network.config, size, latents, 1, "offloaded", free, compute)

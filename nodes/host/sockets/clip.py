@@ -1,0 +1,112 @@
+"""The CLIP socket: ComfyUI's own CLIP object around our T5 prompt encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.sd
+import torch
+from comfy.ops import disable_weight_init
+from comfy.supported_models_base import ClipTarget
+from torch import Tensor, nn
+
+from ....mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
+from .. import files
+from ..checks import check_choice
+from .casting import make_castable
+from .dtypes import DTYPES, QUANT_DTYPES, weight_dtype
+from .quant import QuantPatcher, quant_layers, with_quant
+
+# The name that ComfyUI gives to T5 in its token tables and state dicts.
+NAME = "t5xxl"
+
+DEVICES = ("default", "cpu")
+
+
+class Tokenizer:
+    """ComfyUI's view of our tokenizer. The text is taken literally: Mochi knows no weights such as (word:1.2)."""
+
+    def __init__(self, tokenizer: PromptTokenizer, encoder: TextEncoder):
+        self._tokenizer, self._encoder = tokenizer, encoder
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[list[tuple]]]:
+        """One row of (token id, weight 1), with a word id behind when asked for; id 0 is padding."""
+        ids = self._tokenizer(text).ids.tolist()
+        return {NAME: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Has nothing of its own. But ComfyUI saves what is here over what the encoder has, which may be packed."""
+        return {f"{name}.weight": layer.whole(torch.bfloat16) for name, layer in quant_layers(self._encoder)}
+
+
+class TextEncoder(nn.Module):
+    """ComfyUI's view of our prompt encoder, which runs on `device`; the state-dict names are those of ComfyUI's T5."""
+
+    def __init__(self, encoder: PromptEncoder, dtype: torch.dtype, device: torch.device):
+        super().__init__()
+        self._encode, self._device = encoder.encode, device
+        self.dtypes = {dtype}
+        self.t5xxl = nn.Module()
+        self.t5xxl.transformer = encoder.model
+
+    def reset_clip_options(self) -> None:
+        """There are none."""
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """There are none: Mochi reads the last layer, and has no pooled output of T5."""
+
+    def encode_token_weights(self, tokens: dict[str, list[list[tuple]]]) -> tuple[Tensor, None, dict[str, Tensor]]:
+        """Rows of tokens -> features (B, 256, width) float32, no pooled output, and the attention mask (B, 256)."""
+        ids = torch.tensor([[entry[0] for entry in row] for row in tokens[NAME]], device=self._device)
+        mask = ids != 0
+        features = self._encode(ids, mask)
+        return features.to(mm.intermediate_device()), None, {"attention_mask": mask.long().to(mm.intermediate_device())}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Without the second name of the embedding, which ComfyUI's T5 does not have, and files cannot."""
+        state = super().state_dict(*args, **kwargs)
+        state.pop("t5xxl.transformer.encoder.embed_tokens.weight", None)
+        return state
+
+    def load_sd(self, sd: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+        return self.t5xxl.transformer.load_state_dict(sd, strict=False)
+
+
+def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:
+    """A CLIP from a T5 file or Hugging Face folder.
+
+    dtype: of the widget. device: "default" (as the host decides) or "cpu".
+    Raises CheckpointError for anything that is not a whole T5 encoder.
+    """
+    check_choice("device", device, DEVICES)
+    on_cpu = device == "cpu"
+    load_device = torch.device("cpu") if on_cpu else mm.text_encoder_device()
+    offload_device = torch.device("cpu") if on_cpu else mm.text_encoder_offload_device()
+    weights = weight_dtype(dtype, lambda: None, QUANT_DTYPES)
+    plain = weights if weights in DTYPES.values() and weights else _default_dtype(path, load_device)
+    tokenizer, operations = files.tokenizer_for(path), with_quant(disable_weight_init)
+    encoder = load_prompt_encoder(path, tokenizer, weights, offload_device, compute=plain, operations=operations)
+    make_castable(encoder.model)
+
+    model = TextEncoder(encoder, plain, load_device)
+    target = ClipTarget(
+        lambda embedding_directory, tokenizer_data: Tokenizer(encoder.tokenizer, model),
+        lambda device, dtype, model_options: model,
+    )
+    options = {"load_device": load_device, "offload_device": offload_device}
+    clip = comfy.sd.CLIP(target, model_options={**options, "initial_device": offload_device, "dtype": plain})
+    clip.patcher.__class__ = QuantPatcher  # which CLIP makes itself, and may have loaded the model with
+    return clip
+
+
+def _default_dtype(path: Path, device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU that has it, else float16; on the CPU float32, where twice the files fit into half of the
+    free memory.
+    """
+    if not mm.is_device_cpu(device):
+        return torch.bfloat16 if mm.should_use_bf16(device) else torch.float16
+    stored = [path] if path.is_file() else path.rglob("*.safetensors")
+    size = sum(file.stat().st_size for file in stored)
+    return torch.float32 if 2 * size < mm.get_free_memory(device) / 2 else torch.bfloat16

@@ -1,0 +1,83 @@
+"""LoRA files in ComfyUI's folder, and what they become on a MODEL: patches, as ComfyUI's own loaders make them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter import LoRAAdapter
+
+from ....mochi import lora
+from ....mochi.errors import MochiError
+from ....mochi.lora import Factors, Lora
+from ..checks import text_width
+from ..ranks.patches import PREFIX
+
+FOLDER = "loras"
+
+
+def list_loras() -> list[str]:
+    """The entries of a loader's list."""
+    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith((".safetensors", ".sft"))]
+
+
+def find_lora(name: str) -> Path:
+    """The path of an entry. Raises MochiError when there is no such file."""
+    path = folder_paths.get_full_path(FOLDER, name)
+    if path is None:
+        raise MochiError(f"There is no {name!r} in models/loras. Put it there and refresh the page, or choose another.")
+    return Path(path)
+
+
+def check_lora(name: str) -> None:
+    """Raise MochiError unless the entry's file is there and a LoRA for Mochi. Reads no weights."""
+    _check_unchanged(*_version(find_lora(name)))
+
+
+def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
+    """A clone of a MODEL with a LoRA; of the MODEL's weights none is loaded again.
+
+    Raises MochiError for a model that is no Mochi, CheckpointError for a file that is no LoRA for it.
+    """
+    text_width(model)  # is it a Mochi?
+    loaded = _read_unchanged(*_version(path)).fitted(lora.layer_shapes(model.model.diffusion_model))
+    patched = model.clone()
+    if strength:
+        patched.add_patches(
+            {
+                _key(layer, factors): _adapter(factors)
+                for layer, several in loaded.layers.items()
+                for factors in several
+            },
+            strength,
+        )
+    return patched
+
+
+def _key(layer: str, factors: Factors) -> str | tuple[str, tuple[int, int, int]]:
+    key = f"{PREFIX}{layer}.weight"
+    return key if factors.whole else (key, (0, factors.start, len(factors.up)))
+
+
+def _adapter(factors: Factors) -> LoRAAdapter:
+    alpha = factors.scale * factors.down.shape[0]  # which ComfyUI divides by the rank again
+    return LoRAAdapter(set(), (factors.up, factors.down, alpha, None, None, None))
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    state = path.stat()
+    return path, state.st_mtime_ns, state.st_size
+
+
+@lru_cache(maxsize=64)
+def _check_unchanged(path: Path, modified: int, size: int) -> None:
+    """Remembered while the file is the same: the check is made whenever a prompt is queued."""
+    lora.check_lora(path)
+
+
+@lru_cache(maxsize=2)
+def _read_unchanged(path: Path, modified: int, size: int) -> Lora:
+    """Remembered for another strength."""
+    return lora.read_lora(path)

@@ -1,0 +1,161 @@
+"""The MODEL socket: ComfyUI's own model patcher around AsymmDiT, so that its memory management, casting, LoRA
+patches, samplers and model-patch nodes work on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.supported_models_base
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP
+from torch import Tensor
+
+from ....mochi.checkpoint import load_dit
+from ....mochi.checkpoint.file import open_weights
+from ....mochi.checkpoint.load import entries_of, read_config, stored_dtype
+from ....mochi.config import DiTConfig
+from ....mochi.dit.attention import use_attention
+from ....mochi.dit.backends import SDPA
+from ....mochi.dit.compiled import compile_blocks
+from ....mochi.errors import MochiError
+from ....mochi.quant import FLOAT8, use_float8_products
+from ..checks import check_text
+from .attention import attention_named, describe
+from .dtypes import DIT_DTYPES, FAST, weight_dtype
+from .latents import latent_format
+from .network import HostDiT
+from .quant import QuantPatcher, quant_layers, with_quant
+
+log = logging.getLogger(__name__)
+
+
+class _Config(comfy.supported_models_base.BASE):
+    unet_config = {}
+    unet_extra_config = {}
+    sampling_settings = {"multiplier": 1.0, "shift": 6.0}
+    supported_inference_dtypes = [torch.bfloat16, torch.float32]
+    vae_key_prefix, text_encoder_key_prefix = ["vae."], ["text_encoders."]  # in a checkpoint that is saved
+
+
+class Mochi(comfy.model_base.GenmoMochi):
+    """ComfyUI's Mochi (which tells it what LoRA names mean) with our network in it."""
+
+    def __init__(self, config: _Config, network: Callable[..., HostDiT], device: torch.device):
+        # Not GenmoMochi.__init__, which builds the built-in network.
+        flow = comfy.model_base.ModelType.FLOW
+        comfy.model_base.BaseModel.__init__(self, config, flow, device=device, unet_model=network)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Called once a run for each conditioning; the work on the prompt that no step changes is done here."""
+        features, mask = self.prompt(**kwargs)
+        conds = super().extra_conds(**{**kwargs, "attention_mask": mask})
+        # Weights that a hook changes from step to step, or that are trained, change the text with them.
+        if kwargs.get("hooks") is None and not torch.is_grad_enabled():
+            device = kwargs["device"]
+            features = features.to(device, self.manual_cast_dtype or self.get_dtype())
+            conds["text"] = self.diffusion_model.text_cond(features, mask.to(device))
+        return conds
+
+    def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
+        """The network reads sigma itself, from 0 to 1; a node such as ModelSamplingSD3 has it counted to 1000."""
+        return timestep / getattr(self.model_sampling, "multiplier", 1.0)
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Packed weights are saved unpacked: ComfyUI's own loaders do not know our quants."""
+        saved = super().state_dict_for_saving(*args, **kwargs)
+        whole = {name: layer.whole(torch.bfloat16) for name, layer in quant_layers(self.diffusion_model)}
+        return saved | {f"model.diffusion_model.{name}.weight": weight for name, weight in whole.items()}
+
+    def prompt(
+        self, cross_attn: Tensor | None = None, attention_mask: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        """T5 features (b, L, text width) and mask (b, L) of a conditioning. Raises MochiError where they do not fit."""
+        check_text(cross_attn, self.diffusion_model.config.text_width)
+        if attention_mask is None:
+            return cross_attn, torch.ones(cross_attn.shape[:2], dtype=torch.int64, device=cross_attn.device)
+        if attention_mask.shape != cross_attn.shape[:2]:
+            raise MochiError(
+                f"A conditioning has {cross_attn.shape[1]} tokens and a mask for {attention_mask.shape[-1]}: it was "
+                "put together from several. Mochi reads one prompt of 256 tokens; use Conditioning Combine or one "
+                "longer prompt."
+            )
+        return cross_attn, attention_mask
+
+
+def load_model(path: Path, dtype: str = "auto", attention: str = SDPA, compiled: bool = False) -> ModelPatcher:
+    """A MODEL from a file of AsymmDiT weights. dtype, attention: of the widgets; "auto" is the host's choice. compiled:
+    whether its blocks are, by torch.compile.
+
+    Raises CheckpointError for anything that is not a whole AsymmDiT, MochiError for an attention that cannot be used.
+    """
+
+    def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
+        return load_dit(path, precision.weights, device, with_quant(operations), HostDiT, compute=dtype)
+
+    config, precision = model_config(path, dtype)
+    computed = attention, mm.get_torch_device(), computed_in(config), read_config(path, "dit").head_dim
+    attend = attention_named(*computed)
+    log.info("%s: attention by %s", path.name, describe(*computed))
+    model = Mochi(config, network, mm.unet_offload_device())
+    use_attention(model.diffusion_model.blocks, attend)
+    if compiled:
+        compile_blocks(model.diffusion_model.blocks)
+    if precision.fast:
+        use_float8_products(model)
+    patcher = QuantPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+    patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
+    return patcher
+
+
+class Precision(NamedTuple):
+    """weights: what is asked of weights, see `load_dit`; None leaves packed ones packed. fast: float8 products."""
+
+    weights: torch.dtype | None
+    fast: bool
+
+
+def model_config(path: Path, dtype: str) -> tuple[_Config, Precision]:
+    """What ComfyUI wants to know of the model in a file (latent format, dtypes, memory); what is asked of weights."""
+    sizes = read_config(path, "dit")
+    supported = _Config.supported_inference_dtypes
+    device = mm.get_torch_device()
+    chosen = weight_dtype(dtype, lambda: None, DIT_DTYPES)
+    plain = chosen or _default_dtype(path, supported)
+    if plain in FLOAT8:
+        chosen, plain = plain, mm.unet_manual_cast(plain, device, supported)
+    config = _Config({"image_model": "mochi_preview"})
+    config.latent_format = latent_format(sizes)
+    config.memory_usage_factor = memory_factor(sizes)
+    config.set_inference_dtype(plain, mm.unet_manual_cast(plain, device, supported))
+    return config, Precision(chosen, dtype == FAST)
+
+
+def _forget_run(patcher: ModelPatcher) -> None:
+    network = patcher.model.diffusion_model
+    if isinstance(network, HostDiT):  # a patch can put another one there
+        network.forget_run()
+
+
+def computed_in(config: _Config) -> torch.dtype:
+    """The dtype of activations."""
+    return config.manual_cast_dtype or config.unet_config["dtype"]
+
+
+def _default_dtype(path: Path, supported: list[torch.dtype]) -> torch.dtype:
+    """The host's choice for a file of this size and dtype, for what is not packed in it."""
+    entries = entries_of(open_weights(path), "dit")
+    count = sum(math.prod(entry.shape) for entry in entries.values())
+    return mm.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=stored_dtype(entries))
+
+
+def memory_factor(config: DiTConfig) -> float:
+    """ComfyUI's estimate of the memory of a forward pass, tuned to the published model, goes with the width."""
+    return 2.0 * config.hidden_x / DiTConfig.hidden_x

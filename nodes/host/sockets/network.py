@@ -1,0 +1,172 @@
+"""AsymmDiT as ComfyUI calls a network, and the prompts as ComfyUI carries them through a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import comfy.conds
+import comfy.ldm.common_dit
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor, nn
+
+from ....mochi.config import DiTConfig
+from ....mochi.dit import AsymmDiT, RotaryTable, TextContext
+from ....mochi.dit.cache import CachePlan, StepCache
+from ..sampling.step_cache import keys_of, plan_of, report
+
+
+class HostDiT(AsymmDiT):
+    """AsymmDiT with the signature, the sign and the hooks that ComfyUI expects. State-dict names are the same."""
+
+    def __init__(
+        self,
+        config: DiTConfig,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        operations: Any = nn,
+    ):
+        super().__init__(config, dtype=dtype, device=device, operations=operations)
+        self.dtype = dtype
+        self.blocks = ReplaceableBlocks(self.blocks)
+        self._table: tuple[tuple, RotaryTable] | None = None
+        self._cache: StepCache | None = None
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        text: TextContext | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """x (B, 12, T, H, W) at sigma = timestep (B,) -> `noise - x0`, the same shape.
+
+        text: the prompts, as `text_cond` made them for all steps; without it they are made from context
+        (B, L, text width) and attention_mask (B, L).
+        """
+        options = transformer_options or {}
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._predict, self, wrappers)
+        return executor.execute(x, timestep, context, attention_mask, text, options)
+
+    def _predict(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        context: Tensor | None,
+        attention_mask: Tensor | None,
+        text: TextContext | None,
+        options: dict[str, Any],
+    ) -> Tensor:
+        if text is None:
+            text = self.text_cond(context, attention_mask).cond
+        height, width = x.shape[-2:]
+        # An area of a conditioning can have odd sides.
+        p = self.config.patch_size
+        x = comfy.ldm.common_dit.pad_to_patch_size(x, (1, p, p))
+        return -self._flow(x, sigma, text, options)[..., :height, :width]
+
+    def text_cond(self, features: Tensor, mask: Tensor) -> TextCond:
+        """What is made of a prompt, T5 features (b, L, text width) and mask (b, L), once for all steps of a run."""
+        return TextCond(self.encode_text(features, mask.bool()))
+
+    def _flow(self, x: Tensor, sigma: Tensor, text: TextContext, options: dict[str, Any]) -> Tensor:
+        """`z_0 - eps` for x (B, 12, T, H, W) with even sides, and the prompts that `text_cond` made."""
+        rotary = self._rotary_of(x)
+        replacements = options.get("patches_replace", {}).get("dit")
+        plan = plan_of(options)
+        if not replacements and plan is None:
+            return super().forward(x, sigma, text, rotary)
+        with self.blocks.replaced(replacements or {}, options), self._cached(plan, x, options):
+            return super().forward(x, sigma, text, rotary)
+
+    def _cached(self, plan: CachePlan | None, x: Tensor, options: dict[str, Any]) -> AbstractContextManager[None]:
+        """The step cache around a forward pass of x, if there is to be one; it stays until the run ends."""
+        if plan is None:
+            return nullcontext()
+        if self._cache is None or self._cache.plan != plan:
+            self._cache = StepCache(plan)
+        return self._cache.around(self, keys_of(x, options), options["sigmas"][0].item())
+
+    @torch.compiler.disable  # a table that comes and goes would make it compile again
+    def _rotary_of(self, x: Tensor) -> RotaryTable:
+        """The rotary table of x, remembered until another shape comes or the run ends."""
+        key = (*x.shape[2:], x.device)
+        if self._table is None or self._table[0] != key:
+            self._table = (key, self.rotary(*x.shape[2:], device=x.device))
+        return self._table[1]
+
+    def forget_run(self) -> None:
+        """Free what was kept for the steps of a run."""
+        if self._cache is not None:
+            report(self._cache.passes)
+        self._table = self._cache = None
+
+
+class ReplaceableBlocks(nn.ModuleList):
+    """The blocks of the network, some of which model patches may take over for a forward pass."""
+
+    _taken_over: dict[int, Callable] | None = None
+
+    @contextmanager
+    def replaced(self, patches: dict[tuple[str, int], Callable], options: dict[str, Any]) -> Iterator[None]:
+        """Run with patches: ("double_block", index) -> a function as `set_model_patch_replace` takes it."""
+        blocks = [(index, block, patches.get(("double_block", index))) for index, block in enumerate(self)]
+        self._taken_over = {index: _taken_over(block, patch, options) for index, block, patch in blocks if patch}
+        try:
+            yield
+        finally:
+            self._taken_over = None
+
+    def __iter__(self) -> Iterator[Callable]:
+        if self._taken_over is None:
+            return super().__iter__()
+        return iter([self._taken_over.get(index, block) for index, block in enumerate(super().__iter__())])
+
+
+def _taken_over(block: nn.Module, patch: Callable, options: dict[str, Any]) -> Callable:
+    """A function in place of a block that lets a model patch decide what to do."""
+
+    def original(args: dict[str, Any]) -> dict[str, Tensor]:
+        img, txt = block(args["img"], args["txt"], args["vec"], args["rotary"], args["text_lengths"])
+        return {"img": img, "txt": txt}
+
+    def run(x: Tensor, y: Tensor, c: Tensor, rotary: RotaryTable, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        args = {"img": x, "txt": y, "vec": c, "rotary": rotary, "text_lengths": lengths}
+        out = patch({**args, "transformer_options": options}, {"original_block": original})
+        return out["img"], out["txt"]
+
+    return run
+
+
+class TextCond(comfy.conds.CONDRegular):
+    """A TextContext among ComfyUI's conditions: repeated to a batch, joined with others of the same length."""
+
+    cond: TextContext
+
+    def process_cond(self, batch_size: int, **_: Any) -> TextCond:
+        text, repeat = self.cond, comfy.utils.repeat_to_batch_size
+        lengths = (text.lengths * math.ceil(batch_size / len(text.lengths)))[:batch_size]
+        return self._copy_with(TextContext(repeat(text.caption, batch_size), repeat(text.tokens, batch_size), lengths))
+
+    def can_concat(self, other: TextCond) -> bool:
+        return self.cond.tokens.shape == other.cond.tokens.shape
+
+    def concat(self, others: list[TextCond]) -> TextContext:
+        texts = [self.cond, *(other.cond for other in others)]
+        return TextContext(
+            caption=torch.cat([text.caption for text in texts]),
+            tokens=torch.cat([text.tokens for text in texts]),
+            lengths=tuple(length for text in texts for length in text.lengths),
+        )
+
+    def size(self) -> list[int]:
+        return list(self.cond.tokens.shape)

@@ -1,0 +1,126 @@
+"""Layers over packed weights (fp8, GGUF) which ComfyUI moves between devices and patches like its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import comfy.lora
+import comfy.model_management as mm
+import torch
+import torch.nn.functional as F
+from comfy.model_patcher import LowVramPatch, ModelPatcher
+from comfy.ops import CastWeightBiasOp, run_every_op
+from torch import Tensor, nn
+
+from ....mochi import quant as packing
+from ....mochi.errors import MochiError
+
+
+class QuantLinear(packing.QuantLinear, CastWeightBiasOp):
+    """The packed bytes come to where x is, and are unpacked there. LoRA and its kin are applied to what is unpacked."""
+
+    comfy_cast_weights = True  # the weight may be on another device than x
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.weight_function, self.bias_function = [], []
+
+    def takes_rows(self, like: Tensor) -> bool:
+        return not self._functions() and super().takes_rows(like)
+
+    @torch.compiler.disable  # each layer has its own packing and patch, and would be compiled for itself
+    def forward(self, x: Tensor | packing.QuantRows) -> Tensor:
+        run_every_op()
+        if isinstance(x, Tensor):
+            x = x.to(self.compute or x.dtype)
+        packed, bias = self._here(self.weight, None, x.device), None
+        if self.bias is not None:
+            bias = self._here(self.bias, x.dtype, x.device)
+            for function in self.bias_function:
+                bias = function(bias)
+        functions = self._functions()
+        if not functions:
+            out = self.quant.matmul(x, packed, bias)
+            if out is not None:
+                return out
+        weight = self.quant.dequantize(packed, x.dtype)
+        for function in functions:
+            weight = function(weight)
+        return F.linear(x, weight, bias)
+
+    def whole(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out_features, in_features) as it is computed with, in host memory."""
+        weight = self.quant.dequantize(self.weight, dtype)
+        for function in self._functions():
+            weight = function(weight)
+        return weight.cpu()
+
+    def _functions(self) -> Sequence[Any]:
+        """What changes the weight. ComfyUI brings a patch of its own where a model is loaded only in part."""
+        if self.patch is None or any(isinstance(function, LowVramPatch) for function in self.weight_function):
+            return self.weight_function
+        return [self.patch, *self.weight_function]
+
+    @staticmethod
+    def _here(t: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+        return mm.cast_to(t, dtype, device, non_blocking=mm.device_supports_non_blocking(device))
+
+
+def with_quant(operations: type) -> type:
+    """The host's operations, with the layer for packed weights among them."""
+    return type("Operations", (operations,), {"QuantLinear": QuantLinear})
+
+
+def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
+    """Names and modules."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantLinear))
+
+
+class QuantPatcher(ModelPatcher):
+    """Patches packed weights as they are unpacked: patching and packing them again would lose one or the other."""
+
+    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> None:
+        layer = self._layer(key)
+        if layer is None:
+            super().patch_weight_to_device(key, *args, **kwargs)
+        elif key in self.patches:
+            patches = self.patches[key]
+            layer.patch = lambda weight: comfy.lora.calculate_weight(patches, weight, key, weight.dtype)
+
+    def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
+        if unpatch_weights:
+            for _, layer in quant_layers(self.model):
+                layer.patch = None
+        super().unpatch_model(device_to, unpatch_weights)
+
+    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
+        """Each weight with its patches, for nodes that merge models; packed ones as a function that unpacks."""
+        found = super().get_key_patches(filter_prefix)
+        for key in found:
+            layer = self._layer(key)
+            if layer is not None:
+                found[key][0] = (layer.weight, _unpacks(layer))
+        return found
+
+    def add_hook_patches(self, hook: Any, patches: dict, *args: Any, **kwargs: Any) -> Any:
+        keys = (key if isinstance(key, str) else key[0] for key in patches)
+        if any(self._layer(key) is not None for key in keys):
+            raise MochiError(
+                "A hook changes weights (a LoRA) while the sampler runs, but the weights are quantized. Load the LoRA "
+                "with Load LoRA (Mochi) instead, or choose dtype bfloat16 in Load AsymmDiT (Mochi)."
+            )
+        return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def _layer(self, key: str) -> QuantLinear | None:
+        path, _, leaf = key.rpartition(".")
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            return None
+        return module if leaf == "weight" and isinstance(module, QuantLinear) else None
+
+
+def _unpacks(layer: QuantLinear) -> Any:
+    """For ComfyUI, which calls it with what it took for the weight."""
+    return lambda weight, **_: layer.quant.dequantize(layer.weight.to(weight.device), torch.float32)

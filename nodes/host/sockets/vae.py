@@ -1,0 +1,217 @@
+"""The VAE socket: ComfyUI's own VAE object around AsymmVAE, which works in its decode, encode and tiled nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management as mm
+import comfy.ops
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ....mochi.checkpoint import load_decoder, load_encoder
+from ....mochi.checkpoint.load import contains
+from ....mochi.errors import MochiError
+from ....mochi.frames import to_bytes
+from ....mochi.geometry import SPACE, TIME, frame_count
+from ....mochi.memory.decode import chunk_for, strip_values
+from ....mochi.transfer import Outgoing
+from ....mochi.vae import Decoder, Encoder
+from ....mochi.vae.encoder import kept_values
+from ....mochi.vae.layers import in_order
+from ..checks import check_latent
+from ..progress import progress, show_text
+from .dtypes import weight_dtype
+
+# Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
+ENCODE_VALUES = 9
+
+
+class AsymmVAE(nn.Module):
+    """Decoder and encoder under the names of ComfyUI's VAE files: `decoder.` and `encoder.`. Either can be missing."""
+
+    def __init__(self, decoder: Decoder | None, encoder: Encoder | None):
+        super().__init__()
+        self.decoder, self.encoder = decoder, encoder
+
+    def decode(self, z: Tensor, chunk: int = 0) -> Tensor:
+        """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1. chunk: see `decode_into`."""
+        b, _, t, h, w = z.shape
+        video = z.new_empty(b, 3, frame_count(t), h * SPACE, w * SPACE)
+        start = 0
+
+        def take(frames: Tensor) -> None:
+            nonlocal start
+            video[:, :, start : start + frames.shape[2]] = frames
+            start += frames.shape[2]
+
+        self.decode_into(z, take, chunk)
+        return video
+
+    def decode_into(self, z: Tensor, take: Callable[[Tensor], None], chunk: int = 0) -> None:
+        """Give the frames of VAE latents (B, 12, T, h, w) to `take`, (B, 3, some, H, W), as they are ready.
+
+        chunk: latent frames at a time, or as many as free memory holds; 0 for what it suggests.
+        """
+        report = progress()
+        chunk, total, done = self._chunk(z, chunk), frame_count(z.shape[2]), 0
+        report(0, total)
+        for frames in self.decoder.stream(z, chunk):
+            take(frames)
+            done += frames.shape[2]
+            show_text(f"decoding: frame {done} of {total}")
+            report(done, total)
+
+    def _chunk(self, z: Tensor, wanted: int = 0) -> int:
+        """One latent frame fills a CPU; a GPU takes several, if they fit."""
+        if z.device.type == "cpu":
+            return wanted or 1
+        return chunk_for(self.decoder.config, z.shape, mm.get_free_memory(z.device), z.dtype, wanted)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
+        return self.encoder.in_pieces(video, report=progress()).mean
+
+
+class MochiVAE(comfy.sd.VAE):
+    """A VAE made of our networks; sizes and memory estimates tell the host how to tile and what to unload.
+
+    patcher: of an AsymmVAE. ranks: how many devices share the work.
+    """
+
+    def __init__(self, patcher: ModelPatcher, dtype: torch.dtype, ranks: int = 1):
+        with _without_warning("No VAE weights detected"):
+            super().__init__(sd={})  # sets the host's defaults and stops, since there is nothing to load
+        self.first_stage_model = patcher.model.eval()
+        self.latent_channels, self.latent_dim = 12, 3
+        self.upscale_ratio = (lambda t: max(0, t * TIME - TIME + 1), SPACE, SPACE)
+        self.upscale_index_formula = (TIME, SPACE, SPACE)
+        self.downscale_ratio = (lambda f: max(0, (f + TIME - 1) // TIME), SPACE, SPACE)
+        self.downscale_index_formula = (TIME, SPACE, SPACE)
+        del self.memory_used_decode, self.memory_used_encode  # ours are methods
+        self.device, self.vae_dtype, self.output_device = patcher.load_device, dtype, mm.intermediate_device()
+        self.patcher, self._ranks = patcher, ranks
+        self.model_size()
+
+    def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
+        """Latents (B, 12, T, h, w) -> frames (B, F, H, W, 3) in 0 to 1. vae_options: `chunk`, see AsymmVAE."""
+        self._check(samples_in)
+        return super().decode(samples_in, vae_options or {})
+
+    def decode_into(self, latents: Tensor, take: Callable[[Tensor], None]) -> None:
+        """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in uint8 on the CPU, as they are
+        ready: so that the video need not exist as a whole. Those of a batch come one video after the other. What a GPU
+        makes is taken in a thread of its own."""
+        self._check(latents)
+        needed = self._layers(latents.shape) * mm.dtype_size(self.vae_dtype)
+        mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
+
+        try:
+            with Outgoing(self.device) as outgoing:
+
+                def finished(frames: Tensor) -> None:
+                    outgoing.send(take, to_bytes(self.process_output(frames.float()))[0].movedim(0, -1))
+
+                for one in latents.split(1):
+                    self.first_stage_model.decode_into(one.to(self.device, self.vae_dtype), finished)
+        except mm.OOM_EXCEPTION as error:
+            raise MochiError(
+                "The GPU cannot hold the layers of one latent frame. Put Mochi VAE Decode before this node, with "
+                "`tile` at 512 or 256, which is approximate; or make a smaller video, or choose more GPUs in Load "
+                "AsymmVAE (Mochi)."
+            ) from error
+
+    def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:
+        self._check(samples)
+        return super().decode_tiled(samples, **tiling)
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """Frames (F, H, W, 3) in 0 to 1 -> latents (1, 12, T, h, w)."""
+        self._need_encoder()
+        return super().encode(pixel_samples)
+
+    def encode_tiled(self, pixel_samples: Tensor, **tiling: int | None) -> Tensor:
+        self._need_encoder()
+        return super().encode_tiled(pixel_samples, **tiling)
+
+    def _check(self, latents: Tensor) -> None:
+        check_latent(latents)
+        if self.first_stage_model.decoder is None:
+            raise MochiError("This VAE has no decoder. Choose a file with one, such as decoder.safetensors, as `file`.")
+
+    def _need_encoder(self) -> None:
+        if self.first_stage_model.encoder is None:
+            raise MochiError(
+                "This VAE can only decode: its file has no encoder. Choose an encoder file (encoder.safetensors of "
+                "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
+            )
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights by name, for nodes that save them, which can write none that are in another order."""
+        return {name: weight.contiguous() for name, weight in super().get_sd().items()}
+
+    def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        # The video itself is put together where the layers are, and by ranks elsewhere.
+        video = 0 if self._ranks > 1 else 3 * frame_count(shape[2]) * shape[3] * shape[4] * SPACE * SPACE
+        return (self._layers(shape) + video) * mm.dtype_size(dtype)
+
+    def _layers(self, latents: Sequence[int]) -> int:
+        """Values alive in the decoder at the peak, for one of the samples."""
+        return sum(strip_values(self.first_stage_model.decoder.config, latents, self._ranks).values())
+
+    def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; of the
+        # others there is what has become of them.
+        config, frame = self.first_stage_model.encoder.config, shape[3] * shape[4]
+        layers = ENCODE_VALUES * config.base * (TIME + 1) * frame
+        kept = kept_values(config) * shape[2] * frame
+        return (layers + kept / self._ranks) * mm.dtype_size(dtype)
+
+
+def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") -> MochiVAE:
+    """A VAE from one file (decoder, encoder or both), or from two. dtype: of the widget; "auto" is the host's choice.
+
+    Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
+    """
+    device, offload_device = mm.vae_device(), mm.vae_offload_device()
+    weights = vae_dtype(dtype)
+    options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
+    decoder_path, encoder_path = vae_parts(path, encoder_path)
+    decoder = None if decoder_path is None else load_decoder(decoder_path, **options)
+    encoder = None if encoder_path is None else load_encoder(encoder_path, **options)
+    model = in_order(AsymmVAE(decoder, encoder), device)
+    return MochiVAE(ModelPatcher(model, device, offload_device), weights)
+
+
+def vae_dtype(name: str) -> torch.dtype:
+    """The dtype of the widget; the host's choice for "auto"."""
+    return weight_dtype(name, lambda: mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32]))
+
+
+def vae_parts(path: Path, encoder_path: Path | None) -> tuple[Path | None, Path | None]:
+    """The files of the decoder and of the encoder, None where there is none, from one file or two."""
+    parts = contains(path)
+    if encoder_path is None and "encoder" in parts:
+        encoder_path = path
+    # A decoder is the rule; a file with neither fails there, saying what it is.
+    return (path if parts != {"encoder"} else None), encoder_path
+
+
+@contextmanager
+def _without_warning(start: str) -> Iterator[None]:
+    """Keep one expected warning of the host out of its log."""
+    root = logging.getLogger()
+
+    def other(record: logging.LogRecord) -> bool:
+        return start not in record.getMessage()
+
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)

@@ -1,0 +1,1 @@
+"""The trainer of the built-in tiny model: its clips and captions, its training, and the judge of the result."""
