@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..mochi.parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
+from ..mochi.parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
 from .host.checks import ABSENT, check_choice, complaint
 from .host.progress import show_text
 from .host.ranks.group import groups
@@ -55,7 +55,7 @@ class Parallel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weights",
-                    options=list(WEIGHTS),
+                    options=list(SHARDINGS),
                     default=AUTO,
                     tooltip="replicated: every GPU holds all weights (20 GB), the fastest. sharded: each holds its "
                     "part (FSDP2). offloaded: its part in the machine's memory, for small cards. auto: replicated "

@@ -41,7 +41,7 @@ def denoising(
     may do where there is room; 1: one after the other).
     """
     batch, tokens = tokens_of(config, latents)
-    ulysses = choose_split(ranks, config.num_heads, 2).ulysses
+    ulysses = choose_split(ranks, config.num_heads, 2).ulysses_degree
     is_quantized = weights < counts(config).all * compute.itemsize
     return Need(
         {

@@ -23,6 +23,10 @@ class Denoiser:
         self.device = context.device
         self.meshes = Meshes(context.device.type)
 
+    def handle(self, request: tuple[str, dict[str, Any]]) -> Any:
+        method, arguments = request
+        return getattr(self, method)(**arguments)
+
     def load(
         self,
         path: Path,

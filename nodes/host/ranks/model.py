@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ....mochi.checkpoint.load import blueprint
-from ....mochi.dit.backends import SDPA, check_attention
+from ....mochi.dit.backends import SDPA
 from ....mochi.errors import GroupError, MochiError
 from ....mochi.parallel.owner.client import RemoteDiT, TextRows, Work
+from ....mochi.parallel.plan import plan_dit
+from ....mochi.parallel.protocol import LoadDiT
 from ....mochi.parallel.settings import ParallelSettings
-from ....mochi.parallel.split import choose_split
-from ....mochi.quant import QUANT_DTYPE
 from ..sampling.step_cache import keys_of, plan_of, report
 from ..sockets.attention import attention_of_ranks
 from ..sockets.model import Mochi, Precision, computed_in, model_config
@@ -122,20 +122,11 @@ def load_remote_model(
     if not any(entry.quant for entry in entries.values()):
         precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
     manager = groups.manager_for(settings)
-    attention = attention_of_ranks(attention)
-    for device in set(manager.devices):
-        check_attention(attention, device, computed, network.config.head_dim)
-    ranks, degrees = len(manager.devices), (settings.guidance, settings.ulysses)
-    split = choose_split(ranks, network.config.num_heads, 2, *degrees)
-    size = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else computed.itemsize) for p in network.parameters())
-    weights = settings.weights_for(size)
-
-    network.remote = RemoteDiT(
-        manager, path, precision.weights, computed, weights, degrees, precision.fast, attention, compiled
-    )
-    network.path = path
-    model = RemoteMochi(config, network, size if weights == "replicated" else size // ranks)
-    groups.introduce(model, f"{path.name} ({split}, weights {weights})")
+    ways = {"attention": attention_of_ranks(attention), "compiled": compiled, "fast": precision.fast}
+    plan = plan_dit(LoadDiT(path, precision.weights, computed, **ways), network, settings, manager.devices)
+    network.remote, network.path = RemoteDiT(manager, plan.request, plan.degrees), path
+    model = RemoteMochi(config, network, plan.nbytes)
+    groups.introduce(model, f"{path.name} ({plan.split}, weights {plan.request.sharding})")
     return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....mochi.checkpoint.load import blueprint
 from ....mochi.parallel.owner.client import RemoteVAE
-from ....mochi.parallel.owner.group import Event
+from ....mochi.parallel.protocol import Event, FramesDecoded, LoadVAE, PieceEncoded
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.vae import Decoder, Encoder
 from ..progress import progress
@@ -36,9 +36,9 @@ class RemoteAsymmVAE(AsymmVAE):
         report = progress()
 
         def hear(event: Event) -> None:
-            if "frames" in event.payload:
-                take(event.payload["frames"])
-                report(event.payload["done"], z.shape[2])
+            if isinstance(told := event.payload, FramesDecoded):
+                take(told.frames)
+                report(told.done, told.total)
 
         follow(self.remote.decode(z.cpu()), hear)
 
@@ -46,8 +46,8 @@ class RemoteAsymmVAE(AsymmVAE):
         report = progress()
 
         def hear(event: Event) -> None:
-            if "done" in event.payload:
-                report(event.payload["done"], event.payload["total"])
+            if isinstance(told := event.payload, PieceEncoded):
+                report(told.done, told.total)
 
         return follow(self.remote.encode(video.cpu()), hear)
 
@@ -62,7 +62,7 @@ def load_remote_vae(path: Path, encoder_path: Path | None, dtype: str, settings:
     decoder = None if decoder_path is None else blueprint(decoder_path, "decoder", Decoder, computed)[0]
     encoder = None if encoder_path is None else blueprint(encoder_path, "encoder", Encoder, computed)[0]
     manager = groups.manager_for(settings)
-    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, decoder_path, encoder_path, computed))
+    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, LoadVAE(decoder_path, encoder_path, computed)))
     groups.introduce(model, path.name)
     patcher = RemotePatcher(model, mm.vae_device(), mm.vae_offload_device())
     return MochiVAE(patcher, computed, ranks=len(manager.devices))
