@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def _one_thread() -> None:
 @pytest.fixture
 def private_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A temporary folder of this test alone, where groups make theirs; its path is short enough for sockets."""
+    get_temp_dir()  # of this process, which stays
     with tempfile.TemporaryDirectory(prefix="mochi-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr("tempfile.tempdir", folder)
