@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..dit.backends import SDPA
 from ..dit.cache import CachePlan, Key, Passes
-from ..lora.patch import Patch, pack, unpack
+from ..lora.patch import WeightPatch
 from ..sampling import Denoised
 
 Result = TypeVar("Result")
@@ -100,14 +100,14 @@ class PatchWeights(Request[int]):
 
     doing = "patching weights"
     name: str
-    patches: Mapping[str, Sequence[Patch]]
+    patches: Mapping[str, Sequence[WeightPatch]]
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self.name, pack(self.patches)
+    def __getstate__(self) -> tuple[str, FlatPatches]:
+        return self.name, flatten_patches(self.patches)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        name, packed = state
-        self.__dict__.update(name=name, patches=unpack(packed))
+    def __setstate__(self, state: tuple[str, FlatPatches]) -> None:
+        name, flat = state
+        self.__dict__.update(name=name, patches=restore_patches(flat))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +198,50 @@ class GetStatus(Request["RankStatus"]):
     """What a rank holds."""
 
     doing = "telling its state"
+
+
+FlatPatches = tuple[dict[str, list[tuple[type, dict[str, Any]]]], dict[torch.dtype, Tensor]]
+"""Class and fields of each patch, by parameter, in which a tensor is (dtype, first element, shape); and one long tensor
+of each dtype."""
+
+
+def flatten_patches(patches: Mapping[str, Sequence[WeightPatch]]) -> FlatPatches:
+    """Put the tensors of patches behind one another, on the CPU.
+
+    Each tensor that crosses by itself costs open files, and a LoRA on all blocks has more than a process may open.
+    """
+    parts: dict[torch.dtype, list[Tensor]] = {}
+    ends: dict[torch.dtype, int] = {}
+
+    def place(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        first = ends.get(value.dtype, 0)
+        parts.setdefault(value.dtype, []).append(value.cpu().flatten())
+        ends[value.dtype] = first + value.numel()
+        return value.dtype, first, tuple(value.shape)
+
+    def placed(patch: WeightPatch) -> tuple[type, dict[str, Any]]:
+        return type(patch), {name: place(value) for name, value in vars(patch).items()}
+
+    plan = {name: [placed(patch) for patch in several] for name, several in patches.items()}
+    return plan, {dtype: torch.cat(tensors) for dtype, tensors in parts.items()}
+
+
+def restore_patches(flat: FlatPatches) -> dict[str, list[WeightPatch]]:
+    """The patches that were flattened; their tensors are views."""
+    plan, long = flat
+
+    def found(value: Any) -> Any:
+        if not isinstance(value, tuple):
+            return value
+        dtype, first, shape = value
+        return long[dtype][first : first + torch.Size(shape).numel()].view(shape)
+
+    def restored(kind: type, values: dict[str, Any]) -> WeightPatch:
+        return kind(**{name: found(value) for name, value in values.items()})
+
+    return {name: [restored(*patch) for patch in several] for name, several in plan.items()}
 
 
 # --- results

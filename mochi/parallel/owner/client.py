@@ -14,7 +14,7 @@ from torch import Tensor
 from ...dit.cache import CachePlan, Key, Passes
 from ...errors import GroupError
 from ...geometry import SPACE
-from ...lora.patch import Patch
+from ...lora.patch import WeightPatch
 from ..protocol import (
     Decode,
     Encode,
@@ -145,7 +145,7 @@ class RemoteDiT(RemoteModel):
         weakref.finalize(text, self._dead.append, text.number)
         return text
 
-    def patch(self, key: Any, patches: Mapping[str, Sequence[Patch]]) -> Work[None]:
+    def patch(self, key: Any, patches: Mapping[str, Sequence[WeightPatch]]) -> Work[None]:
         """Put patches on the weights, by parameter, in place of earlier ones. key: tells patches apart, None stands for
         none; nothing is done where the ranks have those already."""
         group = yield from self.load()
