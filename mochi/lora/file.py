@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.file import WeightFile, first_few, open_weights
+from ..checkpoint import Checkpoint
 from ..checkpoint.lazy import LazyTensor
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_few
 from .names import depth_of
 from .pairs import Pair, find_pairs
 from .scale import Scales
@@ -86,7 +86,7 @@ def read_lora(path: str | Path) -> Lora:
 
     Raises CheckpointError on anything else, on an incomplete file, and on values that are no numbers.
     """
-    file = open_weights(path)
+    file = Checkpoint.open(path)
     pairs, scales = find_pairs(file), Scales(file)
     layers: dict[str, tuple[Factors, ...]] = {}
     for pair in pairs:
@@ -96,7 +96,7 @@ def read_lora(path: str | Path) -> Lora:
 
 def check_lora(path: str | Path) -> None:
     """Raise CheckpointError unless the file is a LoRA for an AsymmDiT, of whatever size. Reads no factors."""
-    file = open_weights(path)
+    file = Checkpoint.open(path)
     pairs, scales = find_pairs(file), Scales(file)
     for pair in pairs:
         scales.scale(pair)
@@ -107,7 +107,7 @@ def swap_halves(rows: Tensor) -> Tensor:
     return torch.cat(rows.tensor_split(2)[::-1])
 
 
-def _factors(file: WeightFile, pair: Pair, scale: float) -> Factors:
+def _factors(file: Checkpoint, pair: Pair, scale: float) -> Factors:
     up, down = (_values(file, pair, entry) for entry in (pair.up, pair.down))
     if pair.place.swapped:
         up = swap_halves(up)
@@ -115,7 +115,7 @@ def _factors(file: WeightFile, pair: Pair, scale: float) -> Factors:
     return Factors(up, down, scale, part * rows, (parts * rows, down.shape[1]))
 
 
-def _values(file: WeightFile, pair: Pair, entry: LazyTensor) -> Tensor:
+def _values(file: Checkpoint, pair: Pair, entry: LazyTensor) -> Tensor:
     values = entry.read().flatten(1)
     if not values.float().isfinite().all():
         raise CheckpointError(
