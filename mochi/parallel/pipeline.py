@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.load import blueprint
 from ..config import ModelConfig
-from ..dit import AsymmDiT
 from ..dit.backends import SDPA
 from ..dit.cache import Passes
 from ..errors import Cancelled
@@ -123,15 +121,15 @@ def load_parallel_pipeline(
     files = model if isinstance(model, ModelDir) else find_model(model)
     manager = GroupManager(settings.devices(), settings.timeout)
     compute = compute_dtype(dtype, torch.device(manager.devices[0]))
-    network, _ = blueprint(files.dit, "dit", AsymmDiT, dtype, compute=compute)
-    request = LoadDiT(files.dit, dtype, compute, attention=attention, compiled=compiled)
+    network = files.dit.plan("dit", weight_dtype=dtype, compute_dtype=compute).model
+    request = LoadDiT(files.dit.path, dtype, compute, attention=attention, compiled=compiled)
     plan = plan_dit(request, network, settings, manager.devices)
     return ParallelPipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         manager,
         RemoteDiT(manager, plan.request, plan.degrees),
-        RemoteVAE(manager, LoadVAE(files.decoder, None, compute)),
+        RemoteVAE(manager, LoadVAE(files.decoder.path, None, compute)),
         compute,
         on_event,
     )

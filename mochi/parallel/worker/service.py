@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import load_decoder, load_encoder
-from ...checkpoint.load import read_config
+from ...checkpoint import Checkpoint, load_decoder, load_encoder
 from ...device_memory import give_back, memory_used, trim_heap
 from ...dit.attention import use_attention
 from ...dit.backends import SDPA, attention_named, describe
@@ -45,11 +44,9 @@ class RankDiT:
     def __init__(self, weights: RankWeights, meshes: Meshes, compiled: bool = False, attention: str = SDPA):
         self.weights, self.attention = weights, attention
         if compiled:
-            from ...dit.compiled import compile_blocks
-            from ..spmd.compiled import UncompiledUlysses
+            from ...dit.compiled import CompiledBlocks
 
-            compile_blocks(weights.model.blocks)
-            self.network = ParallelDiT(weights.model, meshes, UncompiledUlysses)
+            self.network = ParallelDiT(weights.model, meshes, CompiledBlocks())
         else:
             self.network = ParallelDiT(weights.model, meshes)
         self.prompts = Prompts(self.network.encode_text)
@@ -101,12 +98,13 @@ class Rank:
     def load_dit(self, request: protocol.LoadDiT) -> protocol.Loaded:
         def load() -> RankDiT:
             device = self.context.device
-            head_dim = read_config(request.path, "dit").head_dim
+            checkpoint = Checkpoint.open(request.path)
+            head_dim = checkpoint.config("dit").head_dim
             chosen = request.attention, device, request.compute_dtype or torch.float32, head_dim
             attend = attention_named(*chosen)
             log.info("attention: %s", told := describe(*chosen))
             dtypes = request.weight_dtype, request.compute_dtype
-            weights = RankWeights(request.path, *dtypes, device, request.sharding, self._report_loading, request.fast)
+            weights = RankWeights(checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast)
             use_attention(weights.model.blocks, attend)
             return RankDiT(weights, self._meshes, request.compiled, told)
 
