@@ -9,7 +9,7 @@ from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.checkpoint.load import contains
 from mochi.errors import CheckpointError
 from tests.checkpoint import toys, writers
-from tests.peers import diffusers_vae
+from tests.peers.diffusers import diffusers_vae
 
 LOADERS = {"decoder": load_decoder, "encoder": load_encoder}
 

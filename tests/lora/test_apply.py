@@ -16,7 +16,7 @@ from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraMount, as_patches, layer_shapes, read_lora
 from mochi.lora.patch import pack, patched, unpack
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, quant_linears
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.lora.conftest import predicted, tiny_dit
 
 SHAPES = layer_shapes(tiny_dit())

@@ -13,7 +13,7 @@ from torch import Tensor
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora.patch import pack, unpack
 from mochi.parallel.worker.weights import RankWeights
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
 
