@@ -16,15 +16,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import load_decoder, load_encoder
-from ...checkpoint.load import read_config
+from ...checkpoint import Checkpoint, load_decoder, load_encoder
 from ...device_memory import give_back, memory_used, trim_heap
 from ...dit.attention import use_attention
 from ...dit.backends import SDPA, attention_named, describe
 from ...dit.cache import CachePlan, Key, Passes
 from ...errors import Cancelled
 from ...frames import to_pictures
-from ...lora.patch import Packed, unpack
+from ...lora.patch import FlatPatches, restore_patches
 from ...sampling import Denoised, guide
 from ...sampling import sample as euler
 from ...transfer import Outgoing
@@ -96,11 +95,12 @@ class Rank:
 
         def load() -> RankDiT:
             device, progress = self.context.device, self._report_loading
-            sizes = read_config(path, "dit")
+            checkpoint = Checkpoint.open(path)
+            sizes = checkpoint.config("dit")
             computed = attention, device, compute_dtype or torch.float32, sizes.head_dim
             attend = attention_named(*computed)
             log.info("attention: %s", told := describe(*computed))
-            loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress, fast)
+            loaded = RankWeights(checkpoint, dtype, compute_dtype, device, weights, progress, fast)
             use_attention(loaded.model.blocks, attend)
             return RankDiT(loaded, self._meshes, compiled, told)
 
@@ -128,11 +128,11 @@ class Rank:
         give_back(self.context.device)
         return memory_used(self.context.device)
 
-    def patch(self, name: str, packed: Packed) -> int:
+    def patch(self, name: str, patches: FlatPatches) -> int:
         """Put patches (see RankWeights) on the pristine weights, in place of those before. Returns the tensors read."""
         dit = self._models[name]
         before = dit.weights.tensors_read
-        dit.weights.patch(unpack(packed))
+        dit.weights.patch(restore_patches(patches))
         dit.prompts.forget_all()  # patches can change what a prompt becomes
         return dit.weights.tensors_read - before
 
