@@ -14,7 +14,7 @@ from benchmarks.errors import error
 from benchmarks.flops import decoder_flops
 from benchmarks.h100 import Machine
 from mochi.kernels import without_kernels
-from mochi.memory.decode import strip_values
+from mochi.memory import strip_values
 from mochi.vae import Decoder
 
 from .measuring import all_kernels_ran, beside, explained, host_stops, judged, milliseconds, peak

@@ -14,7 +14,7 @@ from benchmarks.errors import error
 from benchmarks.h100 import Machine, forward_pass
 from mochi.dit import AsymmDiT
 from mochi.kernels import without_kernels
-from mochi.memory.denoise import activations
+from mochi.memory import activations
 from mochi.parallel.split import Split
 
 from .measuring import all_kernels_ran, beside, explained, host_stops, judged, milliseconds, peak, synchronize
