@@ -1,4 +1,4 @@
-"""Prints what fits on which card, as the documents have it: `python -m scripts.memory_table`."""
+"""Prints what fits on which card, for docs/what-fits.md: `python -m scripts.memory_table`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ TOGETHER = {"whole": "replicated", "sharded": "sharded", "sharded and offloaded"
 
 SIZES = ((848, 480), (640, 352))
 
-WIDTH = 120  # of the README's lines
+WIDTH = 120  # of the page's lines
 
 
 @dataclass(frozen=True)

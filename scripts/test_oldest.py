@@ -24,7 +24,7 @@ STAMP = VENV / "installed.txt"
 def wanted() -> list[str]:
     """The project's own requirements, with that torch, and without what belongs to another one or to the editor."""
     lines = [line for file in setup_env.REQUIREMENTS for line in file.read_text(encoding="utf-8").splitlines()]
-    others = ("#", "torch", "playwright", "ruff")
+    others = ("#", "torch", "playwright", "ruff", "basedpyright", "import-linter")
     return [TORCH, *(line for line in lines if line and not line.startswith(others))]
 
 

@@ -20,6 +20,7 @@ from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import GroupError
+from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteText, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
 
@@ -98,18 +99,18 @@ def run(dit: RemoteDiT, text: RemoteText) -> Tensor:
     return finish(dit.sample(z, SIGMAS, CFG, [(text, 0)], [(text, 1)]))
 
 
-def a_lora() -> dict[str, list[dict[str, Any]]]:
+def a_lora() -> dict[str, list[LoraPatch]]:
     generator = torch.Generator().manual_seed(7)
     up, down = (torch.randn(shape, generator=generator) for shape in ((576, 2), (2, 192)))
-    return {"blocks.1.attn.qkv_x.weight": [{"kind": "lora", "up": up, "down": down, "scale": 0.1, "strength_model": 1}]}
+    return {"blocks.1.attn.qkv_x.weight": [LoraPatch(up, down, 0.1)]}
 
 
-def alone(s: Setting, lora: dict[str, list[dict[str, Any]]] | None = None) -> Tensor:
+def alone(s: Setting, lora: dict[str, list[LoraPatch]] | None = None) -> Tensor:
     """The pass on the device itself."""
     model = load_dit(TINY_WEIGHTS / "dit.safetensors", torch.float32, s.device)
     for name, (patch,) in (lora or {}).items():
         weight = model.get_parameter(name).data
-        weight += patch["scale"] * (patch["up"] @ patch["down"]).to(weight)
+        weight += patch.scale * (patch.up @ patch.down).to(weight)
     z, features, mask = (t[:1].to(s.device) for t in inputs(LENGTHS))
     return model(z, torch.full((1,), 0.7, device=s.device), model.encode_text(features, mask))
 

@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from .apply import LoraMount, as_patches, layer_shapes
-from .file import Factors, Lora, check_lora, read_lora, swap_halves
+from .file import Lora, check_lora, read_lora, swap_halves
+from .patch import LoraPatch, ReplacePatch, WeightPatch, apply_patches
 
-__all__ = ["Factors", "Lora", "LoraMount", "as_patches", "check_lora", "layer_shapes", "read_lora", "swap_halves"]
+__all__ = [
+    "Lora",
+    "LoraMount",
+    "LoraPatch",
+    "ReplacePatch",
+    "WeightPatch",
+    "apply_patches",
+    "as_patches",
+    "check_lora",
+    "layer_shapes",
+    "read_lora",
+    "swap_halves",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ..dit import AsymmDiT
 from ..errors import MochiError
 from ..quant import QuantLinear
 from .file import Lora, Shapes
-from .patch import Patch, patched
+from .patch import WeightPatch, apply_patches
 
 Loras = Sequence[tuple[Lora, float]]
 """LoRAs, each with its strength: 1 as trained, 0 not at all."""
@@ -36,20 +36,18 @@ def shapes_of(config: DiTConfig) -> Shapes:
     return layer_shapes(AsymmDiT(config, device="meta"))
 
 
-def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[Patch]]:
+def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[WeightPatch]]:
     """What to do to each parameter (see mochi/lora/patch.py), by its name; nothing for a strength of 0.
 
     Raises CheckpointError on a LoRA that does not fit the model, MochiError on a strength that is no number.
     """
-    patches: dict[str, list[Patch]] = {}
+    patches: dict[str, list[WeightPatch]] = {}
     for lora, strength in loras:
         if not math.isfinite(strength):
             raise MochiError(f"{lora.path}: its strength is {strength}, but must be a number")
         for layer, several in lora.fitted(shapes).layers.items() if strength else ():
-            for factors in several:
-                patch = {"kind": "lora", "up": factors.up, "down": factors.down, "start": factors.start}
-                patch |= {"scale": strength * factors.scale, "strength_model": 1.0}
-                patches.setdefault(f"{layer}.weight", []).append(patch)
+            scaled = (replace(patch, scale=strength * patch.scale) for patch in several)
+            patches.setdefault(f"{layer}.weight", []).extend(scaled)
     return patches
 
 
@@ -81,17 +79,16 @@ class LoraMount:
             else:
                 self._merge(name, several)
 
-    def _patch_packed(self, name: str, patches: Sequence[Patch]) -> None:
+    def _patch_packed(self, name: str, patches: Sequence[WeightPatch]) -> None:
         layer = self._layer(name)
-        device = layer.weight.device
-        here = [{key: v.to(device) if isinstance(v, Tensor) else v for key, v in patch.items()} for patch in patches]
+        here = [patch.to(layer.weight.device) for patch in patches]
         shape = (layer.out_features, layer.in_features)
-        layer.patch = partial(_patched, name=name, patches=here, shape=shape)
+        layer.patch = lambda weight: apply_patches(name, weight, here, shape)
 
-    def _merge(self, name: str, patches: Sequence[Patch]) -> None:
+    def _merge(self, name: str, patches: Sequence[WeightPatch]) -> None:
         weight = self._layer(name).weight
         original = self._originals.setdefault(name, weight.detach().cpu())
-        self._assign(name, _patched(original.to(weight.device), name, patches, original.shape))
+        self._assign(name, apply_patches(name, original.to(weight.device), patches, original.shape))
 
     def _assign(self, name: str, weight: Tensor) -> None:
         layer = self._layer(name)
@@ -99,7 +96,3 @@ class LoraMount:
 
     def _layer(self, name: str) -> nn.Module:
         return self._model.get_submodule(name.removesuffix(".weight"))
-
-
-def _patched(weight: Tensor, name: str, patches: Sequence[Patch], shape: Sequence[int]) -> Tensor:
-    return patched(name, weight, patches, shape, rows=slice(0, shape[0]))

@@ -15,6 +15,7 @@ from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError
 from .names import depth_of
 from .pairs import Pair, find_pairs
+from .patch import LoraPatch
 from .scale import Scales
 
 log = logging.getLogger(__name__)
@@ -24,30 +25,17 @@ Shapes = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Factors:
-    """What a LoRA adds to some rows of a weight: `scale * up @ down`, from row `start` on.
+class Lora:
+    """A LoRA file's content.
 
-    up (rows, r), down (r, columns). shape: rows and columns of the whole weight that it was made for.
+    Attributes:
+        layers: what it adds to the weight of each layer.
+        shapes: rows and columns of the whole weight that each layer's patches are for.
     """
 
-    up: Tensor
-    down: Tensor
-    scale: float
-    start: int
-    shape: tuple[int, int]
-
-    @property
-    def whole(self) -> bool:
-        """Whether it covers all rows."""
-        return len(self.up) == self.shape[0]
-
-
-@dataclass(frozen=True)
-class Lora:
-    """path: of the file. layers: what it adds to the weight of each layer."""
-
     path: Path
-    layers: dict[str, tuple[Factors, ...]]
+    layers: dict[str, tuple[LoraPatch, ...]]
+    shapes: dict[str, tuple[int, int]]
 
     def fitted(self, shapes: Shapes) -> Lora:
         """The part of it that is for layers of this model; a warning counts others.
@@ -60,16 +48,15 @@ class Lora:
                 f"{self.path}: a LoRA for layers that this model does not have ({first_few(missing)}); it has "
                 f"{first_few(shapes)}"
             )
-        layers = {name: factors for name, factors in self.layers.items() if name in shapes}
+        layers = {name: patches for name, patches in self.layers.items() if name in shapes}
         misshapen = [
-            f"{name} is for {list(factors.shape)}, but the model's is {list(shapes[name])}"
-            for name, several in layers.items()
-            for factors in several
-            if factors.shape != shapes[name]
+            f"{name} is for {list(self.shapes[name])}, but the model's is {list(shapes[name])}"
+            for name in layers
+            if self.shapes[name] != shapes[name]
         ]
         if misshapen:
             raise CheckpointError(
-                f"{self.path}: a LoRA for a model of other sizes: {len(misshapen)} of its parts do not fit "
+                f"{self.path}: a LoRA for a model of other sizes: {len(misshapen)} of its layers do not fit "
                 f"({first_few(misshapen, 2)})"
             )
         if missing:
@@ -88,10 +75,17 @@ def read_lora(path: str | Path) -> Lora:
     """
     file = open_weights(path)
     pairs, scales = find_pairs(file), Scales(file)
-    layers: dict[str, tuple[Factors, ...]] = {}
+    layers: dict[str, tuple[LoraPatch, ...]] = {}
+    shapes: dict[str, tuple[int, int]] = {}
     for pair in pairs:
-        layers[pair.place.layer] = (*layers.get(pair.place.layer, ()), _factors(file, pair, scales.scale(pair)))
-    return Lora(file.path, layers)
+        layer = pair.place.layer
+        if shapes.setdefault(layer, pair.shape) != pair.shape:
+            raise CheckpointError(
+                f"{file.path}: its parts for {layer} are for weights of different sizes: {list(shapes[layer])} and "
+                f"{list(pair.shape)}"
+            )
+        layers[layer] = (*layers.get(layer, ()), _patch(file, pair, scales.scale(pair)))
+    return Lora(file.path, layers, shapes)
 
 
 def check_lora(path: str | Path) -> None:
@@ -107,12 +101,11 @@ def swap_halves(rows: Tensor) -> Tensor:
     return torch.cat(rows.tensor_split(2)[::-1])
 
 
-def _factors(file: WeightFile, pair: Pair, scale: float) -> Factors:
+def _patch(file: WeightFile, pair: Pair, scale: float) -> LoraPatch:
     up, down = (_values(file, pair, entry) for entry in (pair.up, pair.down))
     if pair.place.swapped:
         up = swap_halves(up)
-    rows, (_, part, parts, _) = len(up), pair.place
-    return Factors(up, down, scale, part * rows, (parts * rows, down.shape[1]))
+    return LoraPatch(up, down, scale, start=pair.place.part * len(up))
 
 
 def _values(file: WeightFile, pair: Pair, entry: LazyTensor) -> Tensor:

@@ -66,6 +66,11 @@ class Pair(NamedTuple):
     def rank(self) -> int:
         return self.down.shape[0]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the whole weight."""
+        return self.place.parts * self.up.shape[0], math.prod(self.down.shape[1:])
+
 
 def find_pairs(file: WeightFile) -> list[Pair]:
     """The pairs for layers of an AsymmDiT; it warns about others where they are few.

@@ -1,13 +1,12 @@
-"""Patches on a weight, as ComfyUI's nodes make them: plain values and tensors, which cross to the ranks.
+"""Patches on a weight: what a LoRA adds to it, or another weight in its place.
 
-`{"kind": "lora", "up": (out, r), "down": (r, in), "scale": s, "strength_model": m}`: weight * m + s * up @ down;
-with `"start": first`, only on the rows that `up` has, from that one on
-`{"kind": "weight", "weight": like the parameter}`: that, instead of the weight
+These are the only patches there are: of LoRA files, of the host's nodes, on one device and on the ranks of a group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,14 +14,106 @@ from torch import Tensor
 
 from ..errors import MochiError
 
-Patch = dict[str, Any]
+
+@dataclass(frozen=True, eq=False)
+class LoraPatch:
+    """`base_scale * weight + scale * up @ down`, on some rows of the weight or on all.
+
+    Attributes:
+        up: (rows, r). Trailing dimensions of size 1, as of a convolution, do not count.
+        down: (r, columns); or (r, ...), of a convolution.
+        start: the first row of the weight that the patch is for. None: it must be for all rows.
+    """
+
+    up: Tensor
+    down: Tensor
+    scale: float = 1.0
+    start: int | None = None
+    base_scale: float = 1.0
+
+    def __str__(self) -> str:
+        up, down = self.up.flatten(1), self.down.flatten(1)
+        return f"a LoRA of {list(up.shape)} @ {list(down.shape)} from row {self.start or 0} on"
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a whole weight of this shape can be patched."""
+        up, down = self.up.flatten(1), self.down.flatten(1)
+        start = self.start or 0
+        in_range = start >= 0 and start + len(up) <= shape[0] if self.start is not None else len(up) == shape[0]
+        return in_range and up.shape[1] == down.shape[0] and shape[0] * down.shape[1] == torch.Size(shape).numel()
+
+    def apply(self, w: Tensor, rows: slice) -> None:
+        """Patch these rows of the weight, which `w` holds in float32, in place."""
+        start = self.start or 0
+        first, last = max(start, rows.start), min(start + len(self.up), rows.stop)
+        if first < last:
+            part = w[first - rows.start : last - rows.start]
+            difference = self.up.flatten(1)[first - start : last - start].to(w) @ self.down.flatten(1).to(w)
+            part.mul_(self.base_scale).add_(difference.view(part.shape).mul_(self.scale))
+
+    def to(self, device: torch.device | str) -> LoraPatch:
+        """The patch with its factors on a device."""
+        return replace(self, up=self.up.to(device), down=self.down.to(device))
 
 
-Packed = tuple[dict[str, list[Patch]], dict[torch.dtype, Tensor]]
-"""Patches in which each tensor is (dtype, first element, shape), and one long tensor of each dtype."""
+@dataclass(frozen=True, eq=False)
+class ReplacePatch:
+    """Another weight, of the same shape, in place of the weight."""
+
+    weight: Tensor
+
+    def __str__(self) -> str:
+        return f"a weight of {list(self.weight.shape)}"
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a whole weight of this shape can be patched."""
+        return self.weight.shape == tuple(shape)
+
+    def apply(self, w: Tensor, rows: slice) -> None:
+        """Replace these rows of the weight, which `w` holds in float32, in place."""
+        w.copy_(self.weight[rows])
+
+    def to(self, device: torch.device | str) -> ReplacePatch:
+        """The patch with its weight on a device."""
+        return replace(self, weight=self.weight.to(device))
 
 
-def pack(patches: Mapping[str, Sequence[Patch]]) -> Packed:
+WeightPatch = LoraPatch | ReplacePatch
+
+
+def apply_patches(
+    name: str, weight: Tensor, patches: Sequence[WeightPatch], shape: Sequence[int], rows: slice | None = None
+) -> Tensor:
+    """Apply patches one after the other, in float32, and round once to the dtype of the weight.
+
+    Args:
+        name: of the parameter, for messages.
+        weight: the rows of the parameter that are there.
+        shape: of the whole parameter.
+        rows: which rows of it `weight` has. None: all.
+
+    Returns:
+        A new tensor, which shares no memory with the weight and the patches.
+
+    Raises:
+        MochiError: a patch does not fit.
+    """
+    w = weight.to(torch.float32, copy=True)
+    for patch in patches:
+        if not patch.fits(shape):
+            raise MochiError(f"{name} is {list(shape)}: {patch} does not fit it")
+        patch.apply(w, rows or slice(0, shape[0]))
+    return w.to(weight.dtype)
+
+
+FlatPatches = tuple[dict[str, list[tuple[str, dict[str, Any]]]], dict[torch.dtype, Tensor]]
+"""Kind and fields of each patch, by parameter, in which a tensor is (dtype, first element, shape); and one long tensor
+of each dtype."""
+
+KINDS = {kind.__name__: kind for kind in (LoraPatch, ReplacePatch)}
+
+
+def flatten_patches(patches: Mapping[str, Sequence[WeightPatch]]) -> FlatPatches:
     """Put the tensors of patches behind one another: each that crosses to the ranks by itself would cost open files,
     of which a LoRA on all blocks would need more than a process may have. The patches' own are left alone."""
     parts: dict[torch.dtype, list[Tensor]] = {}
@@ -36,13 +127,16 @@ def pack(patches: Mapping[str, Sequence[Patch]]) -> Packed:
         ends[value.dtype] = first + value.numel()
         return value.dtype, first, tuple(value.shape)
 
-    plan = {name: [{key: place(patch[key]) for key in patch} for patch in several] for name, several in patches.items()}
+    def placed(patch: WeightPatch) -> tuple[str, dict[str, Any]]:
+        return type(patch).__name__, {field.name: place(getattr(patch, field.name)) for field in fields(patch)}
+
+    plan = {name: [placed(patch) for patch in several] for name, several in patches.items()}
     return plan, {dtype: torch.cat(tensors) for dtype, tensors in parts.items()}
 
 
-def unpack(packed: Packed) -> dict[str, list[Patch]]:
-    """The patches that were packed; their tensors are views."""
-    plan, long = packed
+def restore_patches(flat: FlatPatches) -> dict[str, list[WeightPatch]]:
+    """The patches that were flattened; their tensors are views."""
+    plan, long = flat
 
     def found(value: Any) -> Any:
         if not isinstance(value, tuple):
@@ -50,41 +144,7 @@ def unpack(packed: Packed) -> dict[str, list[Patch]]:
         dtype, first, shape = value
         return long[dtype][first : first + torch.Size(shape).numel()].view(shape)
 
-    return {name: [{key: found(patch[key]) for key in patch} for patch in several] for name, several in plan.items()}
+    def restored(kind: str, values: dict[str, Any]) -> WeightPatch:
+        return KINDS[kind](**{field: found(value) for field, value in values.items()})
 
-
-def patched(name: str, weight: Tensor, patches: Sequence[Patch], shape: Sequence[int], rows: slice) -> Tensor:
-    """Rows of a parameter of `shape` with patches applied, one on the other, in float32; then rounded to its dtype.
-
-    What returns shares no memory with the patches. Raises MochiError, which names the parameter, on a patch that does
-    not fit.
-    """
-    w = weight.to(torch.float32, copy=True)
-    for patch in patches:
-        if patch["kind"] == "weight":
-            _check(name, patch["weight"].shape == tuple(shape), f"a weight of {list(patch['weight'].shape)}", shape)
-            w.copy_(patch["weight"][rows])
-        elif patch["kind"] == "lora":
-            _add_lora(name, w, patch, shape, rows)
-        else:
-            raise MochiError(f"{name}: patches of kind {patch['kind']!r} are not supported on several ranks")
-    return w.to(weight.dtype)
-
-
-def _add_lora(name: str, w: Tensor, patch: Patch, shape: Sequence[int], rows: slice) -> None:
-    up, down = patch["up"].flatten(1), patch["down"].flatten(1)
-    start = patch.get("start", 0)
-    stop = start + len(up)
-    in_range = start >= 0 and stop <= shape[0] if "start" in patch else stop == shape[0]
-    fits = in_range and up.shape[1] == down.shape[0] and shape[0] * down.shape[1] == torch.Size(shape).numel()
-    _check(name, fits, f"a LoRA of {list(up.shape)} @ {list(down.shape)} from row {start} on", shape)
-    first, last = max(start, rows.start), min(stop, rows.stop)
-    if first < last:
-        part = w[first - rows.start : last - rows.start]
-        difference = up[first - start : last - start].to(w) @ down.to(w)
-        part.mul_(patch["strength_model"]).add_(difference.view(part.shape).mul_(patch["scale"]))
-
-
-def _check(name: str, fits: bool, what: str, shape: Sequence[int]) -> None:
-    if not fits:
-        raise MochiError(f"{name} is {list(shape)}: {what} does not fit it")
+    return {name: [restored(*one) for one in several] for name, several in plan.items()}

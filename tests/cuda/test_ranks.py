@@ -13,6 +13,7 @@ from torch import Tensor
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.dit import AsymmDiT
+from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guided, linear_quadratic, sample
@@ -83,7 +84,7 @@ def lora(name: str) -> Patches:
     rows, columns = NETWORK.get_parameter(name).shape
     generator = torch.Generator().manual_seed(2)
     up, down = 0.1 * torch.randn(rows, 2, generator=generator), torch.randn(2, columns, generator=generator)
-    return {name: [{"kind": "lora", "up": up, "down": down, "scale": 0.5, "strength_model": 1.0}]}
+    return {name: [LoraPatch(up, down, 0.5)]}
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)

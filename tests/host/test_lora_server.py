@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from mochi.config import TINY
 from mochi.dit import AsymmDiT
 from tests.checkpoint import writers
-from tests.host.test_quants_server import made, prompt_for, tiny_weights
 from tests.host.test_parallel_server import status_in
+from tests.host.test_quants_server import made, prompt_for, tiny_weights
 from tests.peers import diffusers_dit
 
 RANK, ALPHA = 4, 2.0

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mochi.errors import CheckpointError, MochiError
-from mochi.lora import LoraMount, as_patches, layer_shapes, read_lora
-from mochi.lora.patch import pack, patched, unpack
+from mochi.lora import LoraMount, LoraPatch, apply_patches, as_patches, layer_shapes, read_lora
+from mochi.lora.patch import flatten_patches, restore_patches
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, quant_linears
 from tests.golden import relative_error
 from tests.lora.conftest import predicted, tiny_dit
@@ -120,34 +120,34 @@ def test_packed_weights(loras, packed):
 def test_row_shards_make_up_the_whole(loras, name, cuts, strength):
     """Each rank patches the rows that it has, after the patches have crossed."""
     patches = as_patches([(loras[0], strength), (loras[1], 1.0)], SHAPES)
-    several = unpack(pack(patches)).get(f"{name}.weight", [])
+    several = restore_patches(flatten_patches(patches)).get(f"{name}.weight", [])
     weight = tiny_dit().get_submodule(name).weight.data
     rows = len(weight)
-    whole = patched(name, weight, several, weight.shape, slice(0, rows))
+    whole = apply_patches(name, weight, several, weight.shape)
     edges = sorted({0, rows, *(cut for cut in cuts if cut < rows)})
     shards = [slice(a, b) for a, b in pairwise(edges)]
-    parts = [patched(name, weight[shard], several, weight.shape, shard) for shard in shards]
+    parts = [apply_patches(name, weight[shard], several, weight.shape, shard) for shard in shards]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
     by_hand = weight.flatten(1).double()
     for patch in several:
-        up = torch.zeros(rows, patch["up"].shape[1]).double()
-        up[patch["start"] : patch["start"] + len(patch["up"])] = patch["up"]
-        by_hand = by_hand + patch["scale"] * up @ patch["down"].double()
+        up = torch.zeros(rows, patch.up.shape[1]).double()
+        up[patch.start : patch.start + len(patch.up)] = patch.up
+        by_hand = by_hand + patch.scale * up @ patch.down.double()
     assert relative_error(whole.flatten(1), by_hand) < 1e-6
 
 
 @pytest.mark.parametrize("start", [-1, 90])
 def test_a_part_that_leaves_the_weight(start):
-    lora = {"kind": "lora", "up": torch.ones(8, 2), "down": torch.ones(2, 96), "scale": 1.0, "strength_model": 1.0}
+    lora = LoraPatch(torch.ones(8, 2), torch.ones(2, 96), start=start)
     with pytest.raises(MochiError, match="does not fit"):
-        patched("name", torch.ones(96, 96), [lora | {"start": start}], (96, 96), slice(0, 96))
+        apply_patches("name", torch.ones(96, 96), [lora], (96, 96))
 
 
 def test_a_failure_leaves_the_model_as_it_was(loras):
     network = tiny_dit()
     mount, pristine = LoraMount(network), state(network)
     misfit = read_lora(loras[0].path)
-    misfit.layers["blocks.0.attn.proj_x"] = misfit.layers["blocks.0.mlp_x.w2"]
+    misfit.shapes["blocks.0.attn.proj_x"] = misfit.shapes["blocks.0.mlp_x.w2"]
     with pytest.raises(CheckpointError, match="other sizes"):
         mount.use([(loras[1], 1.0), (misfit, 1.0)])
     with pytest.raises(MochiError, match="strength is nan"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
+from mochi.lora import LoraPatch, ReplacePatch, WeightPatch
 from tests.peers import randomised
 
 NETWORK = randomised(
@@ -60,7 +61,7 @@ def predicted(network: AsymmDiT, passes: list[Input]) -> list[Tensor]:
     return [network(one.z, one.sigma, network.encode_text(one.features, one.mask)) for one in passes]
 
 
-Patches = dict[str, list[dict[str, Any]]]
+Patches = dict[str, list[WeightPatch]]
 
 
 @st.composite
@@ -69,31 +70,27 @@ def patch_sets(draw: st.DrawFn) -> Patches:
     shapes = {name: tuple(p.shape) for name, p in NETWORK.named_parameters()}
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
 
-    def lora(shape: tuple[int, ...]) -> dict[str, Any]:
+    def lora(shape: tuple[int, ...]) -> WeightPatch:
         rank, columns = draw(st.integers(1, 3)), torch.Size(shape[1:]).numel()
-        return {
-            "kind": "lora",
-            "up": 0.1 * torch.randn(shape[0], rank, generator=generator),
-            "down": 0.1 * torch.randn(rank, columns, generator=generator),
-            "scale": draw(st.floats(-2, 2)),
-            "strength_model": draw(st.sampled_from([1.0, 0.5])),
-        }
+        up = 0.1 * torch.randn(shape[0], rank, generator=generator)
+        down = 0.1 * torch.randn(rank, columns, generator=generator)
+        return LoraPatch(up, down, draw(st.floats(-2, 2)), base_scale=draw(st.sampled_from([1.0, 0.5])))
 
-    def whole(shape: tuple[int, ...]) -> dict[str, Any]:
-        return {"kind": "weight", "weight": 0.1 * torch.randn(shape, generator=generator)}
+    def whole(shape: tuple[int, ...]) -> WeightPatch:
+        return ReplacePatch(0.1 * torch.randn(shape, generator=generator))
 
     names = draw(st.sets(st.sampled_from(sorted(shapes)), max_size=8))
     kinds = st.lists(st.sampled_from([lora, lora, whole]), min_size=1, max_size=2)
     return {name: [kind(shapes[name]) for kind in draw(kinds)] for name in sorted(names)}
 
 
-def patched_weight(w: Tensor, patches: list[dict[str, Any]]) -> Tensor:
+def patched_weight(w: Tensor, patches: list[WeightPatch]) -> Tensor:
     """A whole weight with its patches, in float32."""
     for patch in patches:
-        if patch["kind"] == "weight":
-            w = patch["weight"]
+        if isinstance(patch, ReplacePatch):
+            w = patch.weight
         else:
-            w = patch["strength_model"] * w + patch["scale"] * (patch["up"] @ patch["down"]).reshape(w.shape)
+            w = patch.base_scale * w + patch.scale * (patch.up @ patch.down).reshape(w.shape)
     return w
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mochi.lora import WeightPatch
 from mochi.parallel.split import Split
 from mochi.parallel.spmd.dit import ParallelDiT, Pass
 from mochi.parallel.spmd.mesh import Meshes
@@ -48,7 +48,7 @@ class Denoiser:
         self.dit.forget_run()
         return results, self.dit.bytes_sent - before
 
-    def patch(self, patches: dict[str, list[dict[str, Any]]]) -> int:
+    def patch(self, patches: dict[str, list[WeightPatch]]) -> int:
         """Returns how many tensors were read for it."""
         before = self.weights.tensors_read
         self.weights.patch(patches)

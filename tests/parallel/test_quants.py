@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from mochi.checkpoint import load_dit
 from mochi.errors import MochiError
+from mochi.lora import LoraPatch, ReplacePatch
 from tests.golden import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patched_weight, predicted
 from tests.parallel.dit_groups import groups_of
@@ -85,14 +86,9 @@ def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
     name, plain = "blocks.1.attn.qkv_x.weight", "blocks.0.mod_x.bias"
     rows, columns = NETWORK.get_parameter(name).shape
     generator = torch.Generator().manual_seed(6)
-    lora = {
-        "kind": "lora",
-        "up": 0.1 * torch.randn(rows, 2, generator=generator),
-        "down": torch.randn(2, columns, generator=generator),
-        "scale": 0.5,
-        "strength_model": 1.0,
-    }
-    patches = {name: [lora], plain: [{"kind": "weight", "weight": torch.ones(NETWORK.get_parameter(plain).shape)}]}
+    up, down = 0.1 * torch.randn(rows, 2, generator=generator), torch.randn(2, columns, generator=generator)
+    lora = LoraPatch(up, down, 0.5)
+    patches = {name: [lora], plain: [ReplacePatch(torch.ones(NETWORK.get_parameter(plain).shape))]}
     before = alone.get_parameter(plain).clone()
     alone.get_submodule("blocks.1.attn.qkv_x").patch = lambda weight: patched_weight(weight, [lora])
     alone.get_parameter(plain).copy_(torch.ones_like(before))
@@ -108,6 +104,6 @@ def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
 def test_a_patch_that_does_not_fit_is_refused(denoisers, packed):
     path, dtype = packed
     denoisers.run("load", path=path, sharding="replicated", dtype=dtype, compute_dtype=torch.float32)
-    lora = {"kind": "lora", "up": torch.ones(3, 1), "down": torch.ones(1, 3), "scale": 1.0, "strength_model": 1.0}
+    lora = LoraPatch(torch.ones(3, 1), torch.ones(1, 3))
     with pytest.raises(MochiError, match=r"blocks\.1\.attn\.qkv_x\.weight is \[288, 96\]"):
         denoisers.run("patch", patches={"blocks.1.attn.qkv_x.weight": [lora]})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import Cancelled, MochiError
+from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guide, guided, linear_quadratic, sample
@@ -123,7 +124,7 @@ def test_patches_change_the_run_without_loading_again(dit):
     loads = dit.loads
     up, down = torch.randn(NETWORK.config.hidden_x, 2), torch.randn(2, NETWORK.config.text_width)
     for scale in (0.5, 1.0):
-        patch = {"kind": "lora", "up": up, "down": down, "scale": scale, "strength_model": 1.0}
+        patch = LoraPatch(up, down, scale)
         # What a prompt becomes is patched too, so it must be read again.
         finish(dit.patch(("key", scale), {"t5_y_embedder.to_out.weight": [patch]}))
         assert relative_error(run(), plain) > 1e-3

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mochi.errors import CheckpointError, MochiError
-from mochi.lora.patch import pack, unpack
+from mochi.lora import LoraPatch, ReplacePatch
+from mochi.lora.patch import flatten_patches, restore_patches
 from mochi.parallel.worker.weights import RankWeights
 from tests.golden import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
@@ -90,13 +89,13 @@ def test_does_not_share_memory_with_patches(checkpoint):
     weights = RankWeights(checkpoint, None, None, "cpu", "replicated")
     name = "blocks.0.attn.qkv_x.weight"
     weight = torch.ones_like(STATE[name])
-    weights.patch({name: [{"kind": "weight", "weight": weight}]})
+    weights.patch({name: [ReplacePatch(weight)]})
     weight.zero_()
     assert torch.equal(weights.model.get_parameter(name), torch.ones_like(weight))
 
 
-def lora(up: tuple[int, ...], down: tuple[int, ...]) -> dict[str, Any]:
-    return {"kind": "lora", "up": torch.ones(up), "down": torch.ones(down), "scale": 1.0, "strength_model": 1.0}
+def lora(up: tuple[int, ...], down: tuple[int, ...]) -> LoraPatch:
+    return LoraPatch(torch.ones(up), torch.ones(down))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +104,7 @@ def lora(up: tuple[int, ...], down: tuple[int, ...]) -> dict[str, Any]:
         lora((96, 2), (3, 96)),
         lora((95, 2), (2, 96)),
         lora((96, 2), (2, 95)),
-        {"kind": "weight", "weight": torch.ones(96)},
-        {"kind": "lokr"},
+        ReplacePatch(torch.ones(96)),
     ],
 )
 def test_names_the_parameter_that_a_patch_does_not_fit(checkpoint, patch):
@@ -130,13 +128,14 @@ def test_refuses_what_it_does_not_know(checkpoint, tmp_path):
 
 @given(patches=patch_sets())
 def test_patches_cross_in_a_few_tensors(patches):
-    _, long = packed = pack(patches)
+    _, long = flat = flatten_patches(patches)
     assert len(long) <= 1  # all are float32 here
-    back = unpack(packed)
+    back = restore_patches(flat)
     assert back.keys() == patches.keys()
     for name, several in patches.items():
         for patch, copy in zip(several, back[name], strict=True):
-            assert patch.keys() == copy.keys()
-            assert all(
-                torch.equal(torch.as_tensor(patch[key]), torch.as_tensor(copy[key])) for key in patch.keys() - {"kind"}
-            )
+            assert type(patch) is type(copy)
+            values, back_again = vars(patch), vars(copy)
+            assert values.keys() == back_again.keys()
+            for key, value in values.items():
+                assert torch.equal(value, back_again[key]) if isinstance(value, Tensor) else value == back_again[key]

@@ -21,7 +21,7 @@ from ...dit.backends import SDPA
 from ...dit.cache import CachePlan, Key, Passes
 from ...errors import GroupError
 from ...geometry import SPACE
-from ...lora.patch import Patch, pack
+from ...lora.patch import WeightPatch, flatten_patches
 from ..spmd.vae import plan_strips
 from ..worker.prompts import Rows
 from .group import Event, Group
@@ -157,14 +157,14 @@ class RemoteDiT(RemoteModel):
         weakref.finalize(text, self._dead.append, text.number)
         return text
 
-    def patch(self, key: Any, patches: Mapping[str, Sequence[Patch]]) -> Work[None]:
+    def patch(self, key: Any, patches: Mapping[str, Sequence[WeightPatch]]) -> Work[None]:
         """Have the weights patched (see RankWeights), in place of earlier patches. key: tells patches apart, None
         stands for none; nothing is done where the ranks have those already."""
         group = yield from self.load()
         if key != self.patched:
             self._known.clear()  # a patch can change what a prompt becomes
             self.patched = object()  # nobody's, should this be cancelled or refused halfway
-            yield from group.stream("patch", doing="patching weights", name=self.name, packed=pack(patches))
+            yield from group.stream("patch", doing="patching weights", name=self.name, patches=flatten_patches(patches))
             self.patched = key
         self._wants = key
 

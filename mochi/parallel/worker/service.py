@@ -24,7 +24,7 @@ from ...dit.backends import SDPA, attention_named, describe
 from ...dit.cache import CachePlan, Key, Passes
 from ...errors import Cancelled
 from ...frames import to_pictures
-from ...lora.patch import Packed, unpack
+from ...lora.patch import FlatPatches, restore_patches
 from ...sampling import Denoised, guide
 from ...sampling import sample as euler
 from ...transfer import Outgoing
@@ -128,11 +128,11 @@ class Rank:
         give_back(self.context.device)
         return memory_used(self.context.device)
 
-    def patch(self, name: str, packed: Packed) -> int:
+    def patch(self, name: str, patches: FlatPatches) -> int:
         """Put patches (see RankWeights) on the pristine weights, in place of those before. Returns the tensors read."""
         dit = self._models[name]
         before = dit.weights.tensors_read
-        dit.weights.patch(unpack(packed))
+        dit.weights.patch(restore_patches(patches))
         dit.prompts.forget_all()  # patches can change what a prompt becomes
         return dit.weights.tensors_read - before
 

@@ -19,7 +19,7 @@ from ...checkpoint.lazy import LazyTensor
 from ...checkpoint.load import blueprint, find_scales, pack, values_for
 from ...dit import AsymmDiT
 from ...errors import MochiError
-from ...lora.patch import Patch, patched
+from ...lora.patch import LoraPatch, WeightPatch, apply_patches
 from ...quant import QUANT_DTYPE, use_float8_products
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class RankWeights:
         """Size of this rank's weights, on whatever device they are."""
         return sum(self._layout.own(p).nbytes for p in self.model.parameters())
 
-    def patch(self, patches: Mapping[str, Sequence[Patch]]) -> None:
+    def patch(self, patches: Mapping[str, Sequence[WeightPatch]]) -> None:
         """Let the weights be the file's with these patches, by parameter; earlier patches are gone.
 
         Only the parameters that are patched, or were, are read again; not packed ones, which are patched as they are
@@ -99,19 +99,21 @@ class RankWeights:
             weight = self._read(entries[name], name)
             if name in patches:
                 rows = self._layout.rows(self.model.get_parameter(name))
-                weight = patched(name, weight.to(self._device), patches[name], entries[name].shape, rows)
+                weight = apply_patches(name, weight.to(self._device), patches[name], entries[name].shape, rows)
             self._assign(name, weight)
         self._patched = set(patches)
 
-    def _patch_packed(self, name: str, patches: Sequence[Patch] | None, shape: Sequence[int]) -> None:
+    def _patch_packed(self, name: str, patches: Sequence[WeightPatch] | None, shape: Sequence[int]) -> None:
         layer = self.model.get_submodule(name.removesuffix(".weight"))
         if patches is None:
             layer.patch = None
             return
-        everything = slice(0, shape[0])
-        patched(name, torch.empty(*shape, device="meta"), _moved(patches, "meta"), shape, everything)  # does it fit?
-        here = _moved(patches, self._device)
-        layer.patch = lambda weight: patched(name, weight, here, shape, everything)
+        empty, nowhere = torch.empty(*shape, device="meta"), [patch.to("meta") for patch in patches]
+        apply_patches(name, empty, nowhere, shape)  # do they fit?
+        # Factors are needed again and again; a whole weight would take on the device what quantising saves there.
+        factors = all(isinstance(patch, LoraPatch) for patch in patches)
+        here = [patch.to(self._device) for patch in patches] if factors else patches
+        layer.patch = lambda weight: apply_patches(name, weight, here, shape)
 
     def _lay_out(self, sharding: str) -> WholeLayout | ShardedLayout:
         if sharding == "replicated" or dist.get_world_size() == 1:  # one rank has nobody to share with
@@ -132,14 +134,6 @@ class RankWeights:
         module, _, leaf = name.rpartition(".")
         # By way of the state dict, where FSDP notices.
         self.model.get_submodule(module).load_state_dict({leaf: weight}, strict=False, assign=True)
-
-
-def _moved(patches: Sequence[Patch], device: torch.device | str) -> list[Patch]:
-    """Factors are needed again and again; a whole weight would take on the device what packing saves there."""
-    whole = [patch for patch in patches if patch["kind"] == "weight"]
-    if whole and str(device) != "meta":
-        return list(patches)
-    return [{key: v.to(device) if isinstance(v, Tensor) else v for key, v in patch.items()} for patch in patches]
 
 
 class WholeLayout:

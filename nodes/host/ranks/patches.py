@@ -14,7 +14,7 @@ from torch import Tensor
 from ....mochi.checkpoint.load import blueprint
 from ....mochi.dit import AsymmDiT
 from ....mochi.lora import swap_halves
-from ....mochi.lora.patch import Patch
+from ....mochi.lora.patch import LoraPatch, ReplacePatch, WeightPatch
 from ....mochi.quant import QUANT_DTYPE
 
 PREFIX = "diffusion_model."
@@ -38,19 +38,19 @@ class FileWeights:
 
 def for_ranks(
     patches: Mapping[str, Sequence[HostPatch]], weights: FileWeights, device: torch.device
-) -> dict[str, list[Patch]]:
+) -> dict[str, list[WeightPatch]]:
     """Patches by name of the MODEL's parameter -> those for the ranks, by name of the network's.
 
     A plain LoRA, on a weight or some of its rows, goes as its two factors. Whatever else there is, the host computes
     from the file's weight on `device`, in the way that it does on one GPU, and the result goes.
     """
-    out = {}
+    out: dict[str, list[WeightPatch]] = {}
     for key, of_weight in patches.items():
         name = key.removeprefix(PREFIX)
         if all(map(_is_plain_lora, of_weight)):
-            out[name] = [_factors(patch) for patch in of_weight]
+            out[name] = [_lora_patch(patch) for patch in of_weight]
         else:
-            out[name] = [{"kind": "weight", "weight": _patched(weights[name], of_weight, key, device)}]
+            out[name] = [ReplacePatch(_patched(weights[name], of_weight, key, device))]
     return out
 
 
@@ -63,13 +63,13 @@ def _is_plain_lora(patch: HostPatch) -> bool:
     return on_rows and mid is None and dora_scale is None and reshape is None
 
 
-def _factors(patch: HostPatch) -> Patch:
+def _lora_patch(patch: HostPatch) -> LoraPatch:
     strength, adapter, strength_model, offset, function = patch
     up, down, alpha, *_ = adapter.weights
     scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
     up = up.cpu() if function is None else function(up.cpu())
-    factors = {"kind": "lora", "up": up, "down": down.cpu(), "scale": scale, "strength_model": strength_model}
-    return factors if offset is None else factors | {"start": offset[1]}
+    start = None if offset is None else offset[1]
+    return LoraPatch(up, down.cpu(), scale, start, base_scale=strength_model)
 
 
 def _patched(weight: Tensor, patches: Sequence[HostPatch], key: str, device: torch.device) -> Tensor:

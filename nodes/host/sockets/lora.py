@@ -11,7 +11,7 @@ from comfy.weight_adapter import LoRAAdapter
 
 from ....mochi import lora
 from ....mochi.errors import MochiError
-from ....mochi.lora import Factors, Lora
+from ....mochi.lora import Lora, LoraPatch
 from ..checks import text_width
 from ..ranks.patches import PREFIX
 
@@ -45,25 +45,20 @@ def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
     loaded = _read_unchanged(*_version(path)).fitted(lora.layer_shapes(model.model.diffusion_model))
     patched = model.clone()
     if strength:
-        patched.add_patches(
-            {
-                _key(layer, factors): _adapter(factors)
-                for layer, several in loaded.layers.items()
-                for factors in several
-            },
-            strength,
-        )
+        for layer, patches in loaded.layers.items():
+            rows = loaded.shapes[layer][0]
+            patched.add_patches({_key(layer, rows, patch): _adapter(patch) for patch in patches}, strength)
     return patched
 
 
-def _key(layer: str, factors: Factors) -> str | tuple[str, tuple[int, int, int]]:
+def _key(layer: str, rows: int, patch: LoraPatch) -> str | tuple[str, tuple[int, int, int]]:
     key = f"{PREFIX}{layer}.weight"
-    return key if factors.whole else (key, (0, factors.start, len(factors.up)))
+    return key if len(patch.up) == rows else (key, (0, patch.start or 0, len(patch.up)))
 
 
-def _adapter(factors: Factors) -> LoRAAdapter:
-    alpha = factors.scale * factors.down.shape[0]  # which ComfyUI divides by the rank again
-    return LoRAAdapter(set(), (factors.up, factors.down, alpha, None, None, None))
+def _adapter(patch: LoraPatch) -> LoRAAdapter:
+    alpha = patch.scale * patch.down.shape[0]  # which ComfyUI divides by the rank again
+    return LoRAAdapter(set(), (patch.up, patch.down, alpha, None, None, None))
 
 
 def _version(path: Path) -> tuple[Path, int, int]:

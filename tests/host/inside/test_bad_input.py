@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 from types import SimpleNamespace
 
-import execution
 import pytest
 import torch
+from graphs import complaints
 from safetensors.torch import save_file
 
 TINY, IN_FILE = "tiny (built in)", "in the file itself"
@@ -44,13 +43,6 @@ def graph(small, **changes):
         node, _, name = key.partition("__")
         nodes[node][1][name] = value
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
-
-
-def complaints(prompt):
-    """What the host says of a prompt as it is queued: node -> its messages."""
-    valid, _, _, errors = asyncio.run(execution.validate_prompt("id", prompt, None))
-    assert valid == (not errors)
-    return {node: " ".join(e["details"] for e in error["errors"]) for node, error in errors.items()}
 
 
 def test_the_graph_itself_is_fine(small):

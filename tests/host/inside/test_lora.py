@@ -182,7 +182,7 @@ def test_two_ranks(call, pack, small, remote, files, k_sampler, mochi_sampler, r
         patched = loader(call, remote, files[format], strength)
         assert error(k_sampler(patched), expected) < 1e-5 and error(mochi_sampler(patched), expected) < 1e-5
         crossing = for_ranks(patched.patches, None, torch.device("cpu"))
-        assert {patch["kind"] for several in crossing.values() for patch in several} == {"lora"}
+        assert {type(patch).__name__ for several in crossing.values() for patch in several} == {"LoraPatch"}
     assert torch.equal(k_sampler(ours(call, remote, files[format], 0.0)), k_sampler(remote))
     assert remote.remote.loads == loads and "load_dit" not in requests
 

@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import nodes
 import pytest
+from graphs import NOTES, WIDGETS, inputs_of, read, to_api, without_titles
 
 WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.json"))
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-NOTES = ("Note", "MarkdownNote")
-
-
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def inputs_of(kind):
-    """Name -> (type, options) of a node's inputs, in the order in which the editor makes them."""
-    definition = nodes.NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()
-    groups = (definition.get(group, {}) for group in ("required", "optional"))
-    pairs = [(name, entry) for group in groups for name, entry in group.items()]
-    return {
-        name: ("COMBO" if isinstance(entry[0], list) else str(entry[0]), entry[1] if len(entry) > 1 else {})
-        for name, entry in pairs
-    }
-
-
-def to_api(graph):
-    """What the editor sends to the queue for a graph that it has loaded."""
-    links = {link[0]: link for link in graph["links"]}
-    prompt = {}
-    for node in graph["nodes"]:
-        if node["type"] in NOTES or node["mode"] != 0:
-            continue
-        values, inputs = iter(node["widgets_values"]), {}
-        for name, (kind, options) in inputs_of(node["type"]).items():
-            if kind in WIDGETS:
-                inputs[name] = next(values)
-                if options.get("control_after_generate"):
-                    assert next(values) in ("fixed", "increment", "decrement", "randomize")
-        assert not list(values), f"{node['type']} has too many widget values"
-        for slot, socket in enumerate(node["inputs"]):
-            if socket["link"] is not None:
-                _, source, output, target, target_slot, _ = links[socket["link"]]
-                assert (target, target_slot) == (node["id"], slot)
-                inputs[socket["name"]] = [str(source), output]
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return prompt
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
@@ -60,9 +20,7 @@ def file(request, pack):
 
 def test_both_formats_say_the_same(file):
     api = read(WORKFLOWS / "api" / file.name)
-    assert to_api(read(file)) == {
-        number: {"class_type": node["class_type"], "inputs": node["inputs"]} for number, node in api.items()
-    }
+    assert to_api(read(file)) == without_titles(api)
 
 
 def test_sockets_are_those_of_the_nodes(file):
