@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import torch
 
+from .checkpoint import dit_shapes
 from .config import DecoderConfig, DiTConfig
-from .dit import AsymmDiT
 from .geometry import SPACE, frame_count
 from .parallel.split import choose_split, usable_ranks
 from .parallel.spmd.vae import plan_strips
@@ -98,16 +98,9 @@ class Counts:
 
 @lru_cache
 def counts(config: DiTConfig) -> Counts:
-    """Counts the values in a network of two blocks: the last block, and one of the others, which are alike."""
-    linears: list[tuple[int, int]] = []
-    others = 0
-    for name, p in AsymmDiT(replace(config, depth=2), device="meta").named_parameters():
-        times = config.depth - 1 if name.startswith("blocks.0.") else 1
-        if name.startswith("blocks.") and p.ndim == 2:
-            linears += times * [(p.shape[0], p.shape[1])]
-        else:
-            others += times * p.numel()
-    return Counts(tuple(linears), others)
+    shapes = dit_shapes(config)
+    linears = {name: (shape[0], shape[1]) for name, shape in shapes.items() if "blocks" in name and len(shape) == 2}
+    return Counts(tuple(linears.values()), sum(math.prod(shapes[name]) for name in shapes.keys() - linears.keys()))
 
 
 def weight_bytes(config: DiTConfig, quant: QuantFormat | None, compute: torch.dtype = torch.bfloat16) -> int:
