@@ -13,7 +13,7 @@ from mochi.errors import Cancelled
 from mochi.parallel.owner.client import RemoteDiT, finish, join_passes
 from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guided, sample
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
 
