@@ -211,7 +211,7 @@ class Rank:
 
         def tell(first: int, strip: Tensor) -> None:
             done, memory = min(first + chunk, total), memory_used(self.context.device)
-            self.context.emit(protocol.StripDecoded(first, done, total, strip, memory))
+            self.context.emit(protocol.StripDecoded(done, total, first, strip, memory))
 
         with Outgoing(self.context.device) as outgoing:
             for first in range(0, total, chunk):
