@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ....mochi.config import DiTConfig
 from ....mochi.dit import AsymmDiT, RotaryTable, TextContext
 from ....mochi.dit.cache import CachePlan, StepCache
-from ..sampling.step_cache import keys_of, plan_of, report
+from .step_cache import keys_of, plan_of, report
 
 
 class HostDiT(AsymmDiT):
