@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.errors import error
 from benchmarks.report import add_option, report
 from benchmarks.work import SMALL, WIDE, Sizes, weight_files
 from mochi.checkpoint import Checkpoint
@@ -32,6 +31,7 @@ from mochi.parallel.owner.group import Event
 from mochi.parallel.owner.manager import GroupManager
 from mochi.parallel.settings import ParallelSettings
 from mochi.parallel.split import choose_split
+from tests.exact import relative_error
 
 PUBLISHED_LATENTS = (1, 12, 28, 60, 106)
 LEAST = DiTConfig(depth=1, num_heads=2, hidden_x=16, hidden_y=16, mlp_x=16, mlp_y=16, text_width=16, caption_heads=1)
@@ -168,7 +168,7 @@ def alternate(runs: list[Callable[[], Tensor]], repeats: int) -> list[tuple[Tens
 
 def _compared(alone: Tensor, together: Tensor, seconds: float, seconds_together: float) -> dict[str, float]:
     return {
-        "relative error": error(together, alone),
+        "relative error": relative_error(together, alone),
         "seconds, one rank": seconds,
         "seconds, all ranks": seconds_together,
         "speed-up": seconds / seconds_together,

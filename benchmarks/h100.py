@@ -22,7 +22,7 @@ from benchmarks.gpu import results
 from benchmarks.report import add_option, report
 from mochi.config import PREVIEW, DiTConfig, ModelConfig
 from mochi.geometry import latent_shape
-from mochi.memory.denoise import tokens_of
+from mochi.memory import tokens_of
 from mochi.parallel.split import Split, splits
 from mochi.parallel.spmd.vae import plan_strips
 

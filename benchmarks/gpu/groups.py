@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import GroupError
 from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteText, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
+from tests.exact import relative_error
 
 from .correctness import ROUNDING, inputs
 from .measuring import judged
@@ -76,15 +76,15 @@ def group(s: Setting, group: GroupManager, weights: str) -> dict[str, Any]:
     started = time.monotonic()
     found = forward()
     figures["loading and first pass s"] = time.monotonic() - started
-    figures["pass"] = judged(error(found, alone(s)), ROUNDING)
+    figures["pass"] = judged(relative_error(found, alone(s)), ROUNDING)
     finish(dit.patch("lora", lora))
-    figures["pass with LoRA"] = judged(error(forward(), alone(s, lora)), ROUNDING)
+    figures["pass with LoRA"] = judged(relative_error(forward(), alone(s, lora)), ROUNDING)
     finish(dit.patch(None, {}))
-    figures["pass after LoRA"] = judged(error(forward(), found), 0.0)
+    figures["pass after LoRA"] = judged(relative_error(forward(), found), 0.0)
     started = time.monotonic()
     run(dit, text)
     figures["3 steps s"] = time.monotonic() - started
-    figures["frames"] = judged(error(*decoded(s, group)), TF32 if s.cuda else ROUNDING)
+    figures["frames"] = judged(relative_error(*decoded(s, group)), TF32 if s.cuda else ROUNDING)
     figures["memory GB"] = [status["memory"] / 1e9 for status in group.use().run("status")]
     return figures
 

@@ -18,7 +18,7 @@ from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guided, linear_quadratic, sample
 from tests.cuda.pretend import Ledger
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Patches, patched_network
 from tests.parallel.dit_groups import weight_file
 

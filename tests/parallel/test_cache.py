@@ -13,7 +13,7 @@ from mochi.errors import Cancelled
 from mochi.parallel.owner.client import RemoteDiT, finish, join_passes
 from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guided, sample
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
 
@@ -51,8 +51,8 @@ def on_one_device(cfg: list[float], plan: CachePlan) -> tuple[Tensor, Passes]:
 
     def flow_of(side: int, text):
         def flow(z: Tensor, sigma: Tensor) -> Tensor:
-            with cache.around(NETWORK, [(side, row) for row in range(len(z))], sigma[0].item()):
-                return NETWORK(z, sigma, text)
+            runner = cache.around([(side, row) for row in range(len(z))], sigma[0].item())
+            return NETWORK(z, sigma, text, runner=runner)
 
         return flow
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mochi.config import PREVIEW, DiTConfig
 from mochi.errors import MochiError
 from mochi.parallel.split import Split, splits
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patch_sets, patched_network, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mochi.checkpoint import load_dit
 from mochi.errors import MochiError
 from mochi.lora import LoraPatch, ReplacePatch
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patched_weight, predicted
 from tests.parallel.dit_groups import groups_of
 

@@ -17,8 +17,7 @@ from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
 from mochi.sampling import guide, guided, linear_quadratic, sample
-from tests.exact import InFloat64, float32_bound
-from tests.golden import relative_error
+from tests.exact import InFloat64, float32_bound, relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
 from tests.parallel.helpers import tiny_dit, tiny_vae

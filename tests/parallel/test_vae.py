@@ -19,9 +19,8 @@ from mochi.parallel.owner.group import Group
 from mochi.parallel.spmd.vae import plan_strips
 from mochi.vae import Decoder, Encoder
 from mochi.vae.norm import frame_statistics, pooled
-from tests.exact import float32_bound
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import float32_bound, relative_error
+from tests.random_weights import randomised
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), "groups": 4}
 DECODER = randomised(Decoder(DecoderConfig(**SIZES)), 0)

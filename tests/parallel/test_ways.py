@@ -11,7 +11,7 @@ from mochi.config import TINY_WEIGHTS
 from mochi.errors import MochiError
 from mochi.parallel.owner.client import RemoteDiT, finish
 from mochi.parallel.owner.manager import GroupManager
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
 

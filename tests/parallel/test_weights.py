@@ -12,7 +12,7 @@ from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraPatch, ReplacePatch
 from mochi.lora.patch import flatten_patches, restore_patches
 from mochi.parallel.worker.weights import RankWeights
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
 

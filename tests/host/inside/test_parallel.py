@@ -11,16 +11,10 @@ import comfy.utils
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from exact import assert_close
 
 STEPS, CFG, SEED = 3, 3.0, 3
 SIZE = {"width": 64, "height": 48}
-
-
-def assert_close(a, b, bound=1e-5):
-    assert a.shape == b.shape
-    error = ((a - b).norm() / b.norm()).item()
-    assert error <= bound, f"relative error {error:.2e}"
-    print(f"relative error {error:.2e}")
 
 
 @pytest.mark.parametrize("negative", ["", "a blue square moves left on black"])
