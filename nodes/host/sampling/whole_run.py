@@ -6,8 +6,7 @@ from torch import Tensor
 
 from ....mochi.dit.cache import Passes
 from ....mochi.parallel.owner.client import join_passes
-from ....mochi.parallel.owner.group import Event
-from ....mochi.sampling import Denoised
+from ....mochi.parallel.protocol import Event, PassesComputed, StepDone
 from ..ranks.group import follow
 from ..ranks.model import RemoteNetwork
 from ..sockets.step_cache import STEP_CACHE, plan_of
@@ -42,11 +41,10 @@ def run_whole(run: HostRun) -> Tensor:
     plan = plan_of(run.extra_args["model_options"]["transformer_options"])
 
     def hear(event: Event) -> None:
-        told = event.payload
-        if "passes" in told:
-            passes[event.rank] = told["passes"]
-        if "latents" in told:
-            run.report(Denoised(told["step"], told["steps"], told["latents"], told["estimate"]))
+        if isinstance(event.payload, PassesComputed):
+            passes[event.rank] = event.payload.passes
+        if isinstance(event.payload, StepDone) and event.rank == 0:
+            run.report(event.payload.denoised)
 
     prompts = {
         name: conds[0]["model_conds"]["text"].process_cond(len(run.noise)).cond
