@@ -78,12 +78,15 @@ import torch
 pack = types.ModuleType("/ComfyUI/custom_nodes/pack_x_y")
 pack.__path__ = [{str(PROJECT)!r}]
 sys.modules[pack.__name__] = pack
-protocol, group = (importlib.import_module(pack.__name__ + ".mochi.parallel." + name) for name in ("protocol", "owner.group"))
+parallel = pack.__name__ + ".mochi.parallel."
+protocol, group = (importlib.import_module(parallel + name) for name in ("protocol", "owner.group"))
 ranks = group.Group(["cpu"], timeout=60.0, threads=1)
 try:
-    (loaded,) = ranks.run(protocol.LoadVAE({str(TINY_WEIGHTS / "decoder.safetensors")!r}, None, torch.float32, name="vae"))
+    file = {str(TINY_WEIGHTS / "decoder.safetensors")!r}
+    (loaded,) = ranks.run(protocol.LoadVAE(file, None, torch.float32, name="vae"))
     (status,) = ranks.run(protocol.GetStatus())
-    events = [event for event in ranks.stream(protocol.Decode("vae", torch.zeros(1, 12, 1, 2, 2))) if event is not None]
+    decoding = ranks.stream(protocol.Decode("vae", torch.zeros(1, 12, 1, 2, 2)))
+    events = [event for event in decoding if event is not None]
 finally:
     ranks.close()
 assert isinstance(loaded, protocol.Loaded) and loaded.nbytes > 0, loaded
