@@ -1,7 +1,5 @@
 """Prints what fits on which card, for docs/what-fits.md: `python -m scripts.memory_table`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from textwrap import fill
 
