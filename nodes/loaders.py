@@ -57,7 +57,7 @@ class LoadT5(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, dtype: str, device: str) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(files.find_text_encoder(file), dtype, device))
+        return io.NodeOutput(load_clip(files.open_text_encoder(file), dtype, device))
 
 
 class LoadDiT(io.ComfyNode):
@@ -116,11 +116,11 @@ class LoadDiT(io.ComfyNode):
         attention: str = SDPA,
         compile: bool = False,
     ) -> io.NodeOutput:
-        path, settings = files.find_dit(file), parallel_settings(gpus, parallel)
+        checkpoint, settings = files.open_dit(file), parallel_settings(gpus, parallel)
         if settings.in_process:
-            model = load_model(path, dtype, attention, compile)
+            model = load_model(checkpoint, dtype, attention, compile)
         else:
-            model = load_remote_model(path, dtype, settings, attention, compile)
+            model = load_remote_model(checkpoint, dtype, settings, attention, compile)
         warn_if_short(model)
         return io.NodeOutput(model)
 
@@ -170,8 +170,8 @@ class LoadVAE(io.ComfyNode):
     def execute(
         cls, file: str, encoder_file: str, dtype: str, gpus: str = "1", parallel: ParallelSettings | None = None
     ) -> io.NodeOutput:
-        path, encoder_path = files.find_vae(file, None if encoder_file == IN_FILE else encoder_file)
+        decoder, encoder = files.open_vae(file, None if encoder_file == IN_FILE else encoder_file)
         settings = parallel_settings(gpus, parallel)
         if settings.in_process:
-            return io.NodeOutput(load_vae(path, encoder_path, dtype))
-        return io.NodeOutput(load_remote_vae(path, encoder_path, dtype, settings))
+            return io.NodeOutput(load_vae(decoder, encoder, dtype))
+        return io.NodeOutput(load_remote_vae(decoder, encoder, dtype, settings))

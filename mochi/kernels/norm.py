@@ -1,4 +1,4 @@
-"""RMS norms of tokens and what goes with them, one launch each; the formulas are in mochi/dit/layers.py.
+"""RMS norms of tokens and what goes with them, one launch each; the formulas are in mochi/dit/formulas.py.
 
 A program takes a few tokens of one sample, one after the other, and keeps the vectors that these share in registers.
 """

@@ -1,4 +1,4 @@
-"""SiLU times gate in one launch; the formula is in mochi/dit/layers.py."""
+"""SiLU times gate in one launch; the formula is in mochi/dit/formulas.py."""
 
 from __future__ import annotations
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
 import comfy.sd
 import torch
-from comfy.ops import disable_weight_init
+from comfy.ops import CastWeightBiasOp, disable_weight_init
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
+from ....mochi.checkpoint import Checkpoint
 from ....mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
 from .. import files
 from ..checks import check_choice
-from .casting import make_castable
 from .dtypes import DTYPES, QUANT_DTYPES, weight_dtype
 from .quant import QuantPatcher, quant_layers, with_quant
 
@@ -74,7 +73,7 @@ class TextEncoder(nn.Module):
         return self.t5xxl.transformer.load_state_dict(sd, strict=False)
 
 
-def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:
+def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:
     """A CLIP from a T5 file or Hugging Face folder.
 
     dtype: of the widget. device: "default" (as the host decides) or "cpu".
@@ -85,28 +84,40 @@ def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy
     load_device = torch.device("cpu") if on_cpu else mm.text_encoder_device()
     offload_device = torch.device("cpu") if on_cpu else mm.text_encoder_offload_device()
     weights = weight_dtype(dtype, lambda: None, QUANT_DTYPES)
-    plain = weights if weights in DTYPES.values() and weights else _default_dtype(path, load_device)
-    tokenizer, operations = files.tokenizer_for(path), with_quant(disable_weight_init)
-    encoder = load_prompt_encoder(path, tokenizer, weights, offload_device, compute=plain, operations=operations)
-    make_castable(encoder.model)
+    plain = weights if weights in DTYPES.values() and weights else _default_dtype(checkpoint, load_device)
+    tokenizer, operations = files.tokenizer_for(checkpoint.path), with_quant(disable_weight_init)
+    encoder = load_prompt_encoder(checkpoint, tokenizer, weights, offload_device, compute=plain, operations=operations)
+    _let_norms_follow(encoder.model)
 
     model = TextEncoder(encoder, plain, load_device)
     target = ClipTarget(
         lambda embedding_directory, tokenizer_data: Tokenizer(encoder.tokenizer, model),
         lambda device, dtype, model_options: model,
     )
-    options = {"load_device": load_device, "offload_device": offload_device}
-    clip = comfy.sd.CLIP(target, model_options={**options, "initial_device": offload_device, "dtype": plain})
-    clip.patcher.__class__ = QuantPatcher  # which CLIP makes itself, and may have loaded the model with
+    # Without an initial device, CLIP does not load the model with the patcher that it makes.
+    options = {"load_device": load_device, "offload_device": offload_device, "initial_device": None, "dtype": plain}
+    clip = comfy.sd.CLIP(target, model_options=options)
+    made, clip.patcher = clip.patcher, QuantPatcher(model, clip.patcher.load_device, offload_device)
+    clip.patcher.hook_mode, clip.patcher.is_clip = made.hook_mode, made.is_clip
     return clip
 
 
-def _default_dtype(path: Path, device: torch.device) -> torch.dtype:
+def _let_norms_follow(model: nn.Module) -> None:
+    """Have T5's norms come to where their input is. ComfyUI has no layer of that kind, and leaves them behind where
+    memory is short."""
+    for module in model.modules():
+        if not isinstance(module, CastWeightBiasOp) and any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(_follow_input)
+
+
+def _follow_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    module.to(inputs[0].device)
+
+
+def _default_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """bfloat16 on a GPU that has it, else float16; on the CPU float32, where twice the files fit into half of the
     free memory.
     """
     if not mm.is_device_cpu(device):
         return torch.bfloat16 if mm.should_use_bf16(device) else torch.float16
-    stored = [path] if path.is_file() else path.rglob("*.safetensors")
-    size = sum(file.stat().st_size for file in stored)
-    return torch.float32 if 2 * size < mm.get_free_memory(device) / 2 else torch.bfloat16
+    return torch.float32 if 2 * checkpoint.nbytes < mm.get_free_memory(device) / 2 else torch.bfloat16
