@@ -13,7 +13,7 @@ STRONGEST = 10.0
 teach_names()
 
 
-class LoadLoRA(io.ComfyNode):
+class LoadLoRA(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
