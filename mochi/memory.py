@@ -183,7 +183,7 @@ class Denoising:
     @property
     def need(self) -> Need:
         batch, tokens = tokens_of(self.config, self.latents)
-        ulysses = choose_split(self.ranks, self.config.num_heads, 2).ulysses
+        ulysses = choose_split(self.ranks, self.config.num_heads, 2).ulysses_degree
         quantized = self.weights < counts(self.config).all * self.compute.itemsize
         return Need(
             {
