@@ -19,6 +19,7 @@ from ..dit.cache import in_words
 from ..errors import MochiError
 from ..model_dir import find_model
 from ..parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
+from ..sampling import Denoised
 from ..sampling.guidance import parse_cfg
 from ..settings import GenerateSettings
 from ..video import DEFAULT_QUALITY, VideoWriter
@@ -118,7 +119,11 @@ def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str
     """Makes one video and its record, and prints the path."""
     settings, started = job.settings, time.monotonic()
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
-        latents = pipeline.denoise(settings, on_step=lambda _: bar.update())
+
+        def on_step(_: Denoised) -> None:
+            bar.update()
+
+        latents = pipeline.denoise(settings, on_step)
     if settings.teacache:
         print(in_words(pipeline.passes), file=sys.stderr)
     size = (settings.width, settings.height)

@@ -18,8 +18,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line. Returns the exit code: 0, 1 when a rank failed, 2 for an error in settings or files, 130 when
-    interrupted."""
+    """Runs a command line.
+
+    Returns the exit code: 0, 1 when a rank failed, 2 for an error in settings or files, 130 when interrupted.
+    """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = parser().parse_args(arguments)
     try:

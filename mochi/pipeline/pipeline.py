@@ -136,15 +136,16 @@ class Pipeline:
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T5 features (B, L, width) and mask (B, L) of B prompts."""
-        if self.text_device.type == "cpu":
-            return self.text(prompts)
-        self.denoiser.give_back()
-        give_back(self.text_device)  # what the last video took
+        is_on_gpu = self.text_device.type != "cpu"
+        if is_on_gpu:
+            self.denoiser.give_back()
+            give_back(self.text_device)  # what the last video took
         try:
             with visiting(self.text.model, self.text_device):
                 return self.text(prompts)
         finally:
-            give_back(self.text_device)  # to the rank on the same GPU, if there is one
+            if is_on_gpu:
+                give_back(self.text_device)  # to the rank on the same GPU, if there is one
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, as_bytes: bool = False) -> Iterator[Tensor]:
