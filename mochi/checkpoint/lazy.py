@@ -97,7 +97,7 @@ class Rounded(LazyTensor):
         return self.quant.dequantize(self.packed(start, stop), torch.float32)
 
     def packed(self, start: int, stop: int) -> Tensor:
-        return self.quant.pack(self._source.rows(start, stop))
+        return self.quant.quantize(self._source.rows(start, stop))
 
 
 @dataclass(frozen=True)

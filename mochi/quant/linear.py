@@ -1,7 +1,5 @@
 """A Linear layer over packed weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
