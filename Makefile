@@ -2,16 +2,19 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help demo test test-oldest serve lint bench
+.PHONY: help demo quick test test-oldest serve lint bench
 help:
 	@echo "make demo         install what is needed, bring up a ComfyUI with this pack, make a video"
 	@echo "make serve        the same ComfyUI, left running: open the editor in a browser"
+	@echo "make quick        the tests for the loop while writing: networks and files, under 3 minutes"
 	@echo "make test         the tests, including those in a real ComfyUI (ARGS='-k name' to choose)"
 	@echo "make test-oldest  those of the networks and ranks, with the oldest torch that is supported"
-	@echo "make lint         ruff: rules and formatting"
+	@echo "make lint         rules, formatting, types and import contracts"
 	@echo "make bench        this pack against its peers, in the environment of make test"
 demo:
 	@$(PYTHON) -m scripts.demo $(ARGS)
+quick:
+	@$(PYTHON) -m scripts.test -m "not slow and not host" $(ARGS)
 test:
 	@$(PYTHON) -m scripts.test $(ARGS)
 test-oldest:

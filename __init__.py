@@ -3,44 +3,26 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import (
-    Extend,
-    GroupStatus,
-    Invert,
-    LoadDiT,
-    LoadLoRA,
-    LoadT5,
-    LoadVAE,
-    NoiseMask,
-    Parallel,
-    Resample,
-    Sampler,
-    SaveVideo,
-    Sigmas,
-    TeaCache,
-    TextEncode,
-    VAEDecode,
-    VAEEncode,
-)
+from .nodes import cache, edit, loaders, lora, masks, parallel, sampler, text, vae, video
 
 NODE_CLASS_MAPPINGS = {
-    "MochiLoadT5": LoadT5,
-    "MochiLoadDiT": LoadDiT,
-    "MochiLoadVAE": LoadVAE,
-    "MochiLoadLoRA": LoadLoRA,
-    "MochiTeaCache": TeaCache,
-    "MochiTextEncode": TextEncode,
-    "MochiSigmas": Sigmas,
-    "MochiSampler": Sampler,
-    "MochiExtend": Extend,
-    "MochiNoiseMask": NoiseMask,
-    "MochiInvert": Invert,
-    "MochiResample": Resample,
-    "MochiVAEDecode": VAEDecode,
-    "MochiVAEEncode": VAEEncode,
-    "MochiSaveVideo": SaveVideo,
-    "MochiParallelSettings": Parallel,
-    "MochiGroupStatus": GroupStatus,
+    "MochiLoadT5": loaders.LoadT5,
+    "MochiLoadDiT": loaders.LoadDiT,
+    "MochiLoadVAE": loaders.LoadVAE,
+    "MochiLoadLoRA": lora.LoadLoRA,
+    "MochiTeaCache": cache.TeaCache,
+    "MochiTextEncode": text.TextEncode,
+    "MochiSigmas": sampler.Sigmas,
+    "MochiSampler": sampler.Sampler,
+    "MochiExtend": masks.Extend,
+    "MochiNoiseMask": masks.NoiseMask,
+    "MochiInvert": edit.Invert,
+    "MochiResample": edit.Resample,
+    "MochiVAEDecode": vae.VAEDecode,
+    "MochiVAEEncode": vae.VAEEncode,
+    "MochiSaveVideo": video.SaveVideo,
+    "MochiParallelSettings": parallel.Parallel,
+    "MochiGroupStatus": parallel.GroupStatus,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.errors import error
 from benchmarks.report import add_option, report
 from benchmarks.work import SMALL, WIDE, Sizes, weight_files
-from mochi.checkpoint.load import read_config
+from mochi.checkpoint import Checkpoint
 from mochi.config import DiTConfig
 from mochi.errors import GroupError, MochiError
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
@@ -72,7 +72,7 @@ def denoiser(
     one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, weights: str, repeats: int
 ) -> dict[str, dict[str, Any]]:
     """One pass (spread by Ulysses), and the two passes of a guided step (spread by guidance first)."""
-    config = read_config(file, "dit")
+    config = Checkpoint.open(file).config("dit")
     models = [RemoteDiT(manager, file, sizes.dtype, sizes.dtype, weights) for manager in (one, group)]
     mask = torch.arange(config.text_length)[None] < sizes.prompt_tokens
     features = _random(1, config.text_length, config.text_width)

@@ -1,6 +1,6 @@
 """Errors meant to be read by the person who runs the model."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
 
 class MochiError(ValueError):
@@ -17,3 +17,10 @@ class Cancelled(Exception):
 
 class GroupError(Exception):
     """A rank of a group failed, and the group with it; the message names the rank, its device and what it was doing."""
+
+
+def first_few(names: Iterable[str], count: int = 4) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return (", ".join(names[:count]) or "none") + more

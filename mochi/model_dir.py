@@ -1,25 +1,24 @@
 """What is in a model directory: which files are which network, and which Mochi it is. Reads no weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .checkpoint.load import contains, read_config
+from .checkpoint import Checkpoint
 from .checkpoint.readers.sharded import is_later_shard
 from .config import PREVIEW, TINY, TINY_WEIGHTS, LatentStats, ModelConfig
 from .errors import CheckpointError
+from .text import open_text_encoder
 
 
 @dataclass(frozen=True)
 class ModelDir:
-    """The files of one model. config: sizes, latent statistics and default settings."""
+    """The checkpoints of one model, opened. config: sizes, latent statistics and default settings."""
 
     path: Path
     config: ModelConfig
-    dit: Path
-    decoder: Path
-    text_encoder: Path
+    dit: Checkpoint
+    decoder: Checkpoint
+    text_encoder: Checkpoint
 
 
 def find_model(folder: str | Path | None = None) -> ModelDir:
@@ -34,39 +33,52 @@ def find_model(folder: str | Path | None = None) -> ModelDir:
     path = TINY_WEIGHTS if folder is None else Path(folder)
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such model directory")
-    dit = _file_with("dit", path)
-    sizes = read_config(dit, "dit")
+    found = _Folder(path)
+    dit = found.checkpoint_of("dit")
+    sizes = dit.config("dit")
     config = replace(TINY if sizes == TINY.dit else PREVIEW, dit=sizes)
     if (path / "latents.json").is_file():
         config = replace(config, latents=LatentStats.load(path / "latents.json"))
-    return ModelDir(path, config, dit, _file_with("decoder", path), _text_encoder(path))
+    return ModelDir(path, config, dit, found.checkpoint_of("decoder"), found.text_encoder())
 
 
-def _file_with(part: str, folder: Path) -> Path:
-    if (folder / f"{part}.safetensors").is_file():
-        return folder / f"{part}.safetensors"
-    found = [file for file in _weights(folder) if part in contains(file)]
-    if len(found) != 1:
-        raise CheckpointError(
-            f"{folder}: there is no {part}.safetensors in it, and {len(found)} of its other files hold such a network"
-        )
-    return found[0]
+class _Folder:
+    """A folder whose checkpoints are opened once, as they are asked for."""
 
+    def __init__(self, path: Path):
+        self._path = path
+        self._opened: dict[Path, Checkpoint] = {}
 
-def _weights(folder: Path) -> list[Path]:
-    """What can hold a network: files, of a checkpoint in several only the first, and the folders of diffusers."""
-    files = [file for kind in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(kind))]
-    folders = [folder / name for name in ("transformer", "vae") if (folder / name).is_dir()]
-    return [*(file for file in files if not is_later_shard(file.name)), *folders]
+    def checkpoint_of(self, part: str) -> Checkpoint:
+        """The checkpoint of the part's own name, or the only one that holds the part."""
+        own = self._path / f"{part}.safetensors"
+        if own.is_file():
+            return self._open(own)
+        found = [checkpoint for checkpoint in map(self._open, self._candidates()) if part in checkpoint.parts]
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{self._path}: there is no {own.name} in it, and {len(found)} of its other files hold such a network"
+            )
+        return found[0]
 
+    def text_encoder(self) -> Checkpoint:
+        for inner in (self._path / "t5", self._path / "text_encoder"):
+            if inner.is_dir():
+                return open_text_encoder(inner)
+        try:
+            return self.checkpoint_of("t5")
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self._path}: there is no T5 in it: a folder t5 or text_encoder, or a file ({error})"
+            ) from error
 
-def _text_encoder(folder: Path) -> Path:
-    for inner in (folder / "t5", folder / "text_encoder"):
-        if inner.is_dir():
-            return inner
-    try:
-        return _file_with("t5", folder)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{folder}: there is no T5 in it: a folder t5 or text_encoder, or a file ({error})"
-        ) from error
+    def _candidates(self) -> list[Path]:
+        """What can hold a network: files, of a checkpoint in several only the first, and the folders of diffusers."""
+        files = [file for kind in ("*.safetensors", "*.gguf") for file in sorted(self._path.glob(kind))]
+        folders = [self._path / name for name in ("transformer", "vae") if (self._path / name).is_dir()]
+        return [*(file for file in files if not is_later_shard(file.name)), *folders]
+
+    def _open(self, path: Path) -> Checkpoint:
+        if path not in self._opened:
+            self._opened[path] = Checkpoint.open(path)
+        return self._opened[path]

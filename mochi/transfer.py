@@ -1,6 +1,7 @@
-"""Tensors on their way from a GPU to the host, which does not wait for them: the GPU has its next work meanwhile.
+"""Tensors on their way between a GPU and the host.
 
-What lies on the CPU already is handed on at once.
+The host does not wait for those that a GPU sends: the GPU has its next work meanwhile. What lies on the CPU already is
+handed on at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from types import TracebackType
 
 import torch
@@ -16,6 +18,9 @@ from torch import Tensor
 
 LEAD = 2
 """How many deliveries a host may be ahead of its GPU."""
+
+PIECE = 64 * 2**20
+"""Bytes of pinned memory that are filled while as many are on their way."""
 
 
 class Leaving:
@@ -104,3 +109,31 @@ def _mark(device: torch.device) -> torch.cuda.Event:
     event = torch.cuda.Event(blocking=True)
     event.record(torch.cuda.current_stream(device))
     return event
+
+
+class Ferry:
+    """Copies tensors from the CPU to a CUDA device by way of pinned memory, in two pieces that take turns.
+
+    A device reads pinned memory by itself, at full speed. A whole model in it would be lost to the system.
+    """
+
+    def __init__(self, device: torch.device, piece: int = PIECE):
+        self._device, self._piece = device, piece
+        room = [torch.empty(piece, dtype=torch.uint8, pin_memory=torch.cuda.is_available()) for _ in range(2)]
+        self._turns = cycle([(half, torch.cuda.Event()) for half in room])
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """A copy on the device, which its current stream may use at once."""
+        copy = torch.empty(t.shape, dtype=t.dtype, device=self._device)
+        source, target = _bytes(t.detach().contiguous()), _bytes(copy)
+        for first in range(0, len(source), self._piece):
+            part = source[first : first + self._piece]
+            half, arrived = next(self._turns)
+            arrived.synchronize()  # what was in it before
+            target[first : first + len(part)].copy_(half[: len(part)].copy_(part), non_blocking=True)
+            arrived.record(torch.cuda.current_stream(self._device))
+        return copy
+
+
+def _bytes(t: Tensor) -> Tensor:
+    return t.view(-1).view(torch.uint8)

@@ -1,51 +1,36 @@
 """Editing a clip by its words: back to the noise that it could have come from, and from there with another prompt."""
 
-from __future__ import annotations
-
 import torch
 from comfy_api.latest import io
 
-from ..mochi.config import PREVIEW, TINY
+from ..mochi.config import TINY
 from ..mochi.errors import MochiError
 from ..mochi.sampling.edit import windowed
-from ..mochi.sampling.schedule import SCHEDULES, scheduled
-from .host.checks import check_conditioning, check_latent, check_patches, check_sigmas
+from ..mochi.sampling.schedule import scheduled
+from . import widgets
+from .host.checks import check_latent, check_run
 from .host.sampling.edit import noise_of, resampled
-from .sampler import MAX_STEPS
-from .search import also_found_as
-
-CATEGORY = "Mochi"
+from .host.types import Conditioning, Latent, Model
 
 
 class Invert(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiInvert",
-            display_name="Mochi Invert",
-            category=CATEGORY,
-            **also_found_as("unsample", "rf inversion", "mochi edit", "edit video"),
-            description="Finds the noise that a clip could have been made from. Mochi Resample starts there with "
-            "another prompt, which changes what the prompt says and keeps the rest.",
+        return widgets.schema(
+            "MochiInvert",
+            "Mochi Invert",
+            "Finds the noise that a clip could have been made from. Mochi Resample starts there with another prompt, "
+            "which changes what the prompt says and keeps the rest.",
+            found_as=("unsample", "rf inversion", "mochi edit", "edit video"),
             inputs=[
                 io.Model.Input("model", tooltip="From Load AsymmDiT (Mochi), or ComfyUI's own Mochi model."),
                 io.Conditioning.Input("positive", tooltip="What the clip shows, as it is now."),
                 io.Latent.Input("latent", tooltip="The clip, from Mochi VAE Encode."),
-                io.Int.Input(
-                    "steps",
-                    default=PREVIEW.defaults.steps,
-                    min=1,
-                    max=MAX_STEPS,
-                    tooltip="Of the way back, and of the run that follows. The published model likes 64, the tiny one "
-                    f"{TINY.defaults.steps}. More steps keep more of the clip.",
+                widgets.steps(
+                    "Of the way back, and of the run that follows. The published model likes 64, the tiny one "
+                    f"{TINY.defaults.steps}. More steps keep more of the clip."
                 ),
-                io.Combo.Input(
-                    "schedule",
-                    options=list(SCHEDULES),
-                    default="mochi",
-                    optional=True,
-                    tooltip="Of the noise. distilled: for the distilled model (FastMochi), with 8 steps.",
-                ),
+                widgets.schedule("Of the noise. distilled: for the distilled model (FastMochi), with 8 steps."),
             ],
             outputs=[
                 io.Latent.Output(display_name="noise", tooltip="For Mochi Resample."),
@@ -54,24 +39,23 @@ class Invert(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, latent: dict, steps: int, schedule: str = "mochi") -> io.NodeOutput:
+    def execute(
+        cls, model: Model, positive: Conditioning, latent: Latent, steps: int, schedule: str = "mochi"
+    ) -> io.NodeOutput:
         sigmas = scheduled(schedule, steps)
-        check_latent(latent["samples"])
-        check_patches(latent["samples"])
-        check_conditioning(model, positive, positive)
+        check_run(model, sigmas, latent["samples"], positive)
         return io.NodeOutput(noise_of(model, positive, latent, sigmas), torch.tensor(sigmas))
 
 
 class Resample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiResample",
-            display_name="Mochi Resample",
-            category=CATEGORY,
-            **also_found_as("rf inversion", "mochi edit", "edit video"),
-            description="Makes a clip anew from its own noise (Mochi Invert) with another prompt; what the original "
-            "is like can guide the first part of the run.",
+        return widgets.schema(
+            "MochiResample",
+            "Mochi Resample",
+            "Makes a clip anew from its own noise (Mochi Invert) with another prompt; what the original is like can "
+            "guide the first part of the run.",
+            found_as=("rf inversion", "mochi edit", "edit video"),
             inputs=[
                 io.Model.Input("model", tooltip="The one that Mochi Invert had."),
                 io.Conditioning.Input("positive", tooltip="What the clip is to show."),
@@ -81,35 +65,23 @@ class Resample(io.ComfyNode):
                     "original", tooltip="The clip that Mochi Invert had. Outside a noise mask it stays as it is."
                 ),
                 io.Sigmas.Input("sigmas", tooltip="From Mochi Invert."),
-                io.Float.Input(
-                    "cfg",
-                    default=PREVIEW.defaults.cfg,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    round=0.01,
-                    tooltip="How strictly the new prompt is followed: 6 for the published model, "
-                    f"{TINY.defaults.cfg:g} for the tiny one.",
+                widgets.cfg(
+                    "How strictly the new prompt is followed: 6 for the published model, "
+                    f"{TINY.defaults.cfg:g} for the tiny one."
                 ),
-                io.Float.Input(
+                widgets.fraction(
                     "strength",
-                    default=0.6,
-                    min=0.0,
-                    max=1.0,
+                    0.6,
+                    "How strongly each guided step is drawn to the original. 0: not at all. 1: the step makes nothing "
+                    "new.",
                     step=0.05,
-                    tooltip="How strongly each guided step is drawn to the original. 0: not at all. 1: the step makes "
-                    "nothing new.",
                 ),
-                io.Float.Input(
-                    "start", default=0.0, min=0.0, max=1.0, step=0.05, tooltip="Part of the run where guidance starts."
-                ),
-                io.Float.Input(
+                widgets.fraction("start", 0.0, "Part of the run where guidance starts.", step=0.05),
+                widgets.fraction(
                     "end",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
+                    0.5,
+                    "Part of the run where it ends: the later, the more stays as it was. Try 0.3 to 0.8.",
                     step=0.05,
-                    tooltip="Part of the run where it ends: the later, the more stays as it was. Try 0.3 to 0.8.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="VAE latents, for Mochi VAE Decode or VAE Decode.")],
@@ -118,11 +90,11 @@ class Resample(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model,
-        positive,
-        negative,
-        noise: dict,
-        original: dict,
+        model: Model,
+        positive: Conditioning,
+        negative: Conditioning,
+        noise: Latent,
+        original: Latent,
         sigmas: torch.Tensor,
         cfg: float,
         strength: float,
@@ -133,18 +105,13 @@ class Resample(io.ComfyNode):
             return io.NodeOutput(original)  # a schedule of denoise 0
         if sigmas[-1] != 0:
             raise MochiError(f"sigmas end at {sigmas[-1]:g}, but must end at 0: link those of Mochi Invert")
-        steps = len(sigmas) - 1
-        strengths = windowed(strength, start, end, steps)
-        for latent in (noise, original):
-            check_latent(latent["samples"])
+        strengths = windowed(strength, start, end, len(sigmas) - 1)
+        check_latent(original["samples"])
+        check_run(model, sigmas.tolist(), noise["samples"], positive, negative)
         if noise["samples"].shape != original["samples"].shape:
             raise MochiError(
                 f"noise has the shape {tuple(noise['samples'].shape)} and original "
                 f"{tuple(original['samples'].shape)}, but they must be those of one clip: give both to Mochi Invert "
                 "and Mochi Resample as they come."
             )
-        check_patches(noise["samples"])
-        check_sigmas(sigmas.tolist())
-        check_conditioning(model, positive, negative)
-        scales = [cfg] * steps
-        return io.NodeOutput(resampled(model, positive, negative, noise, original, sigmas.tolist(), scales, strengths))
+        return io.NodeOutput(resampled(model, positive, negative, noise, original, sigmas.tolist(), cfg, strengths))

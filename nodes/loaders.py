@@ -1,11 +1,10 @@
 """Loaders: the text encoder, the denoiser and the VAE from ComfyUI's model folders, or the built-in tiny model."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
 
 from ..mochi.dit.backends import SDPA
 from ..mochi.parallel.settings import ParallelSettings
+from . import widgets
 from .host import files
 from .host.checks import ABSENT, complaint
 from .host.ranks.model import load_remote_model
@@ -17,42 +16,36 @@ from .host.sockets.dtypes import DIT_DTYPES, DTYPES, QUANT_DTYPES
 from .host.sockets.model import load_model
 from .host.sockets.vae import load_vae
 from .parallel import check_gpus, parallel_inputs, parallel_settings
-from .search import also_found_as
 
-CATEGORY = "Mochi"
 IN_FILE = "in the file itself"
 
 
 class LoadT5(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiLoadT5",
-            display_name="Load T5 (Mochi)",
-            category=CATEGORY,
-            **also_found_as("clip loader", "text encoder", "t5xxl"),
-            description="Loads the T5 encoder that turns prompts into what Mochi reads.",
+        return widgets.schema(
+            "MochiLoadT5",
+            "Load T5 (Mochi)",
+            "Loads the T5 encoder that turns prompts into what Mochi reads.",
+            found_as=("clip loader", "text encoder", "t5xxl"),
             inputs=[
-                io.Combo.Input(
+                widgets.choice(
                     "file",
-                    options=files.list_text_encoders(),
-                    default=files.TINY,
-                    tooltip="A file (t5xxl_fp16.safetensors, fp8, GGUF) or a Hugging Face folder (of "
-                    "google/t5-v1_1-xxl) in models/text_encoders, a file of the whole model in models/checkpoints, or "
-                    "the built-in tiny model.",
+                    files.list_text_encoders(),
+                    "A file (t5xxl_fp16.safetensors, fp8, GGUF) or a Hugging Face folder (of google/t5-v1_1-xxl) in "
+                    "models/text_encoders, a file of the whole model in models/checkpoints, or the built-in tiny "
+                    "model.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "dtype",
-                    options=list(QUANT_DTYPES),
-                    default="auto",
-                    tooltip="auto: quantized weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU "
-                    "(float16 on one that has none), on the CPU in float32 where there is memory for it.",
+                    QUANT_DTYPES,
+                    "auto: quantized weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU (float16 on one "
+                    "that has none), on the CPU in float32 where there is memory for it.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "device",
-                    options=list(DEVICES),
-                    default="default",
-                    tooltip="cpu leaves the GPU's memory to the rest, and takes some seconds for each prompt.",
+                    DEVICES,
+                    "cpu leaves the GPU's memory to the rest, and takes some seconds for each prompt.",
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="For Mochi Text Encode, or CLIP Text Encode.")],
@@ -60,48 +53,43 @@ class LoadT5(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return complaint(files.check_text_encoder, file)
+        return complaint(files.check_text_encoder, file) or True
 
     @classmethod
     def execute(cls, file: str, dtype: str, device: str) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(files.find_text_encoder(file), dtype, device))
+        return io.NodeOutput(load_clip(files.open_text_encoder(file), dtype, device))
 
 
 class LoadDiT(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiLoadDiT",
-            display_name="Load AsymmDiT (Mochi)",
-            category=CATEGORY,
-            **also_found_as("diffusion model", "unet loader", "gguf", "multi gpu", "genmo"),
-            description="Loads Mochi's denoiser, the large part of the model.",
+        return widgets.schema(
+            "MochiLoadDiT",
+            "Load AsymmDiT (Mochi)",
+            "Loads Mochi's denoiser, the large part of the model.",
+            found_as=("diffusion model", "unet loader", "gguf", "multi gpu", "genmo"),
             inputs=[
-                io.Combo.Input(
+                widgets.choice(
                     "file",
-                    options=files.list_dits(),
-                    default=files.TINY,
-                    tooltip="A file in models/diffusion_models or models/checkpoints, of any kind: as published, of "
-                    "ComfyUI, fp8, GGUF; or a diffusers folder there or in models/diffusers; or the built-in tiny "
-                    "model.",
+                    files.list_dits(),
+                    "A file in models/diffusion_models or models/checkpoints, of any kind: as published, of ComfyUI, "
+                    "fp8, GGUF; or a diffusers folder there or in models/diffusers; or the built-in tiny model.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "dtype",
-                    options=list(DIT_DTYPES),
-                    default="auto",
-                    tooltip="Of the weights in memory. auto: quantized weights (fp8, GGUF) stay as they are, and are "
-                    "unpacked layer by layer; others in bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was "
-                    "started with another choice. float8_e4m3fn halves them, and is not exact. _fast multiplies in "
-                    "float8 too, on GPUs that can (RTX 40, H100 and later): faster, and less exact.",
+                    DIT_DTYPES,
+                    "Of the weights in memory. auto: quantized weights (fp8, GGUF) stay as they are, and are unpacked "
+                    "layer by layer; others in bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was started with "
+                    "another choice. float8_e4m3fn halves them, and is not exact. _fast multiplies in float8 too, on "
+                    "GPUs that can (RTX 40, H100 and later): faster, and less exact.",
                 ),
                 *parallel_inputs(),
-                io.Combo.Input(
+                widgets.choice(
                     "attention",
-                    options=list(ATTENTIONS),
-                    default=SDPA,
-                    optional=True,
-                    tooltip="sdpa: torch's own. flash2, flash3 (FlashAttention), sage (SageAttention): where they are "
+                    ATTENTIONS,
+                    "sdpa: torch's own. flash2, flash3 (FlashAttention), sage (SageAttention): where they are "
                     "installed, on GPUs, in bfloat16 or float16. comfyui: what ComfyUI was started with.",
+                    optional=True,
                 ),
                 io.Boolean.Input(
                     "compile",
@@ -116,8 +104,7 @@ class LoadDiT(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str, gpus: str = "1", parallel: object = ABSENT) -> bool | str:
-        problem = complaint(files.check_dit, file)
-        return problem if problem is not True else check_gpus(gpus, parallel)
+        return complaint(files.check_dit, file) or complaint(check_gpus, gpus, parallel) or True
 
     @classmethod
     def execute(
@@ -129,11 +116,11 @@ class LoadDiT(io.ComfyNode):
         attention: str = SDPA,
         compile: bool = False,
     ) -> io.NodeOutput:
-        path, settings = files.find_dit(file), parallel_settings(gpus, parallel)
+        checkpoint, settings = files.open_dit(file), parallel_settings(gpus, parallel)
         if settings.in_process:
-            model = load_model(path, dtype, attention, compile)
+            model = load_model(checkpoint, dtype, attention, compile)
         else:
-            model = load_remote_model(path, dtype, settings, attention, compile)
+            model = load_remote_model(checkpoint, dtype, settings, attention, compile)
         warn_if_short(model)
         return io.NodeOutput(model)
 
@@ -142,34 +129,30 @@ class LoadVAE(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         vaes = files.list_vaes()
-        return io.Schema(
-            node_id="MochiLoadVAE",
-            display_name="Load AsymmVAE (Mochi)",
-            category=CATEGORY,
-            **also_found_as("vae loader", "decoder", "genmo"),
-            description="Loads Mochi's VAE, which turns latents into frames and frames into latents.",
+        return widgets.schema(
+            "MochiLoadVAE",
+            "Load AsymmVAE (Mochi)",
+            "Loads Mochi's VAE, which turns latents into frames and frames into latents.",
+            found_as=("vae loader", "decoder", "genmo"),
             inputs=[
-                io.Combo.Input(
+                widgets.choice(
                     "file",
-                    options=vaes,
-                    default=files.TINY,
-                    tooltip="A file in models/vae or models/checkpoints (decoder.safetensors as published, "
+                    vaes,
+                    "A file in models/vae or models/checkpoints (decoder.safetensors as published, "
                     "mochi_vae.safetensors of ComfyUI), or a diffusers folder there or in models/diffusers; or the "
                     "built-in tiny model.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "encoder_file",
-                    options=[IN_FILE, *vaes],
-                    default=IN_FILE,
-                    tooltip="encoder.safetensors as published, where the encoder is not in the file above. Only "
-                    "encoding needs it.",
+                    [IN_FILE, *vaes],
+                    "encoder.safetensors as published, where the encoder is not in the file above. Only encoding needs "
+                    "it.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "dtype",
-                    options=list(DTYPES),
-                    default="auto",
-                    tooltip="To compute in. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was started "
-                    "with another choice.",
+                    DTYPES,
+                    "To compute in. auto: bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was started with "
+                    "another choice.",
                 ),
                 *parallel_inputs(),
             ],
@@ -181,15 +164,14 @@ class LoadVAE(io.ComfyNode):
         cls, file: str, encoder_file: str = IN_FILE, gpus: str = "1", parallel: object = ABSENT
     ) -> bool | str:
         chosen = (file,) if encoder_file == IN_FILE else (file, encoder_file)
-        problem = complaint(files.check_vae, *chosen)
-        return problem if problem is not True else check_gpus(gpus, parallel)
+        return complaint(files.check_vae, *chosen) or complaint(check_gpus, gpus, parallel) or True
 
     @classmethod
     def execute(
         cls, file: str, encoder_file: str, dtype: str, gpus: str = "1", parallel: ParallelSettings | None = None
     ) -> io.NodeOutput:
-        path, encoder_path = files.find_vae(file, None if encoder_file == IN_FILE else encoder_file)
+        decoder, encoder = files.open_vae(file, None if encoder_file == IN_FILE else encoder_file)
         settings = parallel_settings(gpus, parallel)
-        if not settings.in_process:
-            return io.NodeOutput(load_remote_vae(path, encoder_path, dtype, settings))
-        return io.NodeOutput(load_vae(path, encoder_path, dtype))
+        if settings.in_process:
+            return io.NodeOutput(load_vae(decoder, encoder, dtype))
+        return io.NodeOutput(load_remote_vae(decoder, encoder, dtype, settings))

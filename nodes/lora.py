@@ -1,18 +1,13 @@
 """The LoRA loader."""
 
-from __future__ import annotations
-
-import math
-
 from comfy_api.latest import io
 
-from ..mochi.errors import MochiError
-from .host.checks import complaint
+from . import widgets
+from .host.checks import check_range, complaint
 from .host.sockets.lora import check_lora, find_lora, list_loras, with_lora
 from .host.sockets.lora_names import teach_names
-from .search import also_found_as
+from .host.types import Model
 
-CATEGORY = "Mochi"
 STRONGEST = 10.0
 
 teach_names()
@@ -21,13 +16,12 @@ teach_names()
 class LoadLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiLoadLoRA",
-            display_name="Load LoRA (Mochi)",
-            category=CATEGORY,
-            **also_found_as("lora loader", "adapter", "style"),
-            description="Puts a LoRA on a Mochi model, in any of the formats that trainers write. For several, put one "
-            "node behind the other.",
+        return widgets.schema(
+            "MochiLoadLoRA",
+            "Load LoRA (Mochi)",
+            "Puts a LoRA on a Mochi model, in any of the formats that trainers write. For several, put one node behind "
+            "the other.",
+            found_as=("lora loader", "adapter", "style"),
             inputs=[
                 io.Model.Input("model", tooltip="From Load AsymmDiT (Mochi), or ComfyUI's own Mochi model."),
                 io.Combo.Input(
@@ -50,14 +44,10 @@ class LoadLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str, strength: float = 1.0) -> bool | str:
-        problem = complaint(check_lora, file)
-        return problem if problem is not True else complaint(_check_strength, strength)
+        return (
+            complaint(check_lora, file) or complaint(check_range, "strength", strength, -STRONGEST, STRONGEST) or True
+        )
 
     @classmethod
-    def execute(cls, model: object, file: str, strength: float) -> io.NodeOutput:
+    def execute(cls, model: Model, file: str, strength: float) -> io.NodeOutput:
         return io.NodeOutput(with_lora(model, find_lora(file), strength))
-
-
-def _check_strength(strength: float) -> None:
-    if not (math.isfinite(strength) and abs(strength) <= STRONGEST):
-        raise MochiError(f"strength is {strength}, but must be between {-STRONGEST:g} and {STRONGEST:g}.")

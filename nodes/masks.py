@@ -1,57 +1,42 @@
 """What of a clip is made anew: room behind it, or an area of its picture."""
 
-from __future__ import annotations
-
-import torch
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..mochi.config import PREVIEW
 from ..mochi.geometry import check_frames
 from ..mochi.sampling.masks import extended, latent_mask
+from . import widgets
 from .host.checks import check_at_most, check_latent, complaint
 from .host.sockets.latents import noise_mask
-from .sampler import MAX_FRAMES
-from .search import also_found_as
-
-CATEGORY = "Mochi"
+from .host.types import Latent
 
 
 class Extend(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiExtend",
-            display_name="Mochi Extend",
-            category=CATEGORY,
-            **also_found_as("extend video", "continue", "image to video", "i2v", "last frame"),
-            description="Makes room behind a clip, or a picture, for Mochi Sampler to go on with it: the clip stays as "
-            "it is, and what follows is made to fit.",
+        return widgets.schema(
+            "MochiExtend",
+            "Mochi Extend",
+            "Makes room behind a clip, or a picture, for Mochi Sampler to go on with it: the clip stays as it is, and "
+            "what follows is made to fit.",
+            found_as=("extend video", "continue", "image to video", "i2v", "last frame"),
             inputs=[
                 io.Latent.Input("samples", tooltip="The clip, from Mochi VAE Encode: 1, 7, 13, ... frames."),
-                io.Int.Input(
-                    "frames",
-                    default=PREVIEW.defaults.frames,
-                    min=7,
-                    max=MAX_FRAMES,
-                    step=6,
-                    tooltip="Of the whole video, the clip among them: 6k + 1, more than it has. The published model "
-                    "makes 163 at most.",
+                widgets.frames(
+                    7,
+                    "Of the whole video, the clip among them: 6k + 1, more than it has. The published model makes 163 "
+                    "at most.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="For Mochi Sampler or any sampler of ComfyUI, with denoise 1.")],
         )
 
     @classmethod
-    def validate_inputs(cls, frames) -> bool | str:
-        def check() -> None:
-            check_at_most("frames", frames, MAX_FRAMES)
-            if frames is not None:
-                check_frames(frames)
-
-        return complaint(check)
+    def validate_inputs(cls, frames: int | None) -> bool | str:
+        return complaint(check_at_most, "frames", frames, widgets.MAX_FRAMES) or complaint(check_frames, frames) or True
 
     @classmethod
-    def execute(cls, samples: dict, frames: int) -> io.NodeOutput:
+    def execute(cls, samples: Latent, frames: int) -> io.NodeOutput:
         check_latent(samples["samples"])
         longer, mask = extended(samples["samples"], frames, noise_mask(samples))
         return io.NodeOutput({**samples, "samples": longer, "noise_mask": mask})
@@ -60,13 +45,12 @@ class Extend(io.ComfyNode):
 class NoiseMask(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiNoiseMask",
-            display_name="Mochi Noise Mask",
-            category=CATEGORY,
-            **also_found_as("inpaint video", "set latent noise mask", "replace area"),
-            description="Says which area of a clip is made anew. Set Latent Noise Mask does so for single pictures; "
-            "this one knows which frames a latent is of, so that an area can move.",
+        return widgets.schema(
+            "MochiNoiseMask",
+            "Mochi Noise Mask",
+            "Says which area of a clip is made anew. Set Latent Noise Mask does so for single pictures; this one knows "
+            "which frames a latent is of, so that an area can move.",
+            found_as=("inpaint video", "set latent noise mask", "replace area"),
             inputs=[
                 io.Latent.Input("samples", tooltip="The clip, from Mochi VAE Encode."),
                 io.Mask.Input(
@@ -79,7 +63,7 @@ class NoiseMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, samples: dict, mask: torch.Tensor) -> io.NodeOutput:
+    def execute(cls, samples: Latent, mask: Tensor) -> io.NodeOutput:
         clip = samples["samples"]
         check_latent(clip)
         mask = mask.reshape(-1, *mask.shape[-2:])

@@ -1,22 +1,19 @@
 """How one generation is spread over GPUs, and what the processes that do it are up to."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..mochi.parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
+from . import widgets
 from .host.checks import ABSENT, check_choice, complaint
 from .host.progress import show_text
 from .host.ranks.group import groups
 from .host.sockets.dtypes import runs_on_cpu
-from .search import also_found_as
 
-CATEGORY = "Mochi"
 MAX_GPUS = 16
-AUTO = "auto"
+GUIDANCE = ("auto", "1", "2")
 
 MochiParallel = io.Custom("MOCHI_PARALLEL")
 
@@ -24,13 +21,12 @@ MochiParallel = io.Custom("MOCHI_PARALLEL")
 class Parallel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiParallelSettings",
-            display_name="Mochi Parallel Settings",
-            category=CATEGORY,
-            **also_found_as("multi gpu", "context parallel", "distributed", "ulysses", "fsdp"),
-            description="Which GPUs make one video together, and how the work is split. For the `parallel` input of "
-            "the loaders; link it to all of them, and they share one group of processes.",
+        return widgets.schema(
+            "MochiParallelSettings",
+            "Mochi Parallel Settings",
+            "Which GPUs make one video together, and how the work is split. For the `parallel` input of the loaders; "
+            "link it to all of them, and they share one group of processes.",
+            found_as=("multi gpu", "context parallel", "distributed", "ulysses", "fsdp"),
             inputs=[
                 io.String.Input(
                     "gpus",
@@ -38,28 +34,25 @@ class Parallel(io.ComfyNode):
                     tooltip="all, how many (4), or which, counted from 0 (0,1,3). Without any GPU a number is that of "
                     "processes on the CPU.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "guidance",
-                    options=[AUTO, "1", "2"],
-                    default=AUTO,
-                    tooltip="2: one half of the GPUs computes with the prompt, the other one with the negative prompt, "
-                    "which sends the least. auto: 2 where the number of GPUs is even and cfg is not 1.",
+                    GUIDANCE,
+                    "2: one half of the GPUs computes with the prompt, the other one with the negative prompt, which "
+                    "sends the least. auto: 2 where the number of GPUs is even and cfg is not 1.",
                 ),
-                io.Int.Input(
+                widgets.count(
                     "ulysses",
-                    default=0,
-                    min=0,
-                    max=MAX_GPUS,
-                    tooltip="How many GPUs share one forward pass; must divide the model's 24 heads, and times "
-                    "guidance be the number of GPUs. 0: what is left.",
+                    0,
+                    (0, MAX_GPUS),
+                    "How many GPUs share one forward pass; must divide the model's 24 heads, and times guidance be the "
+                    "number of GPUs. 0: what is left.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "weights",
-                    options=list(WEIGHTS),
-                    default=AUTO,
-                    tooltip="replicated: every GPU holds all weights (20 GB), the fastest. sharded: each holds its "
-                    "part (FSDP2). offloaded: its part in the machine's memory, for small cards. auto: replicated "
-                    "where there is room.",
+                    WEIGHTS,
+                    "replicated: every GPU holds all weights (20 GB), the fastest. sharded: each holds its part "
+                    "(FSDP2). offloaded: its part in the machine's memory, for small cards. auto: replicated where "
+                    "there is room.",
                 ),
                 io.Float.Input(
                     "timeout",
@@ -78,7 +71,7 @@ class Parallel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> bool | str:
-        return complaint(_check, gpus, guidance, ulysses, weights, timeout)
+        return complaint(_devices, gpus, guidance, ulysses, weights, timeout) or True
 
     @classmethod
     def execute(cls, gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> io.NodeOutput:
@@ -88,13 +81,12 @@ class Parallel(io.ComfyNode):
 class GroupStatus(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiGroupStatus",
-            display_name="Mochi Group Status",
-            category=CATEGORY,
-            **also_found_as("multi gpu", "memory", "ranks"),
-            description="Shows the processes that share a generation now: devices, process ids, memory, loaded models "
-            "and how their work is split.",
+        return widgets.schema(
+            "MochiGroupStatus",
+            "Mochi Group Status",
+            "Shows the processes that share a generation now: devices, process ids, memory, loaded models and how "
+            "their work is split.",
+            found_as=("multi gpu", "memory", "ranks"),
             inputs=[
                 io.AnyType.Input(
                     "after",
@@ -118,15 +110,14 @@ class GroupStatus(io.ComfyNode):
 
 
 def parallel_inputs() -> list[io.Input]:
-    """Of a loader: how many GPUs share the work of its model."""
+    """The inputs of a loader that say how many GPUs share the work of its model."""
     return [
-        io.Combo.Input(
+        widgets.choice(
             "gpus",
+            [*map(str, range(1, MAX_GPUS + 1)), "all"],
+            "How many GPUs share the work. 1: the model runs in ComfyUI's own process. More: a process for each GPU, "
+            "which stays for the next prompt. Without any GPU they are processes on the CPU, to try it.",
             optional=True,
-            options=[*map(str, range(1, MAX_GPUS + 1)), "all"],
-            default="1",
-            tooltip="How many GPUs share the work. 1: the model runs in ComfyUI's own process. More: a process for "
-            "each GPU, which stays for the next prompt. Without any GPU they are processes on the CPU, to try it.",
         ),
         MochiParallel.Input(
             "parallel",
@@ -137,22 +128,22 @@ def parallel_inputs() -> list[io.Input]:
 
 
 def parallel_settings(gpus: str, parallel: ParallelSettings | None) -> ParallelSettings:
-    """What a loader's inputs say."""
+    """The settings that the inputs of a loader stand for."""
     return ParallelSettings(gpus=gpus, cpu=runs_on_cpu()) if parallel is None else parallel
 
 
-def check_gpus(gpus: str, parallel: object) -> bool | str:
-    """For a loader's validate_inputs: whether there are so many GPUs. Not looked at where `parallel` is linked."""
-    if gpus is None or parallel is not ABSENT:
-        return True
-    return complaint(lambda: parallel_settings(gpus, None).devices())
+def check_gpus(gpus: str, parallel: object) -> None:
+    """Raise MochiError where a loader's `gpus` asks for GPUs that are not there, unless `parallel` takes its place."""
+    if parallel is ABSENT:
+        parallel_settings(gpus, None).devices()
 
 
 def _settings(gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> ParallelSettings:
-    check_choice("guidance", guidance, (AUTO, "1", "2"))
-    degree = 0 if guidance == AUTO else int(guidance)
+    check_choice("guidance", guidance, GUIDANCE)
+    degree = 0 if guidance == "auto" else int(guidance)
     return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu())
 
 
-def _check(*widgets: Any) -> None:
-    _settings(*widgets).devices()
+def _devices(*widgets: Any) -> tuple[str, ...]:
+    """Of the widgets' settings. Raises MochiError where they cannot be."""
+    return _settings(*widgets).devices()

@@ -1,23 +1,21 @@
 """Prompts to CONDITIONING."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
 
+from . import widgets
 from .host.sockets.text import encode_prompt
-from .search import also_found_as
+from .host.types import Clip
 
 
 class TextEncode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiTextEncode",
-            display_name="Mochi Text Encode",
-            category="Mochi",
-            **also_found_as("prompt", "clip text encode", "conditioning"),
-            description="Encodes a prompt the way Mochi 1 was trained: literally, up to 256 tokens. An empty prompt "
-            "means no text at all, which is what the negative prompt usually wants.",
+        return widgets.schema(
+            "MochiTextEncode",
+            "Mochi Text Encode",
+            "Encodes a prompt the way Mochi 1 was trained: literally, up to 256 tokens. An empty prompt means no text "
+            "at all, which is what the negative prompt usually wants.",
+            found_as=("prompt", "clip text encode", "conditioning"),
             inputs=[
                 io.Clip.Input("clip", tooltip="A T5 from Load T5 (Mochi), or the built-in Load CLIP with type mochi."),
                 io.String.Input(
@@ -35,5 +33,5 @@ class TextEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, prompt: str) -> io.NodeOutput:
+    def execute(cls, clip: Clip, prompt: str) -> io.NodeOutput:
         return io.NodeOutput(encode_prompt(clip, prompt))

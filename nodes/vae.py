@@ -1,78 +1,72 @@
 """Latents to frames and back."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..mochi import geometry
 from ..mochi.geometry import SPACE
+from . import widgets
 from .host.checks import check_latent
 from .host.sockets.vae import MochiVAE
-from .search import also_found_as
+from .host.types import Latent, Vae
 
-CATEGORY = "Mochi"
 TILE_LEAST = 64  # with an overlap of 16 pixels, two latents
 
 
 class VAEDecode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiVAEDecode",
-            display_name="Mochi VAE Decode",
-            category=CATEGORY,
-            **also_found_as("latent to video", "decode latent"),
-            description="Decodes latents into the frames of a video. VAE Decode does the same.",
+        return widgets.schema(
+            "MochiVAEDecode",
+            "Mochi VAE Decode",
+            "Decodes latents into the frames of a video. VAE Decode does the same.",
+            found_as=("latent to video", "decode latent"),
             inputs=[
                 io.Vae.Input("vae", tooltip="From Load AsymmVAE (Mochi), or ComfyUI's own Mochi VAE."),
                 io.Latent.Input("samples", tooltip="From Mochi Sampler, or any sampler of ComfyUI."),
-                io.Int.Input(
+                widgets.count(
                     "chunk",
-                    default=0,
-                    min=0,
-                    max=64,
+                    0,
+                    (0, 64),
+                    "Latent frames (6 frames each) to decode at a time; the result is the same. 0: what suits the free "
+                    "memory. 1 takes the least. A group of GPUs decides itself.",
                     optional=True,
-                    tooltip="Latent frames (6 frames each) to decode at a time; the result is the same. 0: what suits "
-                    "the free memory. 1 takes the least. A group of GPUs decides itself.",
                 ),
-                io.Int.Input(
+                widgets.count(
                     "tile",
-                    default=0,
-                    min=0,
-                    max=4096,
+                    0,
+                    (0, 4096),
+                    "0: whole frames, exact. Else the side in pixels of overlapped tiles: APPROXIMATE, with seams and "
+                    "shifts of colour, for a GPU that cannot hold a single latent frame. Try 512, then 256.",
                     step=16,
                     optional=True,
-                    tooltip="0: whole frames, exact. Else the side in pixels of overlapped tiles: APPROXIMATE, with "
-                    "seams and shifts of colour, for a GPU that cannot hold a single latent frame. Try 512, then 256.",
                 ),
             ],
             outputs=[io.Image.Output(tooltip="The frames; those of a batch of videos one video after the other.")],
         )
 
     @classmethod
-    def execute(cls, vae, samples: dict, chunk: int = 0, tile: int = 0) -> io.NodeOutput:
+    def execute(cls, vae: Vae, samples: Latent, chunk: int = 0, tile: int = 0) -> io.NodeOutput:
         latents = samples["samples"]
         check_latent(latents)
         if tile:
             side = max(TILE_LEAST, tile) // SPACE
             frames = vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=side // 4)
+        elif chunk and isinstance(vae, MochiVAE):
+            frames = vae.decode(latents, {"chunk": chunk})
         else:
-            frames = (
-                vae.decode(latents, {"chunk": chunk}) if chunk and isinstance(vae, MochiVAE) else vae.decode(latents)
-            )
+            frames = vae.decode(latents)
         return io.NodeOutput(frames.flatten(0, 1))
 
 
 class VAEEncode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiVAEEncode",
-            display_name="Mochi VAE Encode",
-            category=CATEGORY,
-            **also_found_as("video to latent", "video to video", "encode frames"),
-            description="Encodes the frames of a video into latents. VAE Encode does the same, but crops what does "
-            "not fit.",
+        return widgets.schema(
+            "MochiVAEEncode",
+            "Mochi VAE Encode",
+            "Encodes the frames of a video into latents. VAE Encode does the same, but crops what does not fit.",
+            found_as=("video to latent", "video to video", "encode frames"),
             inputs=[
                 io.Vae.Input("vae", tooltip="From Load AsymmVAE (Mochi), with an encoder."),
                 io.Image.Input("pixels", tooltip="6k + 1 frames, with sides that are multiples of 16 pixels."),
@@ -81,7 +75,7 @@ class VAEEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, pixels) -> io.NodeOutput:
+    def execute(cls, vae: Vae, pixels: Tensor) -> io.NodeOutput:
         frames, height, width = pixels.shape[:3]
         geometry.check_frames(frames)
         geometry.check_size(width, height)

@@ -1,8 +1,7 @@
 """Frames to a video file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 
 from comfy_api.latest import Input, io
@@ -12,22 +11,23 @@ from ..mochi.config import PREVIEW
 from ..mochi.errors import MochiError
 from ..mochi.geometry import SPACE
 from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter
+from . import widgets
 from .host.checks import check_latent, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
 from .host.progress import steps
-from .search import also_found_as
+from .host.sockets.vae import MochiVAE
+from .host.types import Latent, Vae
 
 
 class SaveVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MochiSaveVideo",
-            display_name="Mochi Save Video",
-            category="Mochi",
-            **also_found_as("export video", "mp4", "webm", "gif", "video combine"),
-            description="Saves frames as a video in ComfyUI's output folder, with the workflow in it: drop the file on "
-            "the canvas to get the graph back.",
+        return widgets.schema(
+            "MochiSaveVideo",
+            "Mochi Save Video",
+            "Saves frames as a video in ComfyUI's output folder, with the workflow in it: drop the file on the canvas "
+            "to get the graph back.",
+            found_as=("export video", "mp4", "webm", "gif", "video combine"),
             inputs=[
                 io.MultiType.Input(
                     "images",
@@ -44,19 +44,17 @@ class SaveVideo(io.ComfyNode):
                     round=0.01,
                     tooltip="Frames a second; Mochi was made for 30. A given video keeps its own.",
                 ),
-                io.Combo.Input(
+                widgets.choice(
                     "format",
-                    options=list(FORMATS),
-                    default="mp4",
-                    tooltip="mp4 (H.264) plays everywhere; webm (VP9) is smaller; gif has 256 colours; png is a folder "
-                    "with a lossless file for each frame.",
+                    FORMATS,
+                    "mp4 (H.264) plays everywhere; webm (VP9) is smaller; gif has 256 colours; png is a folder with a "
+                    "lossless file for each frame.",
                 ),
-                io.Int.Input(
+                widgets.count(
                     "quality",
-                    default=DEFAULT_QUALITY,
-                    min=0,
-                    max=100,
-                    tooltip="Of mp4 and webm: 70 looks lossless, each 12 more doubles the file.",
+                    DEFAULT_QUALITY,
+                    (0, 100),
+                    "Of mp4 and webm: 70 looks lossless, each 12 more doubles the file.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -71,43 +69,52 @@ class SaveVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix, format="mp4") -> bool | str:
-        """Before anything runs, so that no finished video is lost; a linked widget has no value yet."""
-        return complaint(check_prefix, filename_prefix, format)
+    def validate_inputs(cls, filename_prefix: str | None, format: str | None = "mp4") -> bool | str:
+        """Checks the name before anything runs, so that no finished video is lost."""
+        return complaint(check_prefix, filename_prefix, format) or True
 
     @classmethod
-    def execute(cls, images, fps: float, format: str, quality: int, filename_prefix: str, vae=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        images: Tensor | Input.Video | Latent,
+        fps: float,
+        format: str,
+        quality: int,
+        filename_prefix: str,
+        vae: Vae | None = None,
+    ) -> io.NodeOutput:
+        rate: float | Fraction = fps
         if isinstance(images, Input.Video):
             components = images.get_components()
-            images, fps = components.images, components.frame_rate
-        width, height, give = latents_of(images, vae) if isinstance(images, dict) else frames_of(images)
+            images, rate = components.images, components.frame_rate
+        width, height, give = frames_of_latents(images, vae) if isinstance(images, dict) else frames_of_images(images)
         path = next_path(filename_prefix, format, width, height)
-        with VideoWriter(path, fps, (width, height), format, quality, metadata_of(cls.hidden)) as video:
+        with VideoWriter(path, rate, (width, height), format, quality, metadata_of(cls.hidden)) as video:
             give(video.write)
         return io.NodeOutput(ui=show(video.path))
 
 
-Give = Callable[[Callable[[Tensor], None]], None]
-"""Gives frames (some, H, W, 3) to a function, one lot after the other."""
+Take = Callable[[Tensor], None]
+"""Takes frames (some, H, W, 3)."""
 
 
-def frames_of(images: Tensor) -> tuple[int, int, Give]:
-    """Width, height and the frames of images (F, H, W, 3 or 4)."""
+def frames_of_images(images: Tensor) -> tuple[int, int, Callable[[Take], None]]:
+    """Width, height, and a function that gives the frames of images (F, H, W, 3 or 4) one by one."""
 
-    def give(take: Callable[[Tensor], None]) -> None:
+    def give(take: Take) -> None:
         for frame in steps(images, len(images)):
             take(frame[None, ..., :3])
 
     return images.shape[2], images.shape[1], give
 
 
-def latents_of(samples: dict, vae) -> tuple[int, int, Give]:
-    """Width, height and the frames of latents, decoded as they are taken if the VAE can."""
+def frames_of_latents(samples: Latent, vae: Vae | None) -> tuple[int, int, Callable[[Take], None]]:
+    """Width, height, and a function that gives the frames of latents, as they are decoded if the VAE can do so."""
     if vae is None:
         raise MochiError("images are latents, so a VAE is needed: connect Load AsymmVAE (Mochi) to `vae`")
     latents = samples["samples"]
     check_latent(latents)
     height, width = (SPACE * length for length in latents.shape[3:])
-    if hasattr(vae, "decode_into"):
+    if isinstance(vae, MochiVAE):
         return width, height, partial(vae.decode_into, latents)
     return width, height, lambda take: take(vae.decode(latents).flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Prints what fits on which card, as the README has it: `python -m scripts.memory_table`."""
+"""Prints what fits on which card, for docs/what-fits.md: `python -m scripts.memory_table`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mochi.memory import CARDS, CONTEXT, FILES, NCCL, SLACK, Fit, Kept, decoding
 from mochi.memory.fits import SIZES
 from mochi.memory.need import readable
 
-WIDTH = 120  # of the README's lines
+WIDTH = 120  # of the page's lines
 
 
 def main() -> None:

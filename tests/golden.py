@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mochi.checkpoint.file import WeightFile, open_weights
+from mochi.checkpoint import Checkpoint
 from mochi.checkpoint.infer import decoder_config, dit_config, encoder_config
 from mochi.checkpoint.layouts.genmo import under
 from mochi.config import PREVIEW
@@ -40,31 +40,31 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
 
 
-def filled(network: nn.Module, file: WeightFile, prefix: str) -> nn.Module:
+def filled(network: nn.Module, file: Checkpoint, prefix: str) -> nn.Module:
     """The network with the weights that stand under a prefix, all of them and no others."""
-    network.load_state_dict({name: entry.read() for name, entry in under(prefix, file.entries).items()})
+    network.load_state_dict({name: entry.read() for name, entry in under(prefix, file.tensors).items()})
     return network.eval()
 
 
 @torch.inference_mode()
 def compare(path: Path) -> Iterator[tuple[str, float]]:
     """Yields (part, relative error) for each part recorded in the file."""
-    file = open_weights(path)
+    file = Checkpoint.open(path)
 
     def get(name: str) -> Tensor:
-        return file.entries[name].read()
+        return file.tensors[name].read()
 
-    dit = filled(AsymmDiT(dit_config(under("dit.weights.", file.entries), {})), file, "dit.weights.")
+    dit = filled(AsymmDiT(dit_config(under("dit.weights.", file.tensors), {})), file, "dit.weights.")
     text = dit.encode_text(get("dit.text"), get("dit.text_mask").bool())
     nothing = dit.encode_text(get("dit.text_empty"), torch.zeros(get("dit.text_empty").shape[:2], dtype=torch.bool))
     yield "dit", relative_error(dit(get("dit.z"), get("dit.sigma"), text), get("dit.out"))
     yield "dit_empty_prompt", relative_error(dit(get("dit.z"), get("dit.sigma"), nothing), get("dit.out_empty_prompt"))
 
-    decoder = filled(Decoder(decoder_config(under("decoder.weights.", file.entries), {})), file, "decoder.weights.")
+    decoder = filled(Decoder(decoder_config(under("decoder.weights.", file.tensors), {})), file, "decoder.weights.")
     yield "decoder", relative_error(decoder(get("decoder.z")), get("decoder.out"))
     yield "decoder_one_frame", relative_error(decoder(get("decoder.z_one_frame")), get("decoder.out_one_frame"))
 
-    encoder = filled(Encoder(encoder_config(under("encoder.weights.", file.entries), {})), file, "encoder.weights.")
+    encoder = filled(Encoder(encoder_config(under("encoder.weights.", file.tensors), {})), file, "encoder.weights.")
     posterior = encoder(get("encoder.video"))
     yield "encoder_mean", relative_error(posterior.mean, get("encoder.mean"))
     yield "encoder_logvar", relative_error(posterior.logvar, get("encoder.logvar"))

@@ -1,5 +1,8 @@
-"""Every published file layout becomes one state dict, under the published names."""
+"""Every published weight file becomes one state dict, under the published names."""
 
+from .checkpoint import Checkpoint
 from .load import load_decoder, load_dit, load_encoder
+from .networks import dit_shapes
+from .plan import Plan, assign, fill
 
-__all__ = ["load_decoder", "load_dit", "load_encoder"]
+__all__ = ["Checkpoint", "Plan", "assign", "dit_shapes", "fill", "load_decoder", "load_dit", "load_encoder"]

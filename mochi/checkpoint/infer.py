@@ -3,15 +3,14 @@
 What shapes cannot tell is as published, unless the file's metadata says otherwise under `config`.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from ..config import DecoderConfig, DiTConfig, EncoderConfig
-from .file import LazyTensors
+from .lazy import LazyTensors
 
 
 def _count(entries: LazyTensors, pattern: str) -> int:
@@ -19,7 +18,7 @@ def _count(entries: LazyTensors, pattern: str) -> int:
     return len({m[1] for name in entries if (m := re.match(pattern, name))})
 
 
-def _hints(metadata: dict[str, str], kind: type) -> dict[str, Any]:
+def _hints(metadata: Mapping[str, str], kind: type) -> dict[str, Any]:
     """What the metadata says of the fields of a configuration. Raises ValueError on what cannot be."""
     stored = json.loads(metadata.get("config", "{}"))
     hints = {f.name: stored[f.name] for f in fields(kind) if f.name in stored}
@@ -29,7 +28,7 @@ def _hints(metadata: dict[str, str], kind: type) -> dict[str, Any]:
     return hints
 
 
-def dit_config(entries: LazyTensors, metadata: dict[str, str]) -> DiTConfig:
+def dit_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DiTConfig:
     """Raises KeyError naming a tensor that is missing."""
     hidden_x, channels, patch, _ = entries["x_embedder.proj.weight"].shape
     hidden_y, text_width = entries["t5_yproj.weight"].shape
@@ -52,7 +51,7 @@ def dit_config(entries: LazyTensors, metadata: dict[str, str]) -> DiTConfig:
     return config
 
 
-def decoder_config(entries: LazyTensors, metadata: dict[str, str]) -> DecoderConfig:
+def decoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DecoderConfig:
     """Raises KeyError naming a tensor that is missing."""
     deep, latent_channels = entries["blocks.0.0.weight"].shape[:2]
     stages = _count(entries, r"blocks\.(\d+)\.blocks\.")
@@ -79,7 +78,7 @@ def decoder_config(entries: LazyTensors, metadata: dict[str, str]) -> DecoderCon
     )
 
 
-def encoder_config(entries: LazyTensors, metadata: dict[str, str]) -> EncoderConfig:
+def encoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> EncoderConfig:
     """Raises KeyError naming a tensor that is missing."""
     base, in_channels = entries["layers.0.weight"].shape
     stage_ids = sorted({int(m[1]) for name in entries if (m := re.match(r"layers\.(\d+)\.layers\.", name))})

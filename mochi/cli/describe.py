@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.file import LazyTensors, WeightFile, first_few, open_weights
-from ..checkpoint.identify import TITLES, layout_of, seems_to_be
-from ..checkpoint.lazy import LazyTensor
-from ..checkpoint.load import check_file
-from ..errors import CheckpointError
+from ..checkpoint import Checkpoint
+from ..checkpoint.layouts import TITLES
+from ..checkpoint.lazy import LazyTensor, LazyTensors
+from ..errors import CheckpointError, first_few
 from ..hub.catalog import readable
 
 LOADERS = {
@@ -74,29 +73,28 @@ class Description:
 
 def describe(path: str | Path) -> Description:
     """What a file, or a checkpoint's folder, is. Reads no weights. Raises CheckpointError when it cannot be opened."""
-    file = open_weights(path)
-    layout, found = layout_of(file)
-    size = sum(part.stat().st_size for part in file.parts or (file.path,))
+    file = Checkpoint.open(path)
+    layout, found, size = file.layout, file.parts, file.nbytes
     if layout is None:
-        names = first_few(file.entries)
-        return Description(str(path), size, None, seems_to_be(file), names=names, lora=_lora(file))
-    parts = tuple(_part(Path(path), part, entries) for part, entries in found.items())
+        names = first_few(file.tensors)
+        return Description(str(path), size, None, file.describe(), names=names, lora=_lora(file))
+    parts = tuple(_part(file, part, entries) for part, entries in found.items())
     decodes_only = "decoder" in found and "encoder" not in found
     lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
-    return Description(str(path), size, layout, seems_to_be(file), parts, lacks, metadata=_short(file.metadata))
+    return Description(str(path), size, layout, file.describe(), parts, lacks, metadata=_short(file.metadata))
 
 
-def _part(path: Path, part: str, entries: LazyTensors) -> Part:
+def _part(file: Checkpoint, part: str, entries: LazyTensors) -> Part:
     kinds: Counter[str] = Counter()
     for entry in entries.values():
         kinds[_kind(entry)] += math.prod(entry.shape)
-    return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(path, part))
+    return Part(part, TITLES[part], LOADERS[part], kinds.total(), dict(kinds.most_common()), _problem(file, part))
 
 
-def _lora(file: WeightFile) -> str | None:
+def _lora(file: Checkpoint) -> str | None:
     from ..lora.pairs import find_pairs  # which needs this folder's other files
 
-    if not any("lora" in name for name in file.entries):
+    if not any("lora" in name for name in file.tensors):
         return None
     try:
         pairs = find_pairs(file)
@@ -111,13 +109,11 @@ def _kind(entry: LazyTensor) -> str:
     return str(entry.dtype).removeprefix("torch.") if entry.quant is None else entry.quant.title
 
 
-def _problem(path: Path, part: str) -> str | None:
-    from ..text.t5 import check_encoder  # imports transformers, which takes a while
-
+def _problem(file: Checkpoint, part: str) -> str | None:
     try:
-        check_encoder(path, path) if part == "t5" else check_file(path, part)
+        file.check(part)
     except CheckpointError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(f"{file.path}: ")
     return None
 
 

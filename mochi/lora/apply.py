@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import dit_shapes
 from ..config import DiTConfig
-from ..dit import AsymmDiT
 from ..errors import MochiError
 from ..quant import QuantLinear
 from .file import Lora, Shapes
@@ -33,7 +33,8 @@ def layer_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
 
 def shapes_of(config: DiTConfig) -> Shapes:
     """The same of a model of these sizes."""
-    return layer_shapes(AsymmDiT(config, device="meta"))
+    shapes = {name: shape for name, shape in dit_shapes(config).items() if name.endswith(".weight") and len(shape) > 1}
+    return {name.removesuffix(".weight"): (shape[0], math.prod(shape[1:])) for name, shape in shapes.items()}
 
 
 def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[WeightPatch]]:

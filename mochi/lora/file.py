@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.file import WeightFile, first_few, open_weights
+from ..checkpoint import Checkpoint
 from ..checkpoint.lazy import LazyTensor
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_few
 from .names import depth_of
 from .pairs import Pair, find_pairs
 from .patch import LoraPatch
@@ -73,7 +73,7 @@ def read_lora(path: str | Path) -> Lora:
 
     Raises CheckpointError on anything else, on an incomplete file, and on values that are no numbers.
     """
-    file = open_weights(path)
+    file = Checkpoint.open(path)
     pairs, scales = find_pairs(file), Scales(file)
     layers: dict[str, tuple[LoraPatch, ...]] = {}
     shapes: dict[str, tuple[int, int]] = {}
@@ -90,7 +90,7 @@ def read_lora(path: str | Path) -> Lora:
 
 def check_lora(path: str | Path) -> None:
     """Raise CheckpointError unless the file is a LoRA for an AsymmDiT, of whatever size. Reads no factors."""
-    file = open_weights(path)
+    file = Checkpoint.open(path)
     pairs, scales = find_pairs(file), Scales(file)
     for pair in pairs:
         scales.scale(pair)
@@ -101,14 +101,14 @@ def swap_halves(rows: Tensor) -> Tensor:
     return torch.cat(rows.tensor_split(2)[::-1])
 
 
-def _patch(file: WeightFile, pair: Pair, scale: float) -> LoraPatch:
+def _patch(file: Checkpoint, pair: Pair, scale: float) -> LoraPatch:
     up, down = (_values(file, pair, entry) for entry in (pair.up, pair.down))
     if pair.place.swapped:
         up = swap_halves(up)
     return LoraPatch(up, down, scale, start=pair.place.part * len(up))
 
 
-def _values(file: WeightFile, pair: Pair, entry: LazyTensor) -> Tensor:
+def _values(file: Checkpoint, pair: Pair, entry: LazyTensor) -> Tensor:
     values = entry.read().flatten(1)
     if not values.float().isfinite().all():
         raise CheckpointError(

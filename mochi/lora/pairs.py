@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..checkpoint.file import WeightFile, first_few
-from ..checkpoint.identify import seems_to_be
+from ..checkpoint import Checkpoint
 from ..checkpoint.lazy import LazyTensor
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_few
 from .names import Place, depth_of, places
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class Pair(NamedTuple):
         return self.place.parts * self.up.shape[0], math.prod(self.down.shape[1:])
 
 
-def find_pairs(file: WeightFile) -> list[Pair]:
+def find_pairs(file: Checkpoint) -> list[Pair]:
     """The pairs for layers of an AsymmDiT; it warns about others where they are few.
 
     Raises CheckpointError on a file that is no LoRA, an adapter of another kind, a LoRA for another model, and pairs
@@ -104,13 +103,13 @@ def find_pairs(file: WeightFile) -> list[Pair]:
     return pairs
 
 
-def _by_stem(file: WeightFile) -> tuple[dict[str, LazyTensor], dict[str, LazyTensor], dict[str, LazyTensor]]:
+def _by_stem(file: Checkpoint) -> tuple[dict[str, LazyTensor], dict[str, LazyTensor], dict[str, LazyTensor]]:
     """The factors `up` and `down`, and the alphas, by the name that stands before."""
     ups: dict[str, LazyTensor] = {}
     downs: dict[str, LazyTensor] = {}
     alphas: dict[str, LazyTensor] = {}
     others = []
-    for name, entry in file.entries.items():
+    for name, entry in file.tensors.items():
         if factor := FACTOR.fullmatch(name):
             stem, factors = factor[1], ups if factor[2] in UPS else downs
             if stem in factors:
@@ -128,7 +127,7 @@ def _by_stem(file: WeightFile) -> tuple[dict[str, LazyTensor], dict[str, LazyTen
             )
     if not ups and not downs:
         raise CheckpointError(
-            f"{file.path}: not a LoRA; it seems to be {seems_to_be(file)} (its tensors: {first_few(file.entries)}). "
+            f"{file.path}: not a LoRA; it seems to be {file.describe()} (its tensors: {first_few(file.tensors)}). "
             "A LoRA has tensors such as blocks.0.attn.qkv_x.lora_A"
         )
     if others:
@@ -136,7 +135,7 @@ def _by_stem(file: WeightFile) -> tuple[dict[str, LazyTensor], dict[str, LazyTen
     return ups, downs, alphas
 
 
-def _check_pair(file: WeightFile, stem: str, up: LazyTensor, down: LazyTensor) -> None:
+def _check_pair(file: Checkpoint, stem: str, up: LazyTensor, down: LazyTensor) -> None:
     fit = min(len(up.shape), len(down.shape)) > 1 and math.prod(up.shape[1:]) == down.shape[0] > 0
     if not fit:
         raise CheckpointError(
@@ -146,7 +145,7 @@ def _check_pair(file: WeightFile, stem: str, up: LazyTensor, down: LazyTensor) -
         raise CheckpointError(f"{file.path}: the factors of {stem} are not of floating point")
 
 
-def _check_twice(file: WeightFile, pairs: Iterable[Pair]) -> None:
+def _check_twice(file: Checkpoint, pairs: Iterable[Pair]) -> None:
     seen: dict[Place, str] = {}
     for pair in pairs:
         if pair.place in seen:
@@ -157,7 +156,7 @@ def _check_twice(file: WeightFile, pairs: Iterable[Pair]) -> None:
         seen[pair.place] = pair.stem
 
 
-def _for_another_model(file: WeightFile, stems: Iterable[str], unknown: Iterable[str]) -> str:
+def _for_another_model(file: Checkpoint, stems: Iterable[str], unknown: Iterable[str]) -> str:
     models = (model for fragment, model in OTHER_MODELS.items() if any(fragment in stem for stem in stems))
     model = next(models, "another model")
     return (

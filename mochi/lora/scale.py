@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.file import WeightFile
+from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
 from .pairs import Pair
 
@@ -22,10 +22,10 @@ PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 class Scales:
     """The scale of each pair of factors in a file. Without an alpha it is 1."""
 
-    def __init__(self, file: WeightFile):
+    def __init__(self, file: Checkpoint):
         self._path = file.path
         self._trainer = _json(file, "kwargs")
-        self._peft = _without_prefix(_json(file, "lora_adapter_metadata") or _beside(file.path))
+        self._peft = _without_prefix(_json(file, "lora_adapter_metadata") or _beside(file.files[0]))
 
     def scale(self, pair: Pair) -> float:
         """What `up @ down` is multiplied by. Raises CheckpointError on an alpha that is no number."""
@@ -62,7 +62,7 @@ class Scales:
         return alpha
 
 
-def _json(file: WeightFile, key: str) -> dict[str, Any]:
+def _json(file: Checkpoint, key: str) -> dict[str, Any]:
     return _parsed(file.metadata.get(key) or "{}", f"{file.path}: its metadata under {key!r}")
 
 

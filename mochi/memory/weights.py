@@ -6,6 +6,7 @@ in, as it is in most published files (some pack a little more or less, which mov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from functools import lru_cache
 
 import torch
 
+from ..checkpoint import dit_shapes
 from ..config import DiTConfig
-from ..dit import AsymmDiT
 from ..quant import Float8, Ggml, QuantFormat
 
 BLOCKS_AT_A_TIME = 3
@@ -64,13 +65,13 @@ class Counts:
 def counts(config: DiTConfig) -> Counts:
     """Of an AsymmDiT, from the shapes of its parameters."""
     blocks, others, outside = [], 0, 0
-    for name, p in AsymmDiT(config, device="meta").named_parameters():
+    for name, shape in dit_shapes(config).items():
         if not name.startswith("blocks."):
-            outside += p.numel()
-        elif p.ndim == 2:
-            blocks.append(tuple(p.shape))
+            outside += math.prod(shape)
+        elif len(shape) == 2:
+            blocks.append(shape)
         else:
-            others += p.numel()
+            others += math.prod(shape)
     return Counts(tuple(blocks), others, outside)
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.load import blueprint
 from ..config import ModelConfig
-from ..dit import AsymmDiT
 from ..dit.backends import SDPA, check_attention
 from ..dit.cache import Passes
 from ..errors import Cancelled
@@ -128,14 +126,14 @@ def load_parallel_pipeline(
     compute = compute_dtype(dtype, device)
     for name in set(manager.devices):
         check_attention(attention, name, compute, files.config.dit.head_dim)  # as above
-    plan, _ = blueprint(files.dit, "dit", AsymmDiT, dtype, compute=compute)
-    weights = settings.weights_for(sum(p.nbytes for p in plan.parameters()))
+    plan = files.dit.plan("dit", weight_dtype=dtype, compute_dtype=compute)
+    weights = settings.weights_for(sum(p.nbytes for p in plan.model.parameters()))
     return ParallelPipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         manager,
-        RemoteDiT(manager, files.dit, dtype, compute, weights, degrees, attention=attention, compiled=compiled),
-        RemoteVAE(manager, files.decoder, None, compute),
+        RemoteDiT(manager, files.dit.path, dtype, compute, weights, degrees, attention=attention, compiled=compiled),
+        RemoteVAE(manager, files.decoder.path, None, compute),
         compute,
         on_event,
     )

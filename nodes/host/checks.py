@@ -17,18 +17,18 @@ CHANNELS = 12
 ABSENT = object()
 
 
-def complaint(check: Callable[..., Any], *arguments: Any) -> bool | str:
-    """The answer of a node's `validate_inputs`: True, or the message of the MochiError that `check` raises.
+def complaint(check: Callable[..., object], *arguments: Any) -> str | None:
+    """The message of the MochiError that a check raises with these arguments, for a node's `validate_inputs`.
 
-    An argument that is None comes from another node, which has not run yet: then there is nothing to say.
+    An argument that is None comes from another node, which has not run yet: then nothing is checked.
     """
-    if None in arguments:
-        return True
+    if any(argument is None for argument in arguments):
+        return None
     try:
         check(*arguments)
     except MochiError as error:
         return str(error)
-    return True
+    return None
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
@@ -37,10 +37,16 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise MochiError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
-def check_at_most(name: str, value: int | None, most: int) -> None:
-    """The upper end of a widget that a node checks itself, where the host leaves it be. None: not known yet."""
-    if value is not None and value > most:
+def check_at_most(name: str, value: int, most: int) -> None:
+    """The upper end of a widget. The host does not look at it where a node validates the widget itself."""
+    if value > most:
         raise MochiError(f"{name} is {value}, but can be {most} at most.")
+
+
+def check_range(name: str, value: float, least: float, most: float) -> None:
+    """Both ends of a widget, as above."""
+    if not least <= value <= most:  # NaN is not, either
+        raise MochiError(f"{name} is {value}, but must be between {least:g} and {most:g}.")
 
 
 def check_latent(samples: Tensor) -> None:
@@ -82,6 +88,14 @@ def check_text(features: Tensor | None, width: int) -> None:
             f"The conditioning is {found} wide, but this model reads text features of width {width}: it comes from "
             "another text encoder. Use the T5 that belongs to the model, with Load T5 (Mochi)."
         )
+
+
+def check_run(model: ModelPatcher, sigmas: Sequence[float], samples: Tensor, *conditionings: list) -> None:
+    """Everything that goes into a run: noise levels, latents, and prompts that belong to the model."""
+    check_sigmas(sigmas)
+    check_latent(samples)
+    check_patches(samples)
+    check_conditioning(model, *conditionings)
 
 
 def check_conditioning(model: ModelPatcher, *conditionings: list) -> None:

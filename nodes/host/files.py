@@ -1,20 +1,19 @@
 """The model files that ComfyUI knows of, as the loaders list and check them, and the built-in model's own."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
 import comfy.text_encoders
 import folder_paths
 
-from ...mochi.checkpoint.load import check_file, contains
+from ...mochi.checkpoint import Checkpoint
 from ...mochi.checkpoint.readers.sharded import is_later_shard
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
 from ...mochi.hub.catalog import hint
-from ...mochi.text import check_encoder, layout
+from ...mochi.text import open_text_encoder as open_t5
 from ...mochi.text.tokenizer import has_tokenizer
 
 TINY = "tiny (built in)"
@@ -28,6 +27,10 @@ FOLDERS = {
 
 INNER = {"dit": "transformer", "vae": "vae", "t5": "text_encoder"}
 """The folder of each kind in one that holds a whole model as diffusers lays it out."""
+
+
+OPEN = 8
+"""Checkpoints that are kept open."""
 
 
 def list_dits() -> list[str]:
@@ -44,22 +47,30 @@ def list_text_encoders() -> list[str]:
     return _list("t5")
 
 
-def find_dit(name: str) -> Path:
-    """The path of an entry. Raises MochiError when there is no such file."""
-    return TINY_WEIGHTS / "dit.safetensors" if name == TINY else _find(name, "dit")
+def open_dit(name: str) -> Checkpoint:
+    """The file of an entry. Raises MochiError when there is no such file, or it cannot be opened."""
+    return _opened(TINY_WEIGHTS / "dit.safetensors" if name == TINY else _find(name, "dit"))
 
 
-def find_vae(name: str, encoder: str | None = None) -> tuple[Path, Path | None]:
-    """The paths of a VAE's file and of the encoder's, None where that is to be in the same file."""
-    file = TINY_WEIGHTS / "decoder.safetensors" if name == TINY else _find(name, "vae")
+def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, Checkpoint | None]:
+    """The files of a VAE's decoder and encoder, None where there is none. They may be one file.
+
+    encoder: the entry of the encoder's file, None where the encoder is to be in the same file.
+    """
+    file = _opened(TINY_WEIGHTS / "decoder.safetensors" if name == TINY else _find(name, "vae"))
     if TINY in (encoder, name if encoder is None else ""):
-        return file, TINY_WEIGHTS / "encoder.safetensors"
-    return file, None if encoder is None else _find(encoder, "vae")
+        encoder_file = _opened(TINY_WEIGHTS / "encoder.safetensors")
+    elif encoder is not None:
+        encoder_file = _opened(_find(encoder, "vae"))
+    else:
+        encoder_file = file if "encoder" in file.parts else None
+    # A decoder is the rule; a file with neither fails there, saying what it is.
+    return (None if file.parts.keys() == {"encoder"} else file), encoder_file
 
 
-def find_text_encoder(name: str) -> Path:
-    """The path of a file or folder."""
-    return TINY_WEIGHTS / "t5" if name == TINY else _find(name, "t5")
+def open_text_encoder(name: str) -> Checkpoint:
+    """The file or folder of an entry; see `open_dit`."""
+    return _opened(TINY_WEIGHTS / "t5" if name == TINY else _find(name, "t5"), open_t5)
 
 
 def tokenizer_for(text_encoder: Path) -> Path | None:
@@ -72,24 +83,49 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
 
 def check_dit(name: str) -> None:
     """Raise MochiError unless the entry's file is there and an AsymmDiT. Reads no weights."""
-    _check_file(find_dit(name), "dit")
+    _check(open_dit(name), "dit")
 
 
 def check_vae(name: str, encoder: str | None = None) -> None:
     """Raise MochiError unless the files are there and parts of an AsymmVAE. Reads no weights."""
-    file, encoder_file = find_vae(name, encoder)
-    parts = contains(file)
-    if parts != {"encoder"}:
-        _check_file(file, "decoder")
-    if encoder_file is not None or "encoder" in parts:
-        _check_file(encoder_file or file, "encoder")
+    for part, checkpoint in zip(("decoder", "encoder"), open_vae(name, encoder), strict=True):
+        if checkpoint is not None:
+            _check(checkpoint, part)
 
 
 def check_text_encoder(name: str) -> None:
     """Raise MochiError unless the entry's files are there and a T5 encoder. Reads no weights."""
-    path = find_text_encoder(name)
-    files = layout.find_text_encoder(path)
-    check_encoder(files.weights, path, files.config)
+    _check(open_text_encoder(name), "t5")
+
+
+@lru_cache(maxsize=OPEN)
+def _check(checkpoint: Checkpoint, part: str) -> None:
+    """Remembered for an opened checkpoint: the check is made whenever a prompt is queued."""
+    checkpoint.check(part)
+
+
+def _opened(path: Path, opens: Callable[[Path], Checkpoint] = Checkpoint.open) -> Checkpoint:
+    """A checkpoint, which stays open for the next node or prompt that wants it, while its files are the same."""
+    state, checkpoint = _kept.pop(path, (None, None))
+    if checkpoint is None or state != _state(checkpoint.files):
+        checkpoint = opens(path)
+        state = _state(checkpoint.files)
+    _kept[path] = state, checkpoint
+    while len(_kept) > OPEN:
+        del _kept[next(iter(_kept))]
+    return checkpoint
+
+
+_kept: dict[Path, tuple[list[tuple[int, int]] | None, Checkpoint]] = {}
+"""The checkpoints that are open, the last used one behind, with the state of their files."""
+
+
+def _state(files: Iterable[Path]) -> list[tuple[int, int]] | None:
+    """When each file was changed, and its size; None where one is gone."""
+    try:
+        return [(stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files)]
+    except OSError:
+        return None
 
 
 def _list(kind: str) -> list[str]:
@@ -104,17 +140,6 @@ def _files(folder: str) -> list[str]:
     """The files of one of ComfyUI's folders; it lists no GGUF itself."""
     found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
     return [*folder_paths.get_filename_list(folder), *(n for names in found for n in names if n.endswith(".gguf"))]
-
-
-def _check_file(path: Path, part: str) -> None:
-    state = path.stat()
-    _check_unchanged_file(path, part, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=64)
-def _check_unchanged_file(path: Path, part: str, modified: int, size: int) -> None:
-    """Remembered while the file is the same: the check is made whenever a prompt is queued."""
-    check_file(path, part)
 
 
 def _find(name: str, kind: str) -> Path:

@@ -23,8 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mochi.checkpoint import load_decoder, load_dit
-from mochi.checkpoint.file import open_weights
+from mochi.checkpoint import Checkpoint, load_decoder, load_dit
 from mochi.config import DecoderConfig, DiTConfig
 from mochi.errors import CheckpointError
 from mochi.quant import QuantLinear
@@ -105,7 +104,7 @@ def end_of(case: Case, path: Path) -> str:
     except CheckpointError as error:
         return "refused" if str(path) in str(error) and len(str(error)) < 2000 else f"unclear: {error}"
     expected = independent.values(path)
-    entries = {name: entry.read() for name, entry in open_weights(path).entries.items()}
+    entries = {name: entry.read() for name, entry in Checkpoint.open(path).tensors.items()}
     found = _unpacked(network) if case.published else entries
     if not case.published and len(found) != len(expected):
         return "another number of tensors"

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mochi.checkpoint.file import open_weights
-from mochi.checkpoint.lazy import Joined, Packed, Piece, Reshaped, Rounded, StoredTensor
-from mochi.checkpoint.load import entries_of
+from mochi.checkpoint import Checkpoint
+from mochi.checkpoint.lazy import JoinedTensor, Piece, QuantTensor, ReshapedTensor, RoundedTensor, StoredTensor
 from mochi.quant import FLOAT8, QUANT_DTYPE, QuantFormat
 from tests.checkpoint import toys, writers
 from tests.peers import diffusers_dit
@@ -31,7 +30,7 @@ def entries(tmp_path_factory):
     weights = toys.dit().state_dict()
 
     def opened(writer, **options):
-        return entries_of(open_weights(writer(tmp_path_factory.mktemp("entries"), **options)), "dit")
+        return Checkpoint.open(writer(tmp_path_factory.mktemp("entries"), **options)).entries("dit")
 
     def ours(writer, **options):
         return opened(lambda folder: writer(folder, weights, **options))[GATE]
@@ -51,19 +50,19 @@ def entries(tmp_path_factory):
         "vector": (plain["t5_yproj.bias"], StoredTensor),
         "four dimensions": (plain["x_embedder.proj.weight"], StoredTensor),
         "GGUF, plain": (ours(writers.gguf, kind="F16"), StoredTensor),
-        "GGUF": (ours(writers.gguf, kind="Q5_1"), Packed),
-        "GGUF, reshaped": (reshaped["x_embedder.proj.weight"], Reshaped),
-        "qweight": (ours(writers.qweight, kind="Q4_0"), Packed),
-        "float8": (ours(writers.plain_float8, dtype=float8), Packed),
-        "scaled float8": (ours(writers.old_scaled), Packed),
-        "rounded": (Rounded(plain[GATE], float8), Rounded),
-        "rounded, joined": (Rounded(joined[QKV], float8), Rounded),
-        "joined": (joined[QKV], Joined),
-        "joined, packed": (same[QKV], Joined),
-        "joined, packed and plain": (mixed[QKV], Joined),
-        "swapped": (joined[GATE], Joined),
-        "swapped, packed": (same[GATE], Joined),
-        "pieces of pieces": (Joined([Piece(joined[QKV], 50, 200), Piece(joined[QKV], 3, 20)]), Joined),
+        "GGUF": (ours(writers.gguf, kind="Q5_1"), QuantTensor),
+        "GGUF, reshaped": (reshaped["x_embedder.proj.weight"], ReshapedTensor),
+        "qweight": (ours(writers.qweight, kind="Q4_0"), QuantTensor),
+        "float8": (ours(writers.plain_float8, dtype=float8), QuantTensor),
+        "scaled float8": (ours(writers.old_scaled), QuantTensor),
+        "rounded": (RoundedTensor(plain[GATE], float8), RoundedTensor),
+        "rounded, joined": (RoundedTensor(joined[QKV], float8), RoundedTensor),
+        "joined": (joined[QKV], JoinedTensor),
+        "joined, packed": (same[QKV], JoinedTensor),
+        "joined, packed and plain": (mixed[QKV], JoinedTensor),
+        "swapped": (joined[GATE], JoinedTensor),
+        "swapped, packed": (same[GATE], JoinedTensor),
+        "pieces of pieces": (JoinedTensor([Piece(joined[QKV], 50, 200), Piece(joined[QKV], 3, 20)]), JoinedTensor),
     }
 
 
@@ -86,14 +85,15 @@ def test_rows_equal_those_of_the_whole(name, data, entries):
     assert whole.shape == entry.shape and whole.isfinite().all()
     assert entry.rows(a, b).equal(whole[a:b]) and entry.rows(a, b).dtype == whole.dtype
     if entry.quant is None:
-        with pytest.raises(TypeError, match="not packed"):
-            entry.packed(a, b)
+        with pytest.raises(TypeError, match="not quantised"):
+            entry.quant_rows(a, b)
         return
     assert isinstance(entry.quant, QuantFormat)
-    packed = entry.packed(0, count)
-    assert packed.dtype == QUANT_DTYPE and packed.shape == (count, entry.quant.row_bytes(entry.shape[1]))
-    assert entry.packed(a, b).equal(packed[a:b])
-    assert entry.quant.dequantize(packed, torch.float32).equal(whole)
+    quant, stored = entry.quant_rows(0, count)
+    assert stored.dtype == QUANT_DTYPE and stored.shape == (count, entry.quant.row_bytes(entry.shape[1]))
+    assert type(quant) is type(entry.quant) and entry.quant_rows(a, b)[0] == quant
+    assert entry.quant_rows(a, b)[1].equal(stored[a:b])
+    assert quant.dequantize(stored, torch.float32).equal(whole)
 
 
 def test_joined_rows_lie_where_they_belong(entries):
@@ -116,10 +116,24 @@ def test_only_the_rows_asked_for_are_read(tmp_path):
         return load_file(path)["a.weight"][a:b]
 
     source = StoredTensor((6, 2), torch.float32, rows, lambda: rows(0, 6))
-    joined = Joined([Piece(source, 4, 6), Piece(source, 0, 4)])
+    joined = JoinedTensor([Piece(source, 4, 6), Piece(source, 0, 4)])
     assert joined.rows(1, 3).flatten().tolist() == [10, 11, 0, 1]
-    assert Rounded(source, FLOAT8[0]).rows(2, 3).flatten().tolist() == [4, 5]
-    assert read == [(5, 6), (0, 1), (2, 3)]
+    assert read == [(5, 6), (0, 1)]
+
+
+def test_a_scale_is_found_when_it_is_first_needed():
+    """All rows are read for it, once, and none when the tensor is only planned with."""
+    read = []
+
+    def rows(a, b):
+        read.append((a, b))
+        return torch.arange(12.0).reshape(6, 2)[a:b]
+
+    entry = RoundedTensor(StoredTensor((6, 2), torch.float32, rows, lambda: rows(0, 6)), FLOAT8[0])
+    assert entry.quant.row_bytes(2) == 2 and not read
+    assert (entry.rows(2, 3) - torch.tensor([[4, 5]])).abs().max() < 0.3
+    assert entry.rows(3, 4).shape == (1, 2)
+    assert read == [(0, 6), (2, 3), (3, 4)]
 
 
 @pytest.mark.parametrize("spread", [1e-4, 0.02, 3.0])
@@ -127,11 +141,11 @@ def test_rounding_uses_the_whole_range(spread):
     """As close as 8 bits allow, however small the weights are."""
     weight = spread * torch.randn(3000, 40, generator=torch.Generator().manual_seed(0))
     weight[2500, 7] = 9 * spread
-    entry = Rounded(
+    entry = RoundedTensor(
         StoredTensor(tuple(weight.shape), torch.float32, lambda a, b: weight[a:b], lambda: weight), FLOAT8[0]
     )
-    assert entry.find_scale().scale == pytest.approx(9 * spread / 448, rel=1e-6)
+    assert entry.quant_rows(0, 1)[0].scale == pytest.approx(9 * spread / 448, rel=1e-6)
     assert ((entry.read() - weight).norm() / weight.norm()).item() < 0.03
     assert torch.equal(entry.rows(10, 20), entry.read()[10:20])
-    nothing = Rounded(StoredTensor((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
-    assert nothing.find_scale().scale is None and not nothing.read().any()
+    nothing = RoundedTensor(StoredTensor((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
+    assert nothing.quant_rows(0, 2)[0].scale is None and not nothing.read().any()

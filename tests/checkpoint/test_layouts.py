@@ -15,10 +15,9 @@ from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from gguf import MODEL_ARCH, get_tensor_name_map
 from transformers import T5Config, T5EncoderModel
 
-from mochi.checkpoint.file import WeightFile
-from mochi.checkpoint.identify import layout_of
+from mochi.checkpoint import Checkpoint
 from mochi.checkpoint.lazy import StoredTensor
-from mochi.checkpoint.load import CONFIGS
+from mochi.checkpoint.networks import CONFIGS
 from mochi.config import DecoderConfig, DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT
 from mochi.vae import Decoder, Encoder
@@ -47,8 +46,8 @@ def ours() -> dict[str, Shapes]:
 def found_in(theirs: Shapes) -> tuple[str | None, dict[str, Shapes]]:
     """The layout of a file with such tensors, and its parts under our names."""
     entries = {name: StoredTensor(shape, torch.bfloat16, None, None) for name, shape in theirs.items()}
-    layout, parts = layout_of(WeightFile(Path("file"), entries))
-    return layout, {part: {name: e.shape for name, e in found.items()} for part, found in parts.items()}
+    file = Checkpoint(Path("file"), entries)
+    return file.layout, {part: {name: e.shape for name, e in found.items()} for part, found in file.parts.items()}
 
 
 def test_our_sizes_are_the_published_ones(ours):

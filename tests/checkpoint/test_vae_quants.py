@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mochi.checkpoint import load_decoder, load_dit, load_encoder
-from mochi.checkpoint.load import contains
+from mochi.checkpoint import Checkpoint, load_decoder, load_dit, load_encoder
 from mochi.errors import CheckpointError
 from tests.checkpoint import toys, writers
 from tests.peers import diffusers_vae
@@ -34,7 +33,7 @@ def test_combined_file(dtype, prefix, networks, tmp_path):
     weights = weights_of(networks, dtype)
     combined = {f"{prefix}{part}.{name}": w for part, its in weights.items() for name, w in its.items()}
     path = toys.save(tmp_path / "vae.safetensors", combined)
-    assert contains(path) == {"decoder", "encoder"}
+    assert Checkpoint.open(path).parts.keys() == {"decoder", "encoder"}
     for part, load in LOADERS.items():
         network = load(path)
         assert has_just(network, weights[part])
@@ -76,7 +75,7 @@ def test_all_in_one(networks, tmp_path):
     dit = toys.dit()
     t5 = {"encoder.block.0.layer.0.SelfAttention.q.weight": torch.zeros(4, 4), "shared.weight": torch.zeros(4, 4)}
     path = writers.all_in_one(tmp_path, dit.state_dict(), **weights_of(networks), t5=t5)
-    assert contains(path) == {"dit", "decoder", "encoder", "t5"}
+    assert Checkpoint.open(path).parts.keys() == {"dit", "decoder", "encoder", "t5"}
     alone = load_dit(writers.old_scaled(tmp_path, dit.state_dict()), compute=torch.float32)
     assert toys.output(load_dit(path, compute=torch.float32)).equal(toys.output(alone))
     for part, load in LOADERS.items():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mochi.checkpoint.file import open_weights
+from mochi.checkpoint import Checkpoint
 from mochi.config import TINY_WEIGHTS
 from scripts.comfyui import PROJECT
 from tests.checkpoint import writers
@@ -25,7 +25,7 @@ ALL_IN_ONE = "packed/all_in_one.safetensors"
 
 
 def tiny_weights(part: str) -> writers.Weights:
-    return {name: entry.read().float() for name, entry in open_weights(TINY_WEIGHTS / part).entries.items()}
+    return {name: entry.read().float() for name, entry in Checkpoint.open(TINY_WEIGHTS / part).tensors.items()}
 
 
 def cast(folder: Path, weights: writers.Weights, dtype: torch.dtype) -> Path:
@@ -72,7 +72,9 @@ def files(comfy) -> dict[str, str]:
     shutil.copytree(TINY_WEIGHTS / "t5", checkpoints / "tokenizer", ignore=lambda _, names: {"model.safetensors"})
     others = {part: tiny_weights(f"{part}.safetensors") for part in ("decoder", "encoder")}
     path = writers.all_in_one(checkpoints, weights, **others, t5=tiny_weights("t5"))
-    hints = [open_weights(TINY_WEIGHTS / f"{part}.safetensors").metadata["config"] for part in ("decoder", "encoder")]
+    hints = [
+        Checkpoint.open(TINY_WEIGHTS / f"{part}.safetensors").metadata["config"] for part in ("decoder", "encoder")
+    ]
     merged = json.dumps({key: value for hint in hints for key, value in json.loads(hint).items() if key in KNOWN_HINTS})
     save_file(load_file(path), comfy.models / "checkpoints" / ALL_IN_ONE, {"config": merged})
     return names

@@ -86,7 +86,7 @@ def test_only_the_host_room_knows_comfyui():
 def test_imports_inside_the_pack_are_relative():
     """ComfyUI loads the pack under a name made from its path, and has a module `nodes` of its own."""
     absolute = re.compile(r"^\s*(?:import|from)\s+(mochi|nodes)\b", re.M)
-    in_a_rank = PROJECT / "mochi" / "parallel" / "entry.py"  # runs as a file, and loads the package first
+    in_a_rank = PROJECT / "mochi" / "parallel" / "worker" / "main.py"  # runs as a file, and loads the package first
     for folder in ("nodes", "mochi"):
         for file in {*(PROJECT / folder).rglob("*.py")} - {in_a_rank}:
             assert not absolute.search(file.read_text(encoding="utf-8")), file

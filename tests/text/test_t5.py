@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
 from mochi.checkpoint.lazy import StoredTensor
+from mochi.checkpoint.t5 import infer_config
 from mochi.quant import QUANT_DTYPE
 from mochi.text import load_prompt_encoder
-from mochi.text.weights import infer_config
 
 PROMPT = "a red circle moves left on the black background"
 PROMPTS = st.lists(st.sampled_from(PROMPT.split()), min_size=1, max_size=12).map(" ".join)
@@ -86,7 +86,7 @@ def test_config_of_the_published_file() -> None:
     with torch.device("meta"):
         model = T5EncoderModel(published)
     entries = {key: StoredTensor(tuple(p.shape), p.dtype, None, None) for key, p in model.named_parameters()}
-    config = infer_config(entries, Path("t5xxl_fp16.safetensors"))
+    config = infer_config(entries)
     for name in (
         "vocab_size",
         "d_model",

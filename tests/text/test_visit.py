@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mochi.text.visit import Ferry, visiting
+from mochi.text.visit import visiting
+from mochi.transfer import Ferry
 
 META = torch.device("meta")
 

@@ -1,1 +1,69 @@
 """Names: what each publisher calls the tensors, as the names of the published checkpoint."""
+
+from collections.abc import Callable
+
+from ..lazy import LazyTensors
+from . import comfy, diffusers, genmo, t5
+from .genmo import Parts
+
+LAYOUTS: dict[str, Callable[[LazyTensors], Parts]] = {
+    "published": genmo.parts,
+    "ComfyUI": comfy.parts,
+    "diffusers": diffusers.parts,
+    "T5": t5.parts,
+}
+"""Every layout that can be read; the first that finds something in a file is the one."""
+
+TITLES = {
+    "dit": "Mochi AsymmDiT",
+    "decoder": "Mochi AsymmVAE decoder",
+    "encoder": "Mochi AsymmVAE encoder",
+    "t5": "T5 text encoder",
+}
+
+ADVICE = {"t5": "; choose t5xxl_fp16.safetensors or a google/t5-v1_1-xxl folder"}
+"""What to choose instead of a file that is not this part."""
+
+PART_OF_T5 = "a part of a T5 text encoder"
+
+OTHERS = {
+    "lora_A": "a LoRA, which goes into a LoRA loader",
+    "lora_down": "a LoRA, which goes into a LoRA loader",
+    "double_blocks.0.": "a Flux or Hunyuan model",
+    "single_transformer_blocks.0.": "a Flux model in the diffusers layout",
+    "input_blocks.0.": "a Stable Diffusion model",
+    "joint_blocks.0.": "a Stable Diffusion 3 model",
+    "self_attn.q.weight": "a Wan video model",
+    "adaln_single.": "an LTX video or PixArt model",
+    "blocks.0.attn.qkv_x": "a part of a Mochi AsymmDiT",
+    "attn1.add_q_proj": "a part of a Mochi AsymmDiT in the diffusers layout",
+    "stack.0.weight": "a part of a Mochi AsymmVAE",
+    "conv1.conv.weight": "a part of a video VAE",
+    "decoder.up": "an image VAE",
+    "decoder.mid": "an image VAE",
+    "text_model.encoder.layers": "a CLIP text encoder",
+    "SelfAttention.q.weight": PART_OF_T5,
+}
+"""Names that only occur in the files of one kind of model. Encoders stand last: whole models have them too."""
+
+
+def find_parts(tensors: LazyTensors) -> tuple[str | None, Parts]:
+    """The layout of a file, and the parts of a Mochi in it; None and nothing when no layout fits.
+
+    Raises ValueError on tensors that should make up one weight, but cannot.
+    """
+    for layout, parts in LAYOUTS.items():
+        if found := parts(tensors):
+            return layout, found
+    return None, {}
+
+
+def seems_to_be(tensors: LazyTensors, parts: Parts) -> str:
+    """`the Mochi AsymmVAE decoder`, `a T5 text encoder`, ... or that the file is unknown."""
+    if parts.keys() - {"t5"}:
+        return "the " + " and ".join(TITLES[part] for part in parts)
+    titles = (title for fragment, title in OTHERS.items() if any(fragment in name for name in tensors))
+    other = next(titles, None)
+    if parts and other in (None, PART_OF_T5):
+        return "a T5 text encoder"
+    return other or "no model that is known here"

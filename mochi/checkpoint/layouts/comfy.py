@@ -1,8 +1,6 @@
 """ComfyUI's files of several parts, each under its prefix: decoder and encoder together, or the whole model."""
 
-from __future__ import annotations
-
-from ..file import WeightFile
+from ..lazy import LazyTensors
 from . import t5
 from .genmo import Parts, network_of, under
 
@@ -14,17 +12,17 @@ PREFIXES = {
 T5_PREFIXES = ("text_encoders.t5xxl.transformer.", "t5xxl.transformer.")
 
 
-def parts(file: WeightFile) -> Parts:
-    """The parts in the file, or nothing when the layout is another."""
+def parts(tensors: LazyTensors) -> Parts:
+    """The parts in a file, or nothing when the layout is another."""
     found: Parts = {}
     for part, prefixes in PREFIXES.items():
         for prefix in prefixes:
-            entries = under(prefix, file.entries)
+            entries = under(prefix, tensors)
             if network_of(entries) == part:
                 found[part] = entries
                 break
     for prefix in T5_PREFIXES:
-        if entries := t5.encoder_of(under(prefix, file.entries)):
+        if entries := t5.encoder_of(under(prefix, tensors)):
             found["t5"] = entries
             break
     return found

@@ -3,16 +3,11 @@
 Source: MochiTransformer3DModel and AutoencoderKLMochi. A name of ours stands for rows of one or of several of theirs.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import CheckpointError
-from ..file import LazyTensors, WeightFile
-from ..lazy import Joined, LazyTensor, Piece
+from ..lazy import JoinedTensor, LazyTensor, LazyTensors, Piece
 from .genmo import Parts, under
 
 DIT = ("pos_frequencies", "patch_embed.proj.weight", "transformer_blocks.0.attn1.add_q_proj.weight")
@@ -127,7 +122,7 @@ def _count(names: Sequence[str], pattern: str) -> int:
     return len({m[1] for name in names if (m := re.match(pattern, name))})
 
 
-def translated(path: Path, entries: LazyTensors, sources: Sources) -> LazyTensors:
+def translated(entries: LazyTensors, sources: Sources) -> LazyTensors:
     """The tensors under our names; what has no place there keeps its own, so that it is noticed."""
     left = dict(entries)
     found: LazyTensors = {}
@@ -135,36 +130,31 @@ def translated(path: Path, entries: LazyTensors, sources: Sources) -> LazyTensor
         for kind in ("weight", "bias"):
             names = [f"{theirs}.{kind}" for theirs in source.layers]
             if all(name in left for name in names):
-                found[f"{ours}.{kind}"] = _joined(path, names, [left.pop(name) for name in names], source.swapped)
+                found[f"{ours}.{kind}"] = _joined(names, [left.pop(name) for name in names], source.swapped)
     return found | left
 
 
-def _joined(path: Path, names: Sequence[str], tensors: Sequence[LazyTensor], swapped: bool) -> LazyTensor:
+def _joined(names: Sequence[str], tensors: Sequence[LazyTensor], swapped: bool) -> LazyTensor:
     if len(tensors) == 1 and not swapped:
         return tensors[0]
     shapes = [list(tensor.shape) for tensor in tensors]
     if not all(shapes) or any(shape[1:] != shapes[0][1:] for shape in shapes):
-        raise CheckpointError(f"{path}: {', '.join(names)} should be rows of one weight, but are {shapes}")
+        raise ValueError(f"{', '.join(names)} should be rows of one weight, but are {shapes}")
     if swapped:
         tensor, rows = tensors[0], tensors[0].shape[0]
-        return Joined((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
-    return Joined([Piece(tensor, 0, tensor.shape[0]) for tensor in tensors])
+        return JoinedTensor((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
+    return JoinedTensor([Piece(tensor, 0, tensor.shape[0]) for tensor in tensors])
 
 
-def parts(file: WeightFile) -> Parts:
-    """The networks in the file, or nothing when the layout is another."""
+def parts(tensors: LazyTensors) -> Parts:
+    """The networks in a file, or nothing when the layout is another. Raises ValueError on parts of a weight that do not
+    go together."""
     found: Parts = {}
-    if _has(file, DIT):
-        depth = _count(tuple(file.entries), r"transformer_blocks\.(\d+)\.")
-        found["dit"] = translated(file.path, file.entries, dit_sources(depth))
-    if _has(file, DECODER):
-        entries = under("decoder.", file.entries)
-        found["decoder"] = translated(file.path, entries, decoder_sources(entries))
-    if _has(file, ENCODER):
-        entries = under("encoder.", file.entries)
-        found["encoder"] = translated(file.path, entries, encoder_sources(entries))
+    if all(name in tensors for name in DIT):
+        depth = _count(tuple(tensors), r"transformer_blocks\.(\d+)\.")
+        found["dit"] = translated(tensors, dit_sources(depth))
+    for part, signature, sources in (("decoder", DECODER, decoder_sources), ("encoder", ENCODER, encoder_sources)):
+        if all(name in tensors for name in signature):
+            entries = under(f"{part}.", tensors)
+            found[part] = translated(entries, sources(entries))
     return found
-
-
-def _has(file: WeightFile, names: tuple[str, ...]) -> bool:
-    return all(name in file.entries for name in names)

@@ -1,8 +1,6 @@
 """The published layout: one network a file, under its own names. ComfyUI's AsymmDiT and GGUF files are the same."""
 
-from __future__ import annotations
-
-from ..file import LazyTensors, WeightFile
+from ..lazy import LazyTensors
 
 Parts = dict[str, LazyTensors]
 """Part ("dit", "decoder", "encoder", "t5") -> tensors by published name."""
@@ -27,7 +25,7 @@ def under(prefix: str, entries: LazyTensors) -> LazyTensors:
     return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
 
-def parts(file: WeightFile) -> Parts:
-    """The network in the file, or nothing when the layout is another."""
-    network = network_of(file.entries)
-    return {network: file.entries} if network else {}
+def parts(tensors: LazyTensors) -> Parts:
+    """The network in a file, or nothing when the layout is another."""
+    network = network_of(tensors)
+    return {network: tensors} if network else {}

@@ -1,10 +1,8 @@
 """T5 encoders: under the names of transformers, which ComfyUI's files have too, or those of llama.cpp."""
 
-from __future__ import annotations
-
 import re
 
-from ..file import LazyTensors, WeightFile
+from ..lazy import LazyTensors
 from .genmo import Parts
 
 BLOCK = "encoder.block.0.layer."
@@ -27,9 +25,9 @@ LLAMA = {
 }
 
 
-def parts(file: WeightFile) -> Parts:
-    """The encoder in the file, or nothing when the layout is another."""
-    entries = encoder_of(file.entries) or encoder_of({transformers_name(n): e for n, e in file.entries.items()})
+def parts(tensors: LazyTensors) -> Parts:
+    """The encoder in a file, or nothing when the layout is another."""
+    entries = encoder_of(tensors) or encoder_of({transformers_name(n): tensor for n, tensor in tensors.items()})
     return {"t5": entries} if entries else {}
 
 

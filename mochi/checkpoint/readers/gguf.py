@@ -1,7 +1,5 @@
 """GGUF files, read by the library of those who define the format."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,15 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...quant import Ggml
 from ...quant.ggml import FORMATS
-from ..file import WeightFile
-from ..lazy import LazyTensor, Packed, Reshaped, StoredTensor
+from ..lazy import LazyTensor, QuantTensor, ReshapedTensor, StoredTensor
+from .contents import Contents
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # where a tensor was reshaped to have whole blocks
-# More tensors, fields, or items of a list (vocabularies are the longest) than any file has that is not damaged.
+ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
+"""Before the name of a tensor: the field with the shape it had before it was reshaped to have whole blocks."""
+
 MOST = 1 << 18
+"""More tensors, fields, or items of a list than any file has that is not damaged. Vocabularies are the longest."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -31,9 +31,11 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
-def open_gguf(path: Path) -> WeightFile:
-    """Its tensors, memory-mapped; metadata that is text. Raises CheckpointError on a file that is cut short or corrupt,
-    and on formats that are not read here."""
+def open_gguf(path: Path) -> Contents:
+    """Its tensors, memory-mapped, and metadata that is text.
+
+    Raises CheckpointError on a file that is cut short or corrupt, and on formats that are not read here.
+    """
     from gguf import ReaderField
 
     if not hasattr(ReaderField, "contents"):
@@ -47,15 +49,15 @@ def open_gguf(path: Path) -> WeightFile:
         ) from error
     if reader.byte_order != "I":
         raise CheckpointError(f"{path}: a GGUF file for machines of the other byte order, which is not read here")
-    entries = {tensor.name: _entry(path, tensor, fields) for tensor in reader.tensors}
-    return WeightFile(path, entries, {name: value for name, value in fields.items() if isinstance(value, str)})
+    tensors = {tensor.name: _lazy(path, tensor, fields) for tensor in reader.tensors}
+    return Contents((path,), tensors, {name: value for name, value in fields.items() if isinstance(value, str)})
 
 
 def _reader(path: Path) -> Any:
     from gguf import GGUFReader, GGUFValueType  # takes a while
 
     class Reader(GGUFReader):
-        """The library's, which reads on and on, also past the end, as a count that is wrong tells it to."""
+        """The library's reader, which alone would believe any count, and read on and on, also past the end."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
             size = np.dtype(dtype).itemsize * int(count)
@@ -90,21 +92,18 @@ def _is_small(field: Any) -> bool:
     return len(field.data) <= 16  # not a vocabulary
 
 
-def _entry(path: Path, tensor: Any, fields: dict[str, Any]) -> LazyTensor:
+def _lazy(path: Path, tensor: Any, fields: dict[str, Any]) -> LazyTensor:
     kind, data, shape = tensor.tensor_type.name, tensor.data, _shape(path, tensor, fields)
     if kind in PLAIN:
-        return StoredTensor(
-            shape, PLAIN[kind], lambda a, b: _plain(data, kind, shape)[a:b], lambda: _plain(data, kind, shape)
-        )
+        return _stored(data, PLAIN[kind], shape)
     if kind not in FORMATS:
         readable = ", ".join([*PLAIN, *FORMATS])
         raise CheckpointError(f"{path}: {tensor.name} is of the type {kind}; those that can be read are {readable}")
     rows_are_blocks = len(shape) == 2 and shape[0] > 0 and shape[1] % FORMATS[kind].values == 0
     rows, columns = shape if rows_are_blocks else (1, math.prod(shape))
-    size = (rows, data.size // rows)
-    source = StoredTensor(size, torch.uint8, lambda a, b: _bytes(data, size)[a:b], lambda: _bytes(data, size))
-    packed = Packed(source, Ggml(kind), (rows, columns))
-    return packed if rows_are_blocks else Reshaped(packed, shape)
+    source = _stored(data, torch.uint8, (rows, data.size // rows))
+    quantised = QuantTensor(source, Ggml(kind), (rows, columns))
+    return quantised if rows_are_blocks else ReshapedTensor(quantised, shape)
 
 
 def _shape(path: Path, tensor: Any, fields: dict[str, Any]) -> tuple[int, ...]:
@@ -119,9 +118,10 @@ def _shape(path: Path, tensor: Any, fields: dict[str, Any]) -> tuple[int, ...]:
     return shape
 
 
-def _bytes(data: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(data.view(np.uint8).reshape(shape))
+def _stored(data: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> StoredTensor:
+    """The values that lie in memory-mapped bytes."""
 
+    def whole() -> Tensor:
+        return torch.from_numpy(data.reshape(-1).view(np.uint8)).view(dtype).view(shape)
 
-def _plain(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(data.reshape(-1).view(np.uint8)).view(PLAIN[kind]).view(shape)
+    return StoredTensor(shape, dtype, lambda a, b: whole()[a:b], whole)

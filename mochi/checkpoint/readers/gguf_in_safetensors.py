@@ -2,41 +2,36 @@
 mochi_preview_dit_GGUF_Q4_0_v2.safetensors.
 """
 
-from __future__ import annotations
-
 import re
-from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from ...errors import CheckpointError
 from ...quant import Ggml
 from ...quant.ggml import FORMATS
-from ..file import WeightFile
-from ..lazy import LazyTensor, Packed
+from ..lazy import LazyTensor, LazyTensors, QuantTensor
 
-PACKED_NAME = re.compile(r"(.+)\.(\w+)_qweight")
-
-
-def packed(file: WeightFile) -> WeightFile:
-    """The same tensors under the names of plain weights. Raises CheckpointError on a format that is not known."""
-    return replace(file, entries=dict(_renamed(file, name, entry) for name, entry in file.entries.items()))
+QUANT_NAME = re.compile(r"(.+)\.(\w+)_qweight")
 
 
-def _renamed(file: WeightFile, name: str, entry: LazyTensor) -> tuple[str, LazyTensor]:
-    found = PACKED_NAME.fullmatch(name)
+def quantised(path: Path, tensors: LazyTensors) -> LazyTensors:
+    """The tensors under the names of plain weights. Raises CheckpointError on a format that is not known."""
+    return dict(_renamed(path, name, tensor) for name, tensor in tensors.items())
+
+
+def _renamed(path: Path, name: str, tensor: LazyTensor) -> tuple[str, LazyTensor]:
+    found = QUANT_NAME.fullmatch(name)
     if found is None:
-        return name, entry
+        return name, tensor
     layer, kind = found.groups()
     if kind not in FORMATS:
-        raise CheckpointError(
-            f"{file.path}: {name} is of the type {kind}; those that can be read: {', '.join(FORMATS)}"
-        )
+        raise CheckpointError(f"{path}: {name} is of the type {kind}; those that can be read: {', '.join(FORMATS)}")
     quant = Ggml(kind)
     try:
-        if entry.dtype not in (torch.uint8, torch.int8) or len(entry.shape) != 2:
-            raise ValueError(f"it is {list(entry.shape)} of {entry.dtype}")
-        shape = (entry.shape[0], quant.columns(entry.shape[1]))
+        if tensor.dtype not in (torch.uint8, torch.int8) or len(tensor.shape) != 2:
+            raise ValueError(f"it is {list(tensor.shape)} of {tensor.dtype}")
+        shape = (tensor.shape[0], quant.columns(tensor.shape[1]))
     except ValueError as error:
-        raise CheckpointError(f"{file.path}: {name} should be rows of bytes, but {error}") from error
-    return f"{layer}.weight", Packed(entry, quant, shape)
+        raise CheckpointError(f"{path}: {name} should be rows of bytes, but {error}") from error
+    return f"{layer}.weight", QuantTensor(tensor, quant, shape)

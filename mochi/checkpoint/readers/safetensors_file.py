@@ -1,7 +1,5 @@
 """One safetensors file."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..file import WeightFile
 from ..lazy import StoredTensor
+from .contents import Contents
 
 DTYPES = {
     "F64": torch.float64,
@@ -29,14 +27,15 @@ DTYPES = {
 }
 
 
-def open_one(path: Path) -> WeightFile:
-    """Its tensors as they are stored. Raises CheckpointError on what is no whole safetensors file."""
+def open_one(path: Path) -> Contents:
+    """Its tensors as they are stored. Raises CheckpointError on anything but a whole safetensors file."""
     try:
         file = safe_open(path, framework="pt", device="cpu")
         stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: {_why_unreadable(path)} ({error})") from error
-    return WeightFile(path, {name: _stored(file, name, s) for name, s in stored.items()}, file.metadata() or {})
+    tensors = {name: _stored(file, name, slices) for name, slices in stored.items()}
+    return Contents((path,), dict(tensors), file.metadata() or {})
 
 
 def _stored(file: Any, name: str, stored: Any) -> StoredTensor:

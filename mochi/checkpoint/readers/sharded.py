@@ -1,19 +1,20 @@
 """Safetensors files: one, or a checkpoint that an index spreads over several, as Hugging Face's libraries write it."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
 
-from ...errors import CheckpointError
-from ..file import LazyTensors, WeightFile, first_few
+from ...errors import CheckpointError, first_few
+from ..lazy import LazyTensors
+from .contents import Contents
 from .safetensors_file import open_one
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 
 
-def open_safetensors(path: Path) -> WeightFile:
+def open_safetensors(path: Path) -> Contents:
     """A file; or all files of a checkpoint, by its folder, its index or any one of them.
 
     Raises CheckpointError, naming the file that is missing or wrong.
@@ -49,18 +50,32 @@ def _whole_files(folder: Path) -> list[Path]:
 
 
 def _only_file(path: Path) -> Path:
-    """The file itself, or the one in a folder. Of several, the one with the shortest name: others are variants."""
+    """The file itself, or the one in a folder.
+
+    Of several, it is the one with Hugging Face's name, or with the shortest: others are variants.
+    """
     if not path.is_dir():
         return path
-    files = sorted(_whole_files(path), key=lambda file: len(file.name))
+    files = sorted(_whole_files(path), key=_preference)
     if not files:
-        raise CheckpointError(f"{path}: there is no safetensors file in this folder")
-    if len(files) > 1 and len(files[0].name) == len(files[1].name):
-        raise CheckpointError(f"{path}: several files ({first_few(f.name for f in files)}); choose one of them")
+        pickles = any(file.suffix in PICKLES for file in path.iterdir())
+        raise CheckpointError(
+            f"{path}: its weights are only there as a pickle, which could run code and is never loaded; download or "
+            "convert to safetensors"
+            if pickles
+            else f"{path}: there are no weights (*.safetensors) in this folder"
+        )
+    if len(files) > 1 and _preference(files[0]) == _preference(files[1]):
+        names = first_few(file.name for file in files)
+        raise CheckpointError(f"{path}: several weight files ({names}) and no index; choose one of them")
     return files[0]
 
 
-def _open_all(index: Path) -> WeightFile:
+def _preference(file: Path) -> tuple[bool, int]:
+    return file.name != "model.safetensors", len(file.name)
+
+
+def _open_all(index: Path) -> Contents:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
@@ -69,17 +84,17 @@ def _open_all(index: Path) -> WeightFile:
         raise CheckpointError(f"{index}: not an index of safetensors files ({error!r})") from error
     if wrong:
         raise CheckpointError(f"{index}: lists a file outside its folder ({wrong[0]})")
-    entries: LazyTensors = {}
+    tensors: LazyTensors = {}
     for name in names:
         part = index.parent / name
         if not part.is_file():
             raise CheckpointError(f"{part}: missing, but listed in {index.name}; download it again")
-        found = open_one(part).entries
-        if twice := found.keys() & entries.keys():
+        found = open_one(part).tensors
+        if twice := found.keys() & tensors.keys():
             raise CheckpointError(f"{part}: has tensors that another part has too ({first_few(twice)})")
-        entries |= found
-    if missing := places.keys() - entries.keys():
+        tensors |= found
+    if missing := places.keys() - tensors.keys():
         raise CheckpointError(
             f"{index.parent}: {len(missing)} tensors of the index are in no file ({first_few(missing)})"
         )
-    return WeightFile(index.parent, entries, parts=tuple(index.parent / name for name in names))
+    return Contents(tuple(index.parent / name for name in names), tensors, {})

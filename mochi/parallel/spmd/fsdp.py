@@ -61,10 +61,6 @@ class ShardedLayout:
         # Not by DTensor.from_local, which moves what is offloaded to the mesh's devices.
         return DTensor(local.pin_memory() if self._pin else local, p._spec, requires_grad=False)
 
-    def own(self, p: Tensor) -> Tensor:
-        """This rank's rows."""
-        return p.to_local() if isinstance(p, DTensor) else p
-
 
 @contextmanager
 def _parameters_without_gradients() -> Iterator[None]:

@@ -16,8 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import load_decoder, load_encoder
-from ...checkpoint.load import read_config
+from ...checkpoint import Checkpoint, load_decoder, load_encoder
 from ...device_memory import give_back, memory_used, trim_heap
 from ...dit.attention import use_attention
 from ...dit.backends import SDPA, attention_named, describe
@@ -96,11 +95,12 @@ class Rank:
 
         def load() -> RankDiT:
             device, progress = self.context.device, self._report_loading
-            sizes = read_config(path, "dit")
+            checkpoint = Checkpoint.open(path)
+            sizes = checkpoint.config("dit")
             computed = attention, device, compute_dtype or torch.float32, sizes.head_dim
             attend = attention_named(*computed)
             log.info("attention: %s", told := describe(*computed))
-            loaded = RankWeights(path, dtype, compute_dtype, device, weights, progress, fast)
+            loaded = RankWeights(checkpoint, dtype, compute_dtype, device, weights, progress, fast)
             use_attention(loaded.model.blocks, attend)
             return RankDiT(loaded, self._meshes, compiled, told)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import comfy.conds
@@ -12,7 +11,7 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from ....mochi.checkpoint.load import blueprint
+from ....mochi.checkpoint import Checkpoint
 from ....mochi.dit.backends import SDPA, check_attention
 from ....mochi.errors import GroupError, MochiError
 from ....mochi.parallel.owner.client import RemoteDiT, TextRows, Work
@@ -34,7 +33,7 @@ class RemoteNetwork(HostDiT):
     """The network as the host sees it: names and shapes, on the meta device. Its forward pass is made by the ranks."""
 
     remote: RemoteDiT
-    path: Path  # of the file with the weights
+    weights: FileWeights
     _is_cached = False  # whether the ranks have a step cache of this run
 
     @torch.compiler.disable  # there is nothing here to compile
@@ -109,17 +108,18 @@ class RemoteMochi(Mochi):
 
 
 def load_remote_model(
-    path: Path, dtype: str, settings: ParallelSettings, attention: str = SDPA, compiled: bool = False
+    checkpoint: Checkpoint, dtype: str, settings: ParallelSettings, attention: str = SDPA, compiled: bool = False
 ) -> RemoteDiTPatcher:
     """A MODEL like `load_model`'s, over the ranks of the group that the settings ask for. Nothing is loaded yet.
 
     Raises MochiError where the devices or the split cannot be, CheckpointError like `load_model`.
     """
-    config, precision = model_config(path, dtype)
+    config, precision = model_config(checkpoint, dtype)
     plain = config.unet_config["dtype"]
     computed = computed_in(config)
-    network, entries = blueprint(path, "dit", RemoteNetwork, precision.weights, compute=plain)
-    if not any(entry.quant for entry in entries.values()):
+    plan = checkpoint.plan("dit", RemoteNetwork, precision.weights, plain)
+    network = plan.model
+    if QUANT_DTYPE not in plan.dtypes.values():
         precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
     manager = groups.manager_for(settings)
     attention = attention_of_ranks(attention)
@@ -131,11 +131,11 @@ def load_remote_model(
     weights = settings.weights_for(size)
 
     network.remote = RemoteDiT(
-        manager, path, precision.weights, computed, weights, degrees, precision.fast, attention, compiled
+        manager, checkpoint.path, precision.weights, computed, weights, degrees, precision.fast, attention, compiled
     )
-    network.path = path
+    network.weights = FileWeights(plan)
     model = RemoteMochi(config, network, size if weights == "replicated" else size // ranks)
-    groups.introduce(model, f"{path.name} ({split}, weights {weights})")
+    groups.introduce(model, f"{checkpoint.path.name} ({split}, weights {weights})")
     return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 
@@ -168,7 +168,7 @@ class RemoteDiTPatcher(RemotePatcher):
         )
 
     def _weights(self) -> FileWeights:
-        return FileWeights(self.model.diffusion_model.path, self.model.diffusion_model)
+        return self.model.diffusion_model.weights
 
     def _check(self) -> None:
         if self.weight_wrapper_patches or self.object_patches.get("manual_cast_dtype"):

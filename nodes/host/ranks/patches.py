@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import comfy.lora
 import comfy.model_management as mm
@@ -11,8 +10,7 @@ import torch
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
-from ....mochi.checkpoint.load import blueprint
-from ....mochi.dit import AsymmDiT
+from ....mochi.checkpoint import Plan
 from ....mochi.lora import swap_halves
 from ....mochi.lora.patch import LoraPatch, ReplacePatch, WeightPatch
 from ....mochi.quant import QUANT_DTYPE
@@ -24,16 +22,16 @@ HostPatch = tuple
 
 
 class FileWeights:
-    """The weights of a network on the meta device as its file has them, rounded to the network's dtypes."""
+    """The weights of a planned network as its file has them, rounded to the network's dtypes."""
 
-    def __init__(self, path: Path, network: AsymmDiT):
-        _, self._entries = blueprint(path, "dit", AsymmDiT)
-        # What is packed is computed with in the dtype of the patch embedding, which never is.
-        plain, dtypes = network.x_embedder.proj.weight.dtype, {n: p.dtype for n, p in network.named_parameters()}
-        self._dtypes = {name: plain if dtype == QUANT_DTYPE else dtype for name, dtype in dtypes.items()}
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        # Quantised weights are computed with in the dtype of the patch embedding, which is never quantised.
+        self._plain = plan.model.x_embedder.proj.weight.dtype
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._entries[name].read().to(self._dtypes[name])
+        dtype = self._plan.dtypes[name]
+        return self._plan.entries[name].read().to(self._plain if dtype == QUANT_DTYPE else dtype)
 
 
 def for_ranks(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import comfy.model_management as mm
 from torch import Tensor
 
-from ....mochi.checkpoint.load import blueprint
+from ....mochi.checkpoint import Checkpoint
 from ....mochi.parallel.owner.client import RemoteVAE
 from ....mochi.parallel.owner.group import Event
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.vae import Decoder, Encoder
 from ..progress import progress
-from ..sockets.vae import AsymmVAE, MochiVAE, vae_dtype, vae_parts
+from ..sockets.vae import AsymmVAE, MochiVAE, vae_dtype
 from .group import follow, groups
 from .patcher import RemotePatcher
 
@@ -52,17 +51,19 @@ class RemoteAsymmVAE(AsymmVAE):
         return follow(self.remote.encode(video.cpu()), hear)
 
 
-def load_remote_vae(path: Path, encoder_path: Path | None, dtype: str, settings: ParallelSettings) -> MochiVAE:
+def load_remote_vae(
+    decoder_file: Checkpoint | None, encoder_file: Checkpoint | None, dtype: str, settings: ParallelSettings
+) -> MochiVAE:
     """A VAE like `load_vae`'s, over the ranks of the group that the settings ask for. Nothing is loaded yet.
 
     Raises MochiError where the devices cannot be, CheckpointError like `load_vae`.
     """
-    decoder_path, encoder_path = vae_parts(path, encoder_path)
     computed = vae_dtype(dtype)
-    decoder = None if decoder_path is None else blueprint(decoder_path, "decoder", Decoder, computed)[0]
-    encoder = None if encoder_path is None else blueprint(encoder_path, "encoder", Encoder, computed)[0]
+    decoder = None if decoder_file is None else decoder_file.plan("decoder", weight_dtype=computed).model
+    encoder = None if encoder_file is None else encoder_file.plan("encoder", weight_dtype=computed).model
     manager = groups.manager_for(settings)
-    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, decoder_path, encoder_path, computed))
-    groups.introduce(model, path.name)
+    paths = [None if file is None else file.path for file in (decoder_file, encoder_file)]
+    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, *paths, computed))
+    groups.introduce(model, next(path.name for path in paths if path is not None))
     patcher = RemotePatcher(model, mm.vae_device(), mm.vae_offload_device())
     return MochiVAE(patcher, computed, ranks=len(manager.devices))

@@ -45,7 +45,7 @@ def resampled(
     noise: Latent,
     original: Latent,
     sigmas: Sequence[float],
-    scales: Sequence[float],
+    cfg: float,
     strengths: Sequence[float],
 ) -> Latent:
     """A run from the noise of a clip, drawn to the clip in each step by its strength, and wholly outside its noise
@@ -56,7 +56,9 @@ def resampled(
         return euler(drawn_to(clean.to(z), predict, strengths, mask), z, sigmas, report)
 
     mask = original.get("noise_mask")
-    return finished(original, _run(model, positive, negative, noise["samples"], sigmas, scales, loop, mask))
+    return finished(
+        original, _run(model, positive, negative, noise["samples"], sigmas, [cfg] * len(strengths), loop, mask)
+    )
 
 
 def _run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
@@ -12,6 +11,7 @@ from comfy.ops import disable_weight_init
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
+from ....mochi.checkpoint import Checkpoint
 from ....mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
 from .. import files
 from ..checks import check_choice
@@ -74,7 +74,7 @@ class TextEncoder(nn.Module):
         return self.t5xxl.transformer.load_state_dict(sd, strict=False)
 
 
-def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:
+def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:
     """A CLIP from a T5 file or Hugging Face folder.
 
     dtype: of the widget. device: "default" (as the host decides) or "cpu".
@@ -85,9 +85,9 @@ def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy
     load_device = torch.device("cpu") if on_cpu else mm.text_encoder_device()
     offload_device = torch.device("cpu") if on_cpu else mm.text_encoder_offload_device()
     weights = weight_dtype(dtype, lambda: None, QUANT_DTYPES)
-    plain = weights if weights in DTYPES.values() and weights else _default_dtype(path, load_device)
-    tokenizer, operations = files.tokenizer_for(path), with_quant(disable_weight_init)
-    encoder = load_prompt_encoder(path, tokenizer, weights, offload_device, compute=plain, operations=operations)
+    plain = weights if weights in DTYPES.values() and weights else _default_dtype(checkpoint, load_device)
+    tokenizer, operations = files.tokenizer_for(checkpoint.path), with_quant(disable_weight_init)
+    encoder = load_prompt_encoder(checkpoint, tokenizer, weights, offload_device, compute=plain, operations=operations)
     make_castable(encoder.model)
 
     model = TextEncoder(encoder, plain, load_device)
@@ -101,12 +101,10 @@ def load_clip(path: Path, dtype: str = "auto", device: str = "default") -> comfy
     return clip
 
 
-def _default_dtype(path: Path, device: torch.device) -> torch.dtype:
+def _default_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """bfloat16 on a GPU that has it, else float16; on the CPU float32, where twice the files fit into half of the
     free memory.
     """
     if not mm.is_device_cpu(device):
         return torch.bfloat16 if mm.should_use_bf16(device) else torch.float16
-    stored = [path] if path.is_file() else path.rglob("*.safetensors")
-    size = sum(file.stat().st_size for file in stored)
-    return torch.float32 if 2 * size < mm.get_free_memory(device) / 2 else torch.bfloat16
+    return torch.float32 if 2 * checkpoint.nbytes < mm.get_free_memory(device) / 2 else torch.bfloat16

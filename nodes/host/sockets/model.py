@@ -5,9 +5,7 @@ patches, samplers and model-patch nodes work on it.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import comfy.model_base
@@ -18,9 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ....mochi.checkpoint import load_dit
-from ....mochi.checkpoint.file import open_weights
-from ....mochi.checkpoint.load import entries_of, read_config, stored_dtype
+from ....mochi.checkpoint import Checkpoint, load_dit
 from ....mochi.config import DiTConfig
 from ....mochi.dit.attention import use_attention
 from ....mochi.dit.backends import SDPA
@@ -90,7 +86,9 @@ class Mochi(comfy.model_base.GenmoMochi):
         return cross_attn, attention_mask
 
 
-def load_model(path: Path, dtype: str = "auto", attention: str = SDPA, compiled: bool = False) -> ModelPatcher:
+def load_model(
+    checkpoint: Checkpoint, dtype: str = "auto", attention: str = SDPA, compiled: bool = False
+) -> ModelPatcher:
     """A MODEL from a file of AsymmDiT weights. dtype, attention: of the widgets; "auto" is the host's choice. compiled:
     whether its blocks are, by torch.compile.
 
@@ -98,12 +96,12 @@ def load_model(path: Path, dtype: str = "auto", attention: str = SDPA, compiled:
     """
 
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
-        return load_dit(path, precision.weights, device, with_quant(operations), HostDiT, compute=dtype)
+        return load_dit(checkpoint, precision.weights, device, with_quant(operations), HostDiT, compute=dtype)
 
-    config, precision = model_config(path, dtype)
-    computed = attention, mm.get_torch_device(), computed_in(config), read_config(path, "dit").head_dim
+    config, precision = model_config(checkpoint, dtype)
+    computed = attention, mm.get_torch_device(), computed_in(config), checkpoint.config("dit").head_dim
     attend = attention_named(*computed)
-    log.info("%s: attention by %s", path.name, describe(*computed))
+    log.info("%s: attention by %s", checkpoint.path.name, describe(*computed))
     model = Mochi(config, network, mm.unet_offload_device())
     use_attention(model.diffusion_model.blocks, attend)
     if compiled:
@@ -122,13 +120,13 @@ class Precision(NamedTuple):
     fast: bool
 
 
-def model_config(path: Path, dtype: str) -> tuple[_Config, Precision]:
+def model_config(checkpoint: Checkpoint, dtype: str) -> tuple[_Config, Precision]:
     """What ComfyUI wants to know of the model in a file (latent format, dtypes, memory); what is asked of weights."""
-    sizes = read_config(path, "dit")
+    sizes = checkpoint.config("dit")
     supported = _Config.supported_inference_dtypes
     device = mm.get_torch_device()
     chosen = weight_dtype(dtype, lambda: None, DIT_DTYPES)
-    plain = chosen or _default_dtype(path, supported)
+    plain = chosen or _default_dtype(checkpoint, supported)
     if plain in FLOAT8:
         chosen, plain = plain, mm.unet_manual_cast(plain, device, supported)
     config = _Config({"image_model": "mochi_preview"})
@@ -149,11 +147,10 @@ def computed_in(config: _Config) -> torch.dtype:
     return config.manual_cast_dtype or config.unet_config["dtype"]
 
 
-def _default_dtype(path: Path, supported: list[torch.dtype]) -> torch.dtype:
+def _default_dtype(checkpoint: Checkpoint, supported: list[torch.dtype]) -> torch.dtype:
     """The host's choice for a file of this size and dtype, for what is not packed in it."""
-    entries = entries_of(open_weights(path), "dit")
-    count = sum(math.prod(entry.shape) for entry in entries.values())
-    return mm.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=stored_dtype(entries))
+    count, stored = checkpoint.count("dit"), checkpoint.dtype("dit")
+    return mm.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=stored)
 
 
 def memory_factor(config: DiTConfig) -> float:

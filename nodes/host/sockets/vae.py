@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import comfy.model_management as mm
 import comfy.ops
@@ -14,8 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ....mochi.checkpoint import load_decoder, load_encoder
-from ....mochi.checkpoint.load import contains
+from ....mochi.checkpoint import Checkpoint, load_decoder, load_encoder
 from ....mochi.errors import MochiError
 from ....mochi.frames import to_bytes
 from ....mochi.geometry import SPACE, TIME, frame_count
@@ -173,17 +171,16 @@ class MochiVAE(comfy.sd.VAE):
         return (layers + kept / self._ranks) * mm.dtype_size(dtype)
 
 
-def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") -> MochiVAE:
-    """A VAE from one file (decoder, encoder or both), or from two. dtype: of the widget; "auto" is the host's choice.
+def load_vae(decoder_file: Checkpoint | None, encoder_file: Checkpoint | None, dtype: str = "auto") -> MochiVAE:
+    """A VAE of a decoder, an encoder or both. dtype: of the widget; "auto" is the host's choice.
 
     Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
     """
     device, offload_device = mm.vae_device(), mm.vae_offload_device()
     weights = vae_dtype(dtype)
     options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
-    decoder_path, encoder_path = vae_parts(path, encoder_path)
-    decoder = None if decoder_path is None else load_decoder(decoder_path, **options)
-    encoder = None if encoder_path is None else load_encoder(encoder_path, **options)
+    decoder = None if decoder_file is None else load_decoder(decoder_file, **options)
+    encoder = None if encoder_file is None else load_encoder(encoder_file, **options)
     model = in_order(AsymmVAE(decoder, encoder), device)
     return MochiVAE(ModelPatcher(model, device, offload_device), weights)
 
@@ -191,15 +188,6 @@ def load_vae(path: Path, encoder_path: Path | None = None, dtype: str = "auto") 
 def vae_dtype(name: str) -> torch.dtype:
     """The dtype of the widget; the host's choice for "auto"."""
     return weight_dtype(name, lambda: mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32]))
-
-
-def vae_parts(path: Path, encoder_path: Path | None) -> tuple[Path | None, Path | None]:
-    """The files of the decoder and of the encoder, None where there is none, from one file or two."""
-    parts = contains(path)
-    if encoder_path is None and "encoder" in parts:
-        encoder_path = path
-    # A decoder is the rule; a file with neither fails there, saying what it is.
-    return (path if parts != {"encoder"} else None), encoder_path
 
 
 @contextmanager

@@ -139,8 +139,8 @@ def test_wrong_file_is_refused_when_queued(small, wrong_files, node, name, file,
 
 
 def test_missing_and_surplus_tensors(call, pack, small):
-    stored = pack.module("mochi.checkpoint.file").open_weights(small.models / "diffusion_models" / small.dit)
-    tensors = {name: entry.read() for name, entry in stored.entries.items()}
+    stored = pack.module("mochi.checkpoint").Checkpoint.open(small.models / "diffusion_models" / small.dit)
+    tensors = {name: entry.read() for name, entry in stored.tensors.items()}
     tensors["blocks.0.surplus"] = torch.zeros(1)
     del tensors["blocks.1.attn.proj_x.weight"]
     save_file(tensors, small.models / "diffusion_models" / "holes.safetensors", metadata=stored.metadata)

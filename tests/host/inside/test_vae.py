@@ -157,8 +157,8 @@ def test_an_encoder_alone_says_what_decoding_needs(call, small, latent, video):
 
 
 def test_state_dict_is_the_layout_of_comfyui(pack, small, vae):
-    file = pack.module("mochi.checkpoint.file").open_weights(small.models / "vae" / small.vae)
-    assert set(vae.get_sd()) == set(file.entries)
+    file = pack.module("mochi.checkpoint").Checkpoint.open(small.models / "vae" / small.vae)
+    assert set(vae.get_sd()) == set(file.tensors)
 
 
 def test_memory_estimates_follow_the_size(vae):

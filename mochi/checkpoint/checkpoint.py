@@ -1,0 +1,176 @@
+"""A checkpoint: weight files that were opened once, and what they hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, first_few
+from ..quant import FLOAT8
+from .check import check_tensors
+from .layouts import ADVICE, TITLES, Parts, find_parts, seems_to_be
+from .lazy import LazyTensors
+from .networks import QUANTISED, config_of, empty_network, parameter_shapes
+from .plan import Plan, quantise, rounding
+from .readers import read
+
+Built = TypeVar("Built")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One or several weight files, opened. No weights are read before they are asked for.
+
+    A part of a Mochi is "dit", "decoder", "encoder" or "t5".
+
+    Attributes:
+        path: what was opened: a file, an index or a folder.
+        tensors: all tensors, under the names that the files have for them.
+        metadata: the text that is stored beside the tensors.
+        files: the files that the tensors are in.
+    """
+
+    path: Path
+    tensors: LazyTensors
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Checkpoint:
+        """Open a safetensors file, a GGUF file, or a checkpoint in several safetensors files.
+
+        Args:
+            path: a file; or the folder, the index or any one file of a checkpoint in several.
+
+        Raises CheckpointError on anything that is missing, cut short, corrupt or of another kind. Pickles are never
+        opened: loading one runs the code that is in it.
+        """
+        contents = read(Path(path))
+        return cls(Path(path), contents.tensors, contents.metadata, contents.files)
+
+    @cached_property
+    def _found(self) -> tuple[str | None, Parts]:
+        try:
+            return find_parts(self.tensors)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+
+    @property
+    def layout(self) -> str | None:
+        """Whose names the tensors have, such as "diffusers"; None where nothing of a Mochi is found."""
+        return self._found[0]
+
+    @property
+    def parts(self) -> Parts:
+        """The tensors of each part that is found, under published names."""
+        return self._found[1]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def describe(self) -> str:
+        """What the checkpoint seems to be, such as `the Mochi AsymmVAE decoder` or `a LoRA`."""
+        return seems_to_be(self.tensors, self.parts)
+
+    def entries(self, part: str) -> LazyTensors:
+        """The tensors of a part, under published names. Raises CheckpointError, saying what the file seems to be."""
+        if part not in self.parts:
+            raise CheckpointError(
+                f"{self.path}: not a {TITLES[part]}; it seems to be {self.describe()} "
+                f"(its tensors: {first_few(self.tensors)}){ADVICE.get(part, '')}"
+            )
+        return self.parts[part]
+
+    def config(self, part: str) -> Any:
+        """The sizes of a part: a DiTConfig, DecoderConfig, EncoderConfig, or T5Config of transformers.
+
+        Raises CheckpointError when the part is not there or tensors are missing.
+        """
+        entries = self.entries(part)
+        try:
+            return config_of(part, entries, self.metadata, self.path)
+        except CheckpointError:
+            raise
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            ValueError,
+            ZeroDivisionError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise CheckpointError(
+                f"{self.path}: a {TITLES[part]} with tensors missing or misshapen: {error}"
+            ) from error
+
+    def dtype(self, part: str) -> torch.dtype:
+        """The dtype of most values of a part; bfloat16 where these are quantised."""
+        sizes: dict[torch.dtype | None, int] = {}
+        for entry in self.entries(part).values():
+            dtype = torch.bfloat16 if entry.quant is not None or entry.dtype in FLOAT8 else entry.dtype
+            sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry.shape)
+        return max(sizes, key=lambda dtype: sizes[dtype]) or torch.bfloat16
+
+    def count(self, part: str) -> int:
+        """How many values a part has."""
+        return sum(math.prod(entry.shape) for entry in self.entries(part).values())
+
+    def layer_shapes(self, part: str = "dit") -> dict[str, tuple[int, int]]:
+        """Rows and columns of each weight matrix or convolution of a part, by layer: a name without `.weight`."""
+        return {
+            name.removesuffix(".weight"): (entry.shape[0], math.prod(entry.shape[1:]))
+            for name, entry in self.entries(part).items()
+            if name.endswith(".weight") and len(entry.shape) > 1
+        }
+
+    def check(self, part: str) -> None:
+        """Raise CheckpointError unless a part is whole. Reads no weights."""
+        self._check(part, self._built(part, parameter_shapes, part, self.config(part)))
+
+    def plan(
+        self,
+        part: str,
+        network: type[nn.Module] | None = None,
+        weight_dtype: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
+        operations: Any = nn,
+    ) -> Plan[Any]:
+        """The network of a part on the meta device, and where in the files its weights are. Reads no weights.
+
+        Args:
+            network: the class to build, where it is not the part's own.
+            weight_dtype: what weights are rounded to. None leaves quantised weights quantised, and rounds no others; a
+                float8 dtype quantises the weights of Linear layers.
+            compute_dtype: what weights that are not quantised are kept in. None is `weight_dtype` where that is no
+                float8 dtype, and else the dtype of most of the file.
+            operations: where the network's layers come from, QuantLinear too where it has one.
+
+        Raises CheckpointError on anything but a whole network.
+        """
+        plain = None if weight_dtype in FLOAT8 else weight_dtype
+        kept = compute_dtype or plain or self.dtype(part)
+        model = self._built(part, empty_network, part, self.config(part), kept, operations, network)
+        self._check(part, {name: tuple(p.shape) for name, p in model.named_parameters()})
+        entries = self.entries(part)
+        if part in QUANTISED:
+            entries = quantise(model, entries, weight_dtype, kept, operations)
+        return Plan(self.path, model.requires_grad_(False).eval(), entries, rounding(model, plain, kept))
+
+    def _built(self, part: str, build: Callable[..., Built], *args: Any) -> Built:
+        try:
+            return build(*args)
+        except (RuntimeError, ValueError, ZeroDivisionError, OverflowError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{self.path}: a {TITLES[part]} of sizes that cannot be: {error}") from error
+
+    def _check(self, part: str, wanted: Mapping[str, tuple[int, ...]]) -> None:
+        check_tensors(self.path, TITLES[part], self.entries(part), wanted)
