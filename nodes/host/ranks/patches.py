@@ -65,9 +65,9 @@ def _lora_patch(patch: HostPatch) -> LoraPatch:
     strength, adapter, strength_model, offset, function = patch
     up, down, alpha, *_ = adapter.weights
     scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
-    up = up.cpu() if function is None else function(up.cpu())
+    up, down = up.flatten(1).cpu(), down.flatten(1).cpu()
     start = None if offset is None else offset[1]
-    return LoraPatch(up, down.cpu(), scale, start, base_scale=strength_model)
+    return LoraPatch(up if function is None else function(up), down, scale, start, base_scale=strength_model)
 
 
 def _patched(weight: Tensor, patches: Sequence[HostPatch], key: str, device: torch.device) -> Tensor:
