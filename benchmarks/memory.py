@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +21,9 @@ from transformers import T5Config, T5EncoderModel
 from benchmarks.live import WithoutValues, peak_bytes
 from benchmarks.report import add_option, report
 from mochi.config import TINY, DecoderConfig, DiTConfig
-from mochi.dit import AsymmDiT, TextContext
+from mochi.dit import PLAIN, AsymmDiT, TextContext
 from mochi.memory import decode, denoise, text
+from mochi.parallel.spmd.collectives import Pending
 from mochi.parallel.spmd.ulysses import TokenShards, UlyssesAttention
 from mochi.quant import Ggml, quant_linears
 from mochi.vae import Borders, Decoder
@@ -88,15 +90,14 @@ def _denoiser(
     if quant is not None:
         linears = (name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2)
         quant_linears(model, dict.fromkeys(linears, quant))
-    if ulysses > 1:
-        _share(model, ulysses)
+    runner = _share(model, ulysses) if ulysses > 1 else PLAIN
     batch, length = latents[0], config.text_length
     tokens = torch.randn(batch, length, config.hidden_y, dtype=dtype)
     prompts = TextContext(torch.randn(batch, config.hidden_x, dtype=dtype), tokens, (length,) * batch)
     z, sigma = torch.randn(latents, dtype=dtype), torch.full((batch,), 0.5)
 
     def run() -> None:
-        model(z, sigma, prompts, _part(model.rotary(*latents[2:]), ulysses))
+        model(z, sigma, prompts, _part(model.rotary(*latents[2:]), ulysses), runner)
 
     measured = peak_bytes(run, [*model.parameters(), z])
     _, count = denoise.tokens_of(config, latents)
@@ -151,6 +152,16 @@ def text_encoder(width: int, dtype: torch.dtype, prompts: int = 2) -> Figures:
     return Figures(text.activations(width, prompts, dtype), measured)
 
 
+@dataclass
+class OnItsWay:
+    """What is being sent, which is held until it has arrived."""
+
+    sent: list[Tensor]
+
+    def wait(self) -> None:
+        self.sent.clear()
+
+
 class AlonePeers:
     """The first of `size` ranks, whose peers send what happens to be in memory: it holds what a real rank holds."""
 
@@ -160,34 +171,27 @@ class AlonePeers:
     def shares(self, rows: int) -> list[int]:
         return [len(part) for part in torch.empty(rows, 0).tensor_split(self.size)]
 
-    def all_to_all(self, t: Tensor, give: Any, take: list[int], into: Tensor | None = None) -> Callable[[], Tensor]:
+    def all_to_all(self, t: Tensor, give: Any, take: list[int], into: Tensor | None = None) -> Pending[Tensor]:
         arrived = t.new_empty(sum(take), *t.shape[1:]) if into is None else into
-        sent = [t]  # which is held until it has arrived
+        return Pending(OnItsWay([t]), lambda: arrived)
 
-        def arrive() -> Tensor:
-            sent.clear()
-            return arrived
-
-        return arrive
-
-    def all_gather(self, t: Tensor) -> Callable[[], Tensor]:
+    def all_gather(self, t: Tensor) -> Pending[Tensor]:
         arrived = t.new_empty(self.size, *t.shape)
-        return lambda: arrived
+        return Pending(OnItsWay([]), lambda: arrived)
 
     def gather_rows(self, t: Tensor, shares: list[int]) -> Tensor:
         return t.new_empty(sum(shares), *t.shape[1:])
 
 
-def _share(model: AsymmDiT, ranks: int) -> None:
+def _share(model: AsymmDiT, ranks: int) -> TokenShards:
     shards = TokenShards(AlonePeers(ranks))
-    model.x_embedder.register_forward_hook(lambda module, args, tokens: shards.enter(tokens))
-    model.final_layer.register_forward_hook(lambda module, args, tokens: shards.leave(tokens))
     for block in model.blocks:
         block.attn.joint = UlyssesAttention(shards=shards, text_is_read=block.attn.proj_y is not None)
+    return shards
 
 
-def _part(table: Any, ranks: int) -> Any:
-    return table if ranks == 1 else type(table)(*(t.tensor_split(ranks)[0].clone() for t in table))
+def _part(table: Tensor, ranks: int) -> Tensor:
+    return table if ranks == 1 else table.tensor_split(ranks)[0].clone()
 
 
 def _random(network: nn.Module) -> nn.Module:

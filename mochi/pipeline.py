@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from .checkpoint import load_decoder, load_dit
 from .config import ModelConfig
 from .device_memory import give_back, memory_free
-from .dit import AsymmDiT, TextContext
+from .dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from .dit.attention import use_attention
 from .dit.backends import SDPA, attention_named, describe
 from .dit.cache import Passes, StepCache
@@ -41,10 +40,16 @@ class Pipeline:
     passes: Passes = {}
 
     def __init__(
-        self, config: ModelConfig, text: PromptEncoder, dit: AsymmDiT, decoder: Decoder, attention: str = SDPA
+        self,
+        config: ModelConfig,
+        text: PromptEncoder,
+        dit: AsymmDiT,
+        decoder: Decoder,
+        attention: str = SDPA,
+        runner: BlockRunner = PLAIN,
     ):
         self.config = config
-        self._attention = attention
+        self._attention, self.runner = attention, runner
         self.text, self.dit, self.decoder = text, dit, decoder
         # Of the patch embedding, which is never packed.
         self.dtype, self.device = dit.x_embedder.proj.weight.dtype, dit.x_embedder.proj.weight.device
@@ -125,8 +130,8 @@ class Pipeline:
 
         def flow_of(side: int, text: TextContext) -> Callable[[Tensor, Tensor], Tensor]:
             def flow(z: Tensor, sigma: Tensor) -> Tensor:
-                with cache.around(self.dit, [side], sigma.item()) if cache is not None else nullcontext():
-                    return self.dit(z.to(self.dtype), sigma, text, rotary).float()
+                runner = self.runner if cache is None else cache.around([side], sigma.item(), self.runner)
+                return self.dit(z.to(self.dtype), sigma, text, rotary, runner).float()
 
             return flow
 
@@ -183,16 +188,18 @@ def load_pipeline(
     attend = attention_named(attention, device, compute, files.config.dit.head_dim)
     dit = load_dit(files.dit, dtype, device, compute=compute)
     use_attention(dit.blocks, attend)
+    runner = PLAIN
     if compiled:
-        from .dit.compiled import compile_blocks
+        from .dit.compiled import CompiledBlocks
 
-        compile_blocks(dit.blocks)
+        runner = BlockRunner(CompiledBlocks())
     return Pipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         dit,
         load_decoder(files.decoder, compute, device),
         attention,
+        runner,
     )
 
 

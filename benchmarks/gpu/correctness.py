@@ -6,7 +6,7 @@ in that dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY, TINY_WEIGHTS
-from mochi.dit import AsymmDiT
+from mochi.dit import PLAIN, BlockRunner
 from mochi.dit.cache import CachePlan, StepCache
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, QuantLinear
 from mochi.quant.ggml import FORMATS
@@ -67,29 +67,23 @@ def denoiser(s: Setting, lengths: Sequence[int]) -> dict[str, Any]:
 
 
 def compiled(s: Setting) -> dict[str, Any]:
-    from mochi.dit.compiled import compile_blocks
+    from mochi.dit.compiled import CompiledBlocks
 
-    def prepare(model: AsymmDiT) -> None:
-        compile_blocks(model.blocks, s.compiler)
-
-    found = dit_pass(s.device, torch.float32, (9, 9), prepare)
+    found = dit_pass(s.device, torch.float32, (9, 9), BlockRunner(CompiledBlocks(s.compiler)))
     return judged(error(found, on_cpu(torch.float32, (9, 9))), ROUNDING)
 
 
-def dit_pass(
-    device: torch.device, dtype: torch.dtype, lengths: Sequence[int], prepare: Callable[[AsymmDiT], None] | None = None
-) -> Tensor:
+def dit_pass(device: torch.device, dtype: torch.dtype, lengths: Sequence[int], runner: BlockRunner = PLAIN) -> Tensor:
     """A pass of the tiny denoiser over a batch with such prompts; the same inputs on any device. In float32, here.
 
     The patch embedding is a convolution.
     """
     model = load_dit(TINY_WEIGHTS / "dit.safetensors", dtype, device)
-    if prepare is not None:
-        prepare(model)
     z, features, mask = inputs(lengths)
     text = model.encode_text(features.to(device, dtype), mask.to(device))
     with without_tf32():
-        return model(z.to(device, dtype), torch.full((len(lengths),), 0.7, device=device), text).float().cpu()
+        sigma = torch.full((len(lengths),), 0.7, device=device)
+        return model(z.to(device, dtype), sigma, text, runner=runner).float().cpu()
 
 
 @lru_cache
@@ -111,8 +105,8 @@ def skipped_passes(device: torch.device) -> dict[Any, bool]:
     z, features, mask = (t.to(device) for t in inputs((9,)))
     text, cache = model.encode_text(features, mask), StepCache(CachePlan(0.3, (*SIGMAS, 0.0)))
     for sigma in SIGMAS:
-        with cache.around(model, [0], sigma), without_tf32():
-            model(sigma * z, torch.full((1,), sigma, device=device), text)
+        with without_tf32():
+            model(sigma * z, torch.full((1,), sigma, device=device), text, runner=cache.around([0], sigma))
     return dict(cache.passes)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.errors import error
 from benchmarks.peers import comfyui_dit, random_weights
-from mochi.dit import AsymmDiT
+from mochi.dit import PLAIN, AsymmDiT, BlockRunner
 from mochi.kernels import without_kernels
 from mochi.vae import Decoder, Encoder
 from scripts.comfyui import HostError, find_or_fetch_comfyui
@@ -37,8 +37,8 @@ def denoisers(s: Setting) -> Iterator[Part]:
     mask = torch.ones(1, s.text, dtype=torch.bool, device=s.device)
     rotary = ours.rotary(*s.latents[2:])
 
-    def run() -> Tensor:
-        return ours(z, sigma, ours.encode_text(features, mask), rotary)
+    def run(runner: BlockRunner = PLAIN) -> Tensor:
+        return ours(z, sigma, ours.encode_text(features, mask), rotary, runner)
 
     race = Race(s, run)
     yield "denoiser: ours", lambda: race.ours(run)
@@ -81,10 +81,9 @@ def denoisers(s: Setting) -> Iterator[Part]:
     yield "denoiser: ComfyUI", with_comfyui
 
     def compiled() -> dict[str, Any]:
-        from mochi.dit.compiled import compile_blocks
+        from mochi.dit.compiled import CompiledBlocks
 
-        compile_blocks(ours.blocks, s.compiler)
-        return race.measure(run)
+        return race.measure(partial(run, BlockRunner(CompiledBlocks(s.compiler))))
 
     yield "denoiser: ours, compiled", compiled
 

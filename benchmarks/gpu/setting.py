@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.peers import random_weights
 from mochi.config import PREVIEW, DecoderConfig, DiTConfig, EncoderConfig
 from mochi.device_memory import memory_free
-from mochi.dit import AsymmDiT, TextContext
+from mochi.dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import SDPA, attention_named
 from mochi.geometry import latent_shape
@@ -104,6 +104,7 @@ class Forward:
     setting: Setting
     model: AsymmDiT
     text: int | None = None  # tokens of the prompt; None: as many as there can be
+    runner: BlockRunner = PLAIN
 
     def __post_init__(self) -> None:
         s, config = self.setting, self.model.config
@@ -115,4 +116,4 @@ class Forward:
         self.rotary = self.model.rotary(*s.latents[2:])
 
     def __call__(self) -> Tensor:
-        return self.model(self.z, self.sigma, self.context, self.rotary)
+        return self.model(self.z, self.sigma, self.context, self.rotary, self.runner)

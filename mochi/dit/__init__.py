@@ -1,6 +1,6 @@
 """AsymmDiT, the denoiser: two token streams of different width that share one attention."""
 
 from .model import AsymmDiT, TextContext
-from .rotary import RotaryTable
+from .runner import PLAIN, BlockRunner
 
-__all__ = ["AsymmDiT", "RotaryTable", "TextContext"]
+__all__ = ["PLAIN", "AsymmDiT", "BlockRunner", "TextContext"]

@@ -3,8 +3,6 @@
 B batch, N visual tokens, L text tokens, h heads, d head width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +15,6 @@ from ..config import DiTConfig
 from .backends import Attend, sdpa
 from .heads import PackedQKV, joint_qkv
 from .layers import RMSNorm
-from .rotary import RotaryTable
 
 
 def joint_attention(
@@ -43,15 +40,19 @@ def joint_attention(
 
 @dataclass(frozen=True)
 class JointAttention:
-    """Where tokens see each other: the one thing in the model that a parallel run puts its own in place of.
+    """Where the tokens of both streams meet. A parallel run puts its own in place of it; see runner.py.
 
-    attend: computes attention among tokens that are all here; see backends.py.
+    Attributes:
+        attend: computes attention among tokens that are all on this device; see backends.py.
     """
 
     attend: Attend = sdpa
 
-    def __call__(self, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Visual and text stream -> (B, N, h, d) and (B, L, h, d), as `joint_attention`."""
+    def __call__(self, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Visual and text stream -> (B, N, h, d) and (B, L, h, d), as `joint_attention`.
+
+        The second may be None in a block that does not read it.
+        """
         return joint_attention(*joint_qkv(x, y), x.qkv.shape[1], text_lengths, self.attend)
 
 
@@ -73,22 +74,41 @@ class AsymmetricAttention(nn.Module):
         self.proj_y = operations.Linear(dx, dy, **factory) if update_y else None
 
     def forward(
-        self, x: Tensor, y: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]
+        self, x: Tensor, y: Tensor, rotary: Tensor, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, N, D_x), y (B, L, D_y) -> the same shapes; no text output in the last block."""
-        visual = self._packed(self.qkv_x(x), self.q_norm_x, self.k_norm_x, rotary.turns)
+        visual = self._packed(self.qkv_x(x), self.q_norm_x, self.k_norm_x, rotary)
         text = self._packed(self.qkv_y(y), self.q_norm_y, self.k_norm_y)
-        out_x, out_y = self.joint(visual, text, text_lengths)
+        # Not in compiled code: how tokens meet depends on the prompts' lengths, and may be among ranks.
+        if torch.compiler.is_compiling():
+            from ..kernels.graph_break import uncompiled
+
+            out_x, out_y = uncompiled(_in_order, self.joint, visual, text, text_lengths)
+        else:
+            out_x, out_y = self.joint(visual, text, text_lengths)
         out_x = self.proj_x(out_x.flatten(2))
         return out_x, None if self.proj_y is None else self.proj_y(out_y.flatten(2))
 
-    def _packed(self, qkv: Tensor, q: RMSNorm, k: RMSNorm, turns: Tensor | None = None) -> PackedQKV:
+    def _packed(self, qkv: Tensor, q: RMSNorm, k: RMSNorm, rotary: Tensor | None = None) -> PackedQKV:
         # Hosts keep some weights elsewhere.
         weights = (norm.weight.to(qkv.device) for norm in (q, k))
-        return PackedQKV(qkv.unflatten(-1, (3, self.heads, -1)), *weights, turns)
+        return PackedQKV(qkv.unflatten(-1, (3, self.heads, -1)), *weights, rotary)
+
+
+def _in_order(
+    joint: JointAttention, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """What `joint` gives, in one order of memory: compiled code is made for one, whether a tensor is a part or not."""
+    out_x, out_y = joint(x, y, text_lengths)
+    return _ordered(out_x), None if out_y is None else _ordered(out_y)
+
+
+def _ordered(t: Tensor) -> Tensor:
+    # A batch of one counts as contiguous with any stride between samples.
+    return t[0].contiguous().unsqueeze(0) if len(t) == 1 else t.contiguous()
 
 
 def use_attention(blocks: Iterable[nn.Module], attend: Attend) -> None:
-    """Have all blocks of a model compute attention so."""
+    """Have all blocks of a model compute attention by `attend`."""
     for block in blocks:
         block.attn.joint = replace(block.attn.joint, attend=attend)

@@ -4,22 +4,18 @@ After Liu and others, "Timestep Embedding Tells: It's Time to Cache for Video Di
 that were published for Mochi. B samples, N visual tokens, D their width.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .layers import modulated_rms_norm
-from .model import AsymmDiT
-from .rotary import RotaryTable
+from .formulas import modulated_rms_norm
+from .runner import PLAIN, BlockRunner
 
 POLYNOMIAL = (-3512.41319, 811.675948, -60.9400215, 2.42429681, 0.00305291719)
 """From the change of the first block's input to that of the last one's output, highest power first."""
@@ -88,15 +84,9 @@ class StepCache:
         self._samples: dict[Key, _Sample] = {}
         self._sigma, self._at_sigma = math.nan, Counter[Key]()
 
-    @contextmanager
-    def around(self, model: AsymmDiT, keys: Sequence[Key], sigma: float) -> Iterator[None]:
-        """The forward pass of `model` inside, at this noise level, goes through the cache. keys: of the samples."""
-        step, keys, run_blocks = self.plan.step_at(sigma), self._numbered(keys, sigma), model.run_blocks
-        model.run_blocks = lambda *inputs: self._run(model.blocks, run_blocks, step, keys, *inputs)
-        try:
-            yield
-        finally:
-            del model.run_blocks
+    def around(self, keys: Sequence[Key], sigma: float, runner: BlockRunner = PLAIN) -> BlockRunner:
+        """`runner` for one forward pass at this noise level, through the cache. keys: of the samples."""
+        return _CachedPass(self, runner, self.plan.step_at(sigma), self._numbered(keys, sigma))
 
     def forget(self, keys: Collection[Key]) -> None:
         """Free what is kept of these samples: the next pass of each is computed."""
@@ -122,28 +112,29 @@ class StepCache:
         self._at_sigma.update(keys)
         return numbered
 
-    def _run(
+    def run(
         self,
-        blocks: nn.ModuleList,
-        run_blocks: Callable[..., Tensor],
+        runner: BlockRunner,
         step: int,
         keys: Sequence[Key],
+        blocks: nn.ModuleList,
         x: Tensor,
         y: Tensor,
         c: Tensor,
-        rotary: RotaryTable,
+        rotary: Tensor,
         lengths: Sequence[int],
     ) -> Tensor:
-        """In place of AsymmDiT.run_blocks."""
+        """As `runner.run`, whose blocks only samples go through that need it. keys: as `_numbered` gives them."""
         samples = [self._samples.setdefault(key, _Sample()) for key in keys]
         changes = self._look_at(self.first_input(blocks[0], x, c), samples)
         rows = [row for row, sample in enumerate(samples) if not self._skips(sample, changes[row], step)]
         self.passes |= {(step, key): row in rows for row, key in enumerate(keys)}
         self.decided(blocks, bool(rows), x.device)
         if len(rows) == len(keys):
-            out = run_blocks(x, y, c, rotary, lengths)
+            out = runner.run(blocks, x, y, c, rotary, lengths)
         elif rows:
-            out = run_blocks(x[rows], y[rows], c[rows], rotary, tuple(lengths[row] for row in rows))
+            some = tuple(lengths[row] for row in rows)
+            out = runner.run(blocks, x[rows], y[rows], c[rows], rotary, some)
         for place, row in enumerate(rows):
             samples[row].residual = out[place] - x[row]
         if len(rows) == len(keys):
@@ -168,6 +159,22 @@ class StepCache:
             return True
         sample.change = 0.0
         return False
+
+
+class _CachedPass(BlockRunner):
+    """A runner with the cache around its blocks, for one forward pass."""
+
+    def __init__(self, cache: StepCache, runner: BlockRunner, step: int, keys: Sequence[Key]):
+        self._cache, self._runner, self._step, self._keys = cache, runner, step, keys
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        return self._runner.enter(tokens)
+
+    def run(self, blocks: nn.ModuleList, *inputs: Any) -> Tensor:
+        return self._cache.run(self._runner, self._step, self._keys, blocks, *inputs)
+
+    def leave(self, tokens: Tensor) -> Tensor:
+        return self._runner.leave(tokens)
 
 
 def _absolute_sum(t: Tensor) -> Tensor:

@@ -1,11 +1,7 @@
-"""The small layers of AsymmDiT: norms, MLP, and the embeddings of time and caption.
+"""The small layers of AsymmDiT: MLP, and the embeddings of patches, time and caption.
 
-B batch, N tokens, D width. `operations` is the namespace that Linear and Conv2d come from. What a function has made
-itself it changes in place: asking for memory takes a processor longer than the arithmetic. A `formula` has a kernel for
-CUDA; see mochi/kernels.
+B batch, N tokens, D width. `operations` is the namespace that Linear and Conv2d come from.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Any
@@ -16,86 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from ..kernels import formula
-from ..quant import QuantLinear, QuantRows, quantize_rows
-
-
-@formula("norm:modulated_rms_norm")
-def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
-    """RMS norm of x (B, N, D) times `1 + scale` (B, D), in float32."""
-    normed = F.rms_norm(x.float(), x.shape[-1:], eps=eps)
-    return normed.mul_(1 + scale.float().unsqueeze(1)).to(x.dtype)
-
-
-@formula("norm:gated_residual")
-def gated_residual(x: Tensor, branch: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
-    """`x + tanh(gate) * rms_norm(branch)`, in float32; x and branch (B, N, D), gate (B, D)."""
-    normed = F.rms_norm(branch.float(), branch.shape[-1:], eps=eps)
-    return normed.mul_(gate.float().tanh().unsqueeze(1)).add_(x).to(x.dtype)
-
-
-@formula("norm:gated_residual_norm")
-def gated_residual_norm(
-    x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
-) -> tuple[Tensor, Tensor]:
-    """What `gated_residual` makes of x, branch and gate, and the `modulated_rms_norm` of that by scale (B, D)."""
-    x = gated_residual.reference(x, branch, gate, eps)
-    return x, modulated_rms_norm.reference(x, scale, eps)
-
-
-@formula("swiglu:swiglu")
-def swiglu(packed: Tensor) -> Tensor:
-    """`silu(a) * b` with (a, b) = packed (..., 2 H), side by side -> (..., H)."""
-    a, b = packed.chunk(2, dim=-1)
-    return F.silu(a).mul_(b)
-
-
-@formula("norm:modulated_rms_norm_rows")
-def modulated_rms_norm_rows(x: Tensor, scale: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """`modulated_rms_norm` as QuantRows."""
-    return quantize_rows.reference(modulated_rms_norm.reference(x, scale, eps))
-
-
-@formula("norm:gated_residual_norm_rows")
-def gated_residual_norm_rows(
-    x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`gated_residual_norm`, of which the norm as QuantRows."""
-    x, normed = gated_residual_norm.reference(x, branch, gate, scale, eps)
-    return x, *quantize_rows.reference(normed)
-
-
-@formula("swiglu:swiglu_rows")
-def swiglu_rows(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """`swiglu` as QuantRows."""
-    return quantize_rows.reference(swiglu.reference(packed))
-
-
-def takes_rows(linear: nn.Module, like: Tensor) -> bool:
-    """Whether a layer wants its input, of that dtype and device, as QuantRows: what makes it then writes those."""
-    if torch.compiler.is_compiling() or not isinstance(linear, QuantLinear):  # one code for all blocks, of any packing
-        return False
-    return linear.takes_rows(like)
-
-
-def norm_for(linear: nn.Module, x: Tensor, scale: Tensor) -> Tensor | QuantRows:
-    """`modulated_rms_norm` for a Linear layer."""
-    return QuantRows(*modulated_rms_norm_rows(x, scale)) if takes_rows(linear, x) else modulated_rms_norm(x, scale)
-
-
-def residual_norm_for(
-    linear: nn.Module, x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor | QuantRows]:
-    """`gated_residual_norm`, of which the norm is for a Linear layer."""
-    if not takes_rows(linear, x):
-        return gated_residual_norm(x, branch, gate, scale)
-    x, *normed = gated_residual_norm_rows(x, branch, gate, scale)
-    return x, QuantRows(*normed)
-
-
-def swiglu_for(linear: nn.Module, packed: Tensor) -> Tensor | QuantRows:
-    """`swiglu` for a Linear layer."""
-    return QuantRows(*swiglu_rows(packed)) if takes_rows(linear, packed) else swiglu(packed)
+from ..quant import QuantRows
+from .formulas import swiglu_for
 
 
 class RMSNorm(nn.Module):

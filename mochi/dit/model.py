@@ -4,8 +4,6 @@ Shapes: B batch; T, H, W latent frames, rows, columns; N = T * H/2 * W/2 visual 
 D_x, D_y visual and text width. Tensors come in the dtype to compute in; sigma in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +15,10 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from .attention import AsymmetricAttention
-from .layers import (
-    CaptionPool,
-    FinalLayer,
-    PatchEmbed,
-    SwiGLU,
-    TimestepEmbedder,
-    gated_residual,
-    norm_for,
-    residual_norm_for,
-)
-from .rotary import RotaryTable, rotary_table
+from .formulas import gated_residual, norm_for, residual_norm_for
+from .layers import CaptionPool, FinalLayer, PatchEmbed, SwiGLU, TimestepEmbedder
+from .rotary import rotary_table
+from .runner import PLAIN, BlockRunner
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class AsymmetricJointBlock(nn.Module):
         self.mlp_y = None if last else SwiGLU(dy, config.mlp_y, operations, **factory)
 
     def forward(
-        self, x: Tensor, y: Tensor, c: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]
+        self, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """x (B, N, D_x), y (B, L, D_y), c (B, D_x) = silu(time + caption)."""
         scale_x, gate_x, mlp_scale_x, mlp_gate_x = self.mod_x(c).chunk(4, dim=-1)
@@ -111,25 +102,29 @@ class AsymmDiT(nn.Module):
         real = features.gather(1, order.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
         return TextContext(self.t5_y_embedder(features, mask), self.t5_yproj(real), lengths)
 
-    def rotary(self, frames: int, height: int, width: int, device: torch.device | None = None) -> RotaryTable:
+    def rotary(self, frames: int, height: int, width: int, device: torch.device | None = None) -> Tensor:
         """Rotary table of latents with `frames` x `height` x `width`. Once per run."""
         p = self.config.patch_size
         frequencies = self.pos_frequencies.to(device) if device is not None else self.pos_frequencies
         return rotary_table(frequencies, frames, height // p, width // p, self.config.rope_area)
 
-    def forward(self, z: Tensor, sigma: Tensor, text: TextContext, rotary: RotaryTable | None = None) -> Tensor:
-        """z (B, 12, T, H, W) at noise level sigma (B,) in [0, 1] -> `z_0 - eps`, the same shape."""
+    def forward(
+        self,
+        z: Tensor,
+        sigma: Tensor,
+        text: TextContext,
+        rotary: Tensor | None = None,
+        runner: BlockRunner = PLAIN,
+    ) -> Tensor:
+        """z (B, 12, T, H, W) at noise level sigma (B,) in [0, 1] -> `z_0 - eps`, the same shape.
+
+        rotary: the table of `self.rotary` for this size, if the caller has it. runner: what stands around the blocks.
+        """
         t, h, w = z.shape[2:]
         p = self.config.patch_size
         rotary = rotary if rotary is not None else self.rotary(t, h, w, z.device)
         c = F.silu(self.t_embedder(sigma, z.dtype) + text.caption)
-        # Not by a name of their own: the embedded tokens then go as soon as the first block has its own.
-        x = self.run_blocks(self.x_embedder(z), text.tokens, c, rotary, text.lengths)
-        x = self.final_layer(x, c)
+        # The embedded tokens have no name here, so that they are freed as soon as the first block has its own.
+        x = runner.run(self.blocks, runner.enter(self.x_embedder(z)), text.tokens, c, rotary, text.lengths)
+        x = runner.leave(self.final_layer(x, c))
         return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h // p, w=w // p, p=p, q=p)
-
-    def run_blocks(self, x: Tensor, y: Tensor, c: Tensor, rotary: RotaryTable, text_lengths: Sequence[int]) -> Tensor:
-        """Visual tokens x (B, N, D_x) behind all blocks; see the block. What skips blocks can take its place."""
-        for block in self.blocks:
-            x, y = block(x, y, c, rotary, text_lengths)
-        return x

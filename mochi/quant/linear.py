@@ -49,6 +49,14 @@ class QuantLinear(nn.Module):
         return self.quant.takes_rows(self.weight, like.device)
 
     def forward(self, x: Tensor | QuantRows) -> Tensor:
+        # Not in compiled code: each layer has its own quant and patch, and would be compiled for itself.
+        if torch.compiler.is_compiling():
+            from ..kernels.graph_break import uncompiled
+
+            return uncompiled(self._product, x)
+        return self._product(x)
+
+    def _product(self, x: Tensor | QuantRows) -> Tensor:
         if isinstance(x, Tensor):
             x = x.to(self.compute or x.dtype)
         if self.patch is None:

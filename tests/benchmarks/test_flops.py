@@ -58,15 +58,13 @@ def run_on_one_of(ranks: int, config: DiTConfig, watch: Any = NOTHING, dtype: to
     shards = TokenShards(peers)
     rotary = model.rotary(*LATENTS)
     if ranks > 1:
-        model.x_embedder.register_forward_hook(lambda module, args, out: shards.enter(out))
-        model.final_layer.register_forward_hook(lambda module, args, out: shards.leave(out))
         for block in model.blocks:
             block.attn.joint = UlyssesAttention(shards=shards, text_is_read=block.attn.proj_y is not None)
-        rotary = type(rotary)(*(table.tensor_split(ranks)[0].clone() for table in rotary))
+        rotary = rotary.tensor_split(ranks)[0].clone()
     text = torch.zeros(1, TEXT, config.hidden_y, dtype=dtype)
     context = TextContext(torch.zeros(1, config.hidden_x, dtype=dtype), text, (TEXT,))
     with torch.no_grad(), watch:
-        model(torch.zeros(1, 12, *LATENTS, dtype=dtype), torch.ones(1), context, rotary)
+        model(torch.zeros(1, 12, *LATENTS, dtype=dtype), torch.ones(1), context, rotary, shards)
     return peers
 
 

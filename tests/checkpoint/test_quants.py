@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mochi.checkpoint import load_dit
-from mochi.dit import layers as dit_layers
+from mochi.dit import formulas
 from mochi.quant import QUANT_DTYPE, Float8, QuantLinear, QuantRows, quantize_rows, use_float8_products
 from tests.checkpoint import toys, writers
 from tests.checkpoint.independent import values
@@ -169,7 +169,7 @@ def test_norms_and_gates_hand_quantised_rows_on(files, monkeypatch):
     found = toys.output(network, torch.bfloat16)
     names = {"attn.qkv_x", "attn.qkv_y", "mlp_x.w1", "mlp_x.w2"}
     assert {f"blocks.{i}.{name}" for i in range(len(network.blocks)) for name in names} <= taken
-    monkeypatch.setattr(dit_layers, "takes_rows", lambda *_: False)
+    monkeypatch.setattr(formulas, "takes_rows", lambda *_: False)
     taken.clear()
     assert toys.output(network, torch.bfloat16).equal(found) and not taken
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mochi.config import DiTConfig
-from mochi.dit import AsymmDiT, TextContext
+from mochi.dit import PLAIN, AsymmDiT, TextContext
 from mochi.dit.cache import PEAK, POLYNOMIAL, CachePlan, StepCache, in_words
-from mochi.dit.layers import modulated_rms_norm
+from mochi.dit.formulas import modulated_rms_norm
 from mochi.sampling import guided, sample
 from tests.golden import relative_error
 from tests.peers import randomised
@@ -41,10 +41,9 @@ def run(cache: StepCache | None, start: Tensor, positive: TextContext, negative:
 
     def flow_of(side: str, prompt: TextContext):
         def flow(z: Tensor, sigma: Tensor) -> Tensor:
-            if cache is None:
-                return MODEL(z, sigma, prompt)
-            with cache.around(MODEL, [(side, row) for row in range(len(z))], sigma[0].item()):
-                return MODEL(z, sigma, prompt)
+            keys = [(side, row) for row in range(len(z))]
+            runner = PLAIN if cache is None else cache.around(keys, sigma[0].item())
+            return MODEL(z, sigma, prompt, runner=runner)
 
         return flow
 
@@ -62,7 +61,6 @@ def test_threshold_0_changes_no_bit():
     cache = StepCache(CachePlan(0.0, SIGMAS))
     assert torch.equal(run(cache, noise(2), *prompts), run(None, noise(2), *prompts))
     assert all(cache.passes.values()) and len(cache.passes) == 2 * 2 * STEPS
-    assert "run_blocks" not in vars(MODEL)
 
 
 def test_a_huge_threshold_leaves_the_first_and_the_last_step():
@@ -88,8 +86,7 @@ def test_decisions_and_results_follow_the_formula(threshold):
     z = noise()
     for step, sigma in enumerate(SIGMAS[:-1]):
         level = torch.tensor([sigma])
-        with cache.around(MODEL, ["one"], sigma):
-            flow = MODEL(z, level, prompt)
+        flow = MODEL(z, level, prompt, runner=cache.around(["one"], sigma))
 
         x, y = MODEL.x_embedder(z), prompt.tokens
         c = torch.nn.functional.silu(MODEL.t_embedder(level, z.dtype) + prompt.caption)
@@ -138,8 +135,7 @@ def test_a_second_pass_at_a_level_is_another_sample():
     cache, z, sigma = StepCache(CachePlan(1000.0, SIGMAS)), noise(), SIGMAS[0]
     with torch.inference_mode():
         for start in (z, 2 * z):
-            with cache.around(MODEL, ["one"], sigma):
-                MODEL(start, torch.tensor([sigma]), text(2))
+            MODEL(start, torch.tensor([sigma]), text(2), runner=cache.around(["one"], sigma))
     assert len(cache._samples) == 2 and all(cache.passes.values())
 
 

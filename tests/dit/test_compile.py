@@ -10,12 +10,11 @@ from torch._dynamo.testing import CompileCounter
 
 from benchmarks.fake_group import fake_group
 from mochi.config import DiTConfig
-from mochi.dit import AsymmDiT
+from mochi.dit import PLAIN, AsymmDiT, BlockRunner
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import sdpa
-from mochi.dit.compiled import compile_blocks
+from mochi.dit.compiled import CompiledBlocks
 from mochi.parallel.split import Split
-from mochi.parallel.spmd.compiled import UncompiledUlysses
 from mochi.parallel.spmd.dit import ParallelDiT, Pass
 from mochi.parallel.spmd.mesh import Meshes
 from mochi.quant import FLOAT8, Float8, QuantLinear, quant_linears
@@ -34,11 +33,12 @@ def network() -> AsymmDiT:
     return randomised(AsymmDiT(CONFIG), 0).requires_grad_(False)
 
 
-def run(model: AsymmDiT, size: tuple[int, int, int], *lengths: int) -> torch.Tensor:
+def run(model: AsymmDiT, size: tuple[int, int, int], *lengths: int, runner: BlockRunner = PLAIN) -> torch.Tensor:
     generator = torch.Generator().manual_seed(sum(lengths))
     batch, mask = len(lengths), torch.arange(256) < torch.tensor(lengths)[:, None]
     z, sigma = torch.randn(batch, 12, *size, generator=generator), torch.rand(batch, generator=generator)
-    return model(z, sigma, model.encode_text(torch.randn(batch, 256, 32, generator=generator), mask))
+    text = model.encode_text(torch.randn(batch, 256, 32, generator=generator), mask)
+    return model(z, sigma, text, runner=runner)
 
 
 RUNS = [((2, 4, 6), 9), ((2, 4, 6), 13), ((3, 8, 10), 9), ((5, 6, 4), 3)]
@@ -56,11 +56,11 @@ SEVERAL = [(0, 0), (37, 37), (37, 0), (0, 1, 2)]
 def test_blocks_share_their_code_whatever_prompt_and_size():
     """An empty prompt is the first, as it is the usual negative one. Batches of several have code of their own."""
     plain, compiled, counter = network(), network(), CompileCounter()
-    compile_blocks(compiled.blocks, backend=counter)
+    runner = BlockRunner(CompiledBlocks(counter))
     for graphs, prompts in ((PIECES, PROMPTS), (2 * PIECES, SEVERAL)):
         for size in ((2, 4, 6), (1, 8, 10)):
             for lengths in prompts:
-                assert relative_error(run(compiled, size, *lengths), run(plain, size, *lengths)) < 2e-6
+                assert relative_error(run(compiled, size, *lengths, runner=runner), run(plain, size, *lengths)) < 2e-6
                 assert counter.frame_count == graphs, (size, lengths)
 
 
@@ -74,8 +74,7 @@ def rank_of_two():
 def test_a_rank_s_blocks_share_their_code_whatever_prompt_and_size(rank_of_two):
     """Of what a rank sends, none arrives here; its code is counted."""
     model, counter = network(), CompileCounter()
-    compile_blocks(model.blocks, backend=counter)
-    rank, graphs = ParallelDiT(model, Meshes("cpu"), UncompiledUlysses), None
+    rank, graphs = ParallelDiT(model, Meshes("cpu"), CompiledBlocks(counter)), None
     for size in ((2, 4, 6), (1, 8, 10)):
         for lengths in PROMPTS:
             mask = torch.arange(256) < torch.tensor(lengths)[:, None]
@@ -90,9 +89,9 @@ def test_too_much_code_is_told_and_the_rest_runs_without(monkeypatch, caplog):
     """The last block would be the second variant."""
     monkeypatch.setattr("mochi.dit.compiled.MOST_CODE", 1)
     plain, compiled = network(), network()
-    compile_blocks(compiled.blocks, backend="eager")
+    runner = BlockRunner(CompiledBlocks("eager"))
     for lengths in ((9,), (13,)):
-        assert relative_error(run(compiled, (2, 4, 6), *lengths), run(plain, (2, 4, 6), *lengths)) < 2e-6
+        assert relative_error(run(compiled, (2, 4, 6), *lengths, runner=runner), run(plain, (2, 4, 6), *lengths)) < 2e-6
     assert [record.message for record in caplog.records if "as much code" in record.message] == [
         "torch.compile has made as much code for the model's blocks as it may (1 variants of one function): what none "
         "of it fits runs without it, slower. TORCH_LOGS=recompiles tells why."
@@ -111,15 +110,15 @@ def test_packed_weights_stay_outside_and_do_not_compile_again():
             layer.weight.data = layer.quant.quantize(p.data)
             if layer.bias is not None:
                 layer.bias.data.zero_()
-    compile_blocks(compiled.blocks, backend=counter)
+    runner = BlockRunner(CompiledBlocks(counter))
     for size, *lengths in RUNS[:2]:
-        assert relative_error(run(compiled, size, *lengths), run(plain, size, *lengths)) < 2e-6
+        assert relative_error(run(compiled, size, *lengths, runner=runner), run(plain, size, *lengths)) < 2e-6
     before = counter.frame_count
     for module in compiled.modules():
         if isinstance(module, QuantLinear):
             module.patch = lambda weight: weight * 1.5  # another LoRA
     for size, *lengths in RUNS:
-        run(compiled, size, *lengths)
+        run(compiled, size, *lengths, runner=runner)
     assert counter.frame_count == before
 
 
@@ -127,9 +126,9 @@ def test_packed_weights_stay_outside_and_do_not_compile_again():
 def test_another_attention_can_stay_outside():
     plain, compiled, counter = network(), network(), CompileCounter()
     use_attention(compiled.blocks, torch.compiler.disable(lambda q, k, v: sdpa(q, k, v)))
-    compile_blocks(compiled.blocks, backend=counter)
+    runner = BlockRunner(CompiledBlocks(counter))
     for size, *lengths in RUNS:
-        assert relative_error(run(compiled, size, *lengths), run(plain, size, *lengths)) < 2e-6
+        assert relative_error(run(compiled, size, *lengths, runner=runner), run(plain, size, *lengths)) < 2e-6
     assert counter.frame_count == PIECES
 
 
@@ -137,13 +136,13 @@ def test_another_attention_can_stay_outside():
 def test_weights_can_be_changed_in_place():
     """As a LoRA does that is added to plain weights."""
     plain, compiled, counter = network(), network(), CompileCounter()
-    compile_blocks(compiled.blocks, backend=counter)
-    run(compiled, *RUNS[0])
+    runner = BlockRunner(CompiledBlocks(counter))
+    run(compiled, *RUNS[0], runner=runner)
     for model in (plain, compiled):
         for block in model.blocks:
             block.mlp_x.w1.weight.data.mul_(1.5)
             block.mlp_x.w2.weight = torch.nn.Parameter(block.mlp_x.w2.weight * 0.5, requires_grad=False)
-    assert relative_error(run(compiled, *RUNS[0]), run(plain, *RUNS[0])) < 2e-6
+    assert relative_error(run(compiled, *RUNS[0], runner=runner), run(plain, *RUNS[0])) < 2e-6
     assert counter.frame_count == PIECES
 
 
@@ -153,30 +152,31 @@ def test_goes_on_without_where_compiling_fails(caplog):
         raise RuntimeError("no compiler")
 
     plain, compiled = network(), network()
-    compile_blocks(compiled.blocks, backend=broken)
-    assert torch.equal(run(compiled, *RUNS[0]), run(plain, *RUNS[0]))
+    runner = BlockRunner(CompiledBlocks(broken))
+    assert torch.equal(run(compiled, *RUNS[0], runner=runner), run(plain, *RUNS[0]))
     assert [
         record.message
         for record in caplog.records
         if "runs without it" in record.message and "no compiler" in record.message
     ]
-    assert not any("forward" in vars(block) for block in compiled.blocks)
+    assert not runner.call.works
+    assert torch.equal(run(compiled, *RUNS[1], runner=runner), run(plain, *RUNS[1]))
 
 
 @torch.inference_mode()
 def test_other_errors_are_not_hidden():
     model = network()
-    compile_blocks(model.blocks, backend="eager")
+    runner = BlockRunner(CompiledBlocks("eager"))
     use_attention(model.blocks, torch.compiler.disable(lambda q, k, v: 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        run(model, *RUNS[0])
+        run(model, *RUNS[0], runner=runner)
 
 
 @torch.inference_mode()
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_compiled_to_machine_code():
     plain, compiled = network(), network()
-    compile_blocks(compiled.blocks)
+    runner = BlockRunner(CompiledBlocks())
     for size, *lengths in RUNS[:2]:
-        assert relative_error(run(compiled, size, *lengths), run(plain, size, *lengths)) < 2e-6
-    assert all("forward" in vars(block) for block in compiled.blocks)
+        assert relative_error(run(compiled, size, *lengths, runner=runner), run(plain, size, *lengths)) < 2e-6
+    assert runner.call.works

@@ -51,8 +51,8 @@ def on_one_device(cfg: list[float], plan: CachePlan) -> tuple[Tensor, Passes]:
 
     def flow_of(side: int, text):
         def flow(z: Tensor, sigma: Tensor) -> Tensor:
-            with cache.around(NETWORK, [(side, row) for row in range(len(z))], sigma[0].item()):
-                return NETWORK(z, sigma, text)
+            runner = cache.around([(side, row) for row in range(len(z))], sigma[0].item())
+            return NETWORK(z, sigma, text, runner=runner)
 
         return flow
 

@@ -1,16 +1,43 @@
 """Collectives among the ranks of one process group, which count the bytes that this rank sends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Arriving = Callable[[], Tensor]
-"""A tensor on its way: waits for it and returns it. On CUDA it is the current stream that waits."""
+Value = TypeVar("Value")
+Other = TypeVar("Other")
+
+
+class Waits(Protocol):
+    """What `torch.distributed` gives for an operation that has been started, such as a `Work`."""
+
+    def wait(self) -> object: ...
+
+
+@dataclass(frozen=True)
+class Pending(Generic[Value]):
+    """A value on its way.
+
+    Attributes:
+        work: the operation that brings it.
+        read: gives the value, once that is done.
+    """
+
+    work: Waits
+    read: Callable[[], Value]
+
+    def wait(self) -> Value:
+        """The value. On CUDA it is the current stream that waits for it, not this process."""
+        self.work.wait()
+        return self.read()
+
+    def then(self, change: Callable[[Value], Other]) -> "Pending[Other]":
+        """What `change` makes of the value when that has arrived."""
+        return Pending(self.work, lambda: change(self.read()))
 
 
 @dataclass
@@ -34,7 +61,9 @@ class Peers:
         each, left_over = divmod(rows, self.size)
         return [each + (rank < left_over) for rank in range(self.size)]
 
-    def all_to_all(self, t: Tensor, give: Sequence[int], take: Sequence[int], into: Tensor | None = None) -> Arriving:
+    def all_to_all(
+        self, t: Tensor, give: Sequence[int], take: Sequence[int], into: Tensor | None = None
+    ) -> Pending[Tensor]:
         """Send the first give[0] rows of t, contiguous, to rank 0, the next give[1] to rank 1 and so on.
 
         What arrives are take[0] rows of rank 0, then take[1] of rank 1 and so on. No padding goes with them.
@@ -43,15 +72,15 @@ class Peers:
         arrived = t.new_empty(sum(take), *t.shape[1:]) if into is None else into
         work = dist.all_to_all_single(arrived, t, list(take), list(give), group=self.group, async_op=True)
         self._traffic.sent += t[: sum(give) - give[self.rank]].nbytes
-        return _on_its_way(work, arrived)
+        return Pending(work, lambda: arrived)
 
-    def all_gather(self, t: Tensor) -> Arriving:
+    def all_gather(self, t: Tensor) -> Pending[Tensor]:
         """t of all ranks, which has one shape on all of them: (size, *shape)."""
         arrived = t.new_empty(self.size, *t.shape)
         # Joined along the first dimension, as gloo wants it.
         work = dist.all_gather_into_tensor(arrived.flatten(0, 1), t.contiguous(), group=self.group, async_op=True)
         self._traffic.sent += t.nbytes * (self.size - 1)
-        return _on_its_way(work, arrived)
+        return Pending(work, lambda: arrived)
 
     def gather_rows(self, t: Tensor, shares: Sequence[int]) -> Tensor:
         """Rows of all ranks, one rank after the other: (shares[rank], ...) -> (sum(shares), ...).
@@ -62,12 +91,4 @@ class Peers:
             return t
         padded = t.new_zeros(max(shares), *t.shape[1:])
         padded[: len(t)] = t
-        return torch.cat([part[:rows] for part, rows in zip(self.all_gather(padded)(), shares, strict=True)])
-
-
-def _on_its_way(work: dist.Work, t: Tensor) -> Arriving:
-    def arrive() -> Tensor:
-        work.wait()
-        return t
-
-    return arrive
+        return torch.cat([part[:rows] for part, rows in zip(self.all_gather(padded).wait(), shares, strict=True)])

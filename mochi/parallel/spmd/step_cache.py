@@ -1,7 +1,5 @@
 """The step cache of a rank, which has some of the visual tokens and perhaps only rows of the weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -31,12 +29,12 @@ class SharedStepCache(StepCache):
         return super().first_input(block, x, c)
 
     def total(self, sums: Tensor) -> Tensor:
-        return self._ulysses.all_gather(sums)().sum(0)
+        return self._ulysses.all_gather(sums).wait().sum(0)
 
     def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
         if not _is_sharded(blocks[0]):
             return
-        wanted = self._guidance.all_gather(torch.tensor([run], dtype=torch.uint8, device=device))()
+        wanted = self._guidance.all_gather(torch.tensor([run], dtype=torch.uint8, device=device)).wait()
         if not run:
             for block in blocks if wanted.any() else blocks[:1]:  # the first is here already
                 block.unshard()

@@ -3,36 +3,37 @@
 p ranks, this one has n of the N visual tokens; B batch, L text tokens, which are on every rank, h heads, d head width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...dit import BlockRunner
 from ...dit.attention import JointAttention, joint_attention
 from ...dit.heads import PackedQKV
-from .collectives import Arriving, Peers
+from ...dit.runner import BlockCall, call_block
+from .collectives import Peers, Pending
 
 
-class TokenShards:
+class TokenShards(BlockRunner):
     """The visual tokens of a forward pass, spread over the ranks: how many each has, and ways to spread them anew.
 
     Tokens come first on the wire, so that what arrives is in order for any batch, and uneven shards need no padding.
     """
 
-    def __init__(self, peers: Peers):
+    def __init__(self, peers: Peers, call: BlockCall = call_block):
+        super().__init__(call)
         self.peers = peers
         self.shares = peers.shares(0)
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, tokens: Tensor) -> Tensor:
         """All visual tokens (B, N, D), as every rank has them -> those of this rank, (B, n, D)."""
-        self.shares = self.peers.shares(x.shape[1])
-        return self.own(x, dim=1)
+        self.shares = self.peers.shares(tokens.shape[1])
+        return self.own(tokens, dim=1)
 
-    def leave(self, x: Tensor) -> Tensor:
+    def leave(self, tokens: Tensor) -> Tensor:
         """The tokens of this rank (B, n, D) -> all of them on every rank, (B, N, D)."""
-        return self.peers.gather_rows(x.transpose(0, 1), self.shares).transpose(0, 1)
+        return self.peers.gather_rows(tokens.transpose(0, 1), self.shares).transpose(0, 1)
 
     def own(self, t: Tensor, dim: int) -> Tensor:
         """Of anything that has the N tokens, or the h heads, along `dim`: this rank's."""
@@ -43,28 +44,28 @@ class TokenShards:
         (batch, n, _, heads, width), p = qkv.shape, self.peers.size
         return qkv.new_empty(p, n, batch, heads // p, width).transpose(0, 2)
 
-    def to_heads(self, t: Tensor, into: Tensor) -> Arriving:
+    def to_heads(self, t: Tensor, into: Tensor) -> Pending[Tensor]:
         """`outgoing`, all heads of this rank's tokens -> its heads of all tokens, into (N, B, h/p, d)."""
         p, n = self.peers.size, t.shape[1]
         return self.peers.all_to_all(t.transpose(0, 2).flatten(0, 1), give=[n] * p, take=self.shares, into=into)
 
-    def to_tokens(self, t: Tensor) -> Arriving:
+    def to_tokens(self, t: Tensor) -> Pending[Tensor]:
         """This rank's heads of all tokens (B, N, h/p, d) -> all heads of its tokens (B, n, h, d)."""
         p, n = self.peers.size, self.shares[self.peers.rank]
         arriving = self.peers.all_to_all(t.transpose(0, 1).contiguous(), give=self.shares, take=[n] * p)
-        return lambda: arriving().unflatten(0, (p, n)).permute(2, 1, 0, 3, 4).flatten(2, 3)
+        return arriving.then(lambda t: t.unflatten(0, (p, n)).permute(2, 1, 0, 3, 4).flatten(2, 3))
 
-    def gather_heads(self, t: Tensor) -> Arriving:
+    def gather_heads(self, t: Tensor) -> Pending[Tensor]:
         """This rank's heads of the text (B, L, h/p, d) -> all heads (B, L, h, d)."""
-        arriving = self.peers.all_gather(t)
-        return lambda: arriving().permute(1, 2, 0, 3, 4).flatten(2, 3)
+        return self.peers.all_gather(t).then(lambda t: t.permute(1, 2, 0, 3, 4).flatten(2, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UlyssesAttention(JointAttention):
     """Joint attention among all tokens, each rank with its share of the heads.
 
-    text_is_read: whether the block reads the text output; where not, none is gathered, and it is None.
+    Attributes:
+        text_is_read: whether the block reads the text output. Where not, none is gathered, and it is None.
     """
 
     shards: TokenShards
@@ -76,7 +77,7 @@ class UlyssesAttention(JointAttention):
         out_x, out_y = joint_attention(q, k, v, sum(shards.shares), text_lengths, self.attend)
         visual = shards.to_tokens(out_x)
         text = shards.gather_heads(out_y) if self.text_is_read else None
-        return visual(), text() if text is not None else None
+        return visual.wait(), text.wait() if text is not None else None
 
     def _exchange(self, x: PackedQKV, y: PackedQKV) -> tuple[Tensor, ...]:
         """All heads of this rank's visual tokens, and its heads of the text -> its heads of all tokens.
@@ -103,6 +104,6 @@ class UlyssesAttention(JointAttention):
         arriving += [shards.to_heads(wire, t[:visual]) for wire, t in zip(wires, (q, k), strict=True)]
         y.write_qk(of_text(q), of_text(k))
         of_text(v).copy_(y.qkv.select(2, 2).unsqueeze(2))
-        for arrive in arriving:
-            arrive()
+        for t in arriving:
+            t.wait()
         return tuple(t.transpose(0, 1) for t in (q, k, v))

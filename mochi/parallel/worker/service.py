@@ -47,11 +47,9 @@ class RankDiT:
     def __init__(self, weights: RankWeights, meshes: Meshes, compiled: bool = False, attention: str = SDPA):
         self.weights, self.attention = weights, attention
         if compiled:
-            from ...dit.compiled import compile_blocks
-            from ..spmd.compiled import UncompiledUlysses
+            from ...dit.compiled import CompiledBlocks
 
-            compile_blocks(weights.model.blocks)
-            self.network = ParallelDiT(weights.model, meshes, UncompiledUlysses)
+            self.network = ParallelDiT(weights.model, meshes, CompiledBlocks())
         else:
             self.network = ParallelDiT(weights.model, meshes)
         self.prompts = Prompts(self.network.encode_text)

@@ -20,7 +20,7 @@ from ....mochi.checkpoint import Checkpoint, load_dit
 from ....mochi.config import DiTConfig
 from ....mochi.dit.attention import use_attention
 from ....mochi.dit.backends import SDPA
-from ....mochi.dit.compiled import compile_blocks
+from ....mochi.dit.compiled import CompiledBlocks
 from ....mochi.errors import MochiError
 from ....mochi.quant import FLOAT8, use_float8_products
 from ..checks import check_text
@@ -105,7 +105,7 @@ def load_model(
     model = Mochi(config, network, mm.unet_offload_device())
     use_attention(model.diffusion_model.blocks, attend)
     if compiled:
-        compile_blocks(model.diffusion_model.blocks)
+        model.diffusion_model.call = CompiledBlocks()
     if precision.fast:
         use_float8_products(model)
     patcher = QuantPatcher(model, mm.get_torch_device(), mm.unet_offload_device())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.conds
@@ -15,13 +14,18 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor, nn
 
 from ....mochi.config import DiTConfig
-from ....mochi.dit import AsymmDiT, RotaryTable, TextContext
-from ....mochi.dit.cache import CachePlan, StepCache
+from ....mochi.dit import AsymmDiT, BlockRunner, TextContext
+from ....mochi.dit.cache import StepCache
+from ....mochi.dit.runner import BlockCall, call_block
 from ..sampling.step_cache import keys_of, plan_of, report
 
 
 class HostDiT(AsymmDiT):
-    """AsymmDiT with the signature, the sign and the hooks that ComfyUI expects. State-dict names are the same."""
+    """AsymmDiT with the signature, the sign and the wrappers that ComfyUI expects. State-dict names are the same.
+
+    Attributes:
+        call: how each block is called, where no model patch takes it over.
+    """
 
     def __init__(
         self,
@@ -32,8 +36,8 @@ class HostDiT(AsymmDiT):
     ):
         super().__init__(config, dtype=dtype, device=device, operations=operations)
         self.dtype = dtype
-        self.blocks = ReplaceableBlocks(self.blocks)
-        self._table: tuple[tuple, RotaryTable] | None = None
+        self.call: BlockCall = call_block
+        self._table: tuple[tuple, Tensor] | None = None
         self._cache: StepCache | None = None
 
     def forward(
@@ -80,24 +84,21 @@ class HostDiT(AsymmDiT):
 
     def _flow(self, x: Tensor, sigma: Tensor, text: TextContext, options: dict[str, Any]) -> Tensor:
         """`z_0 - eps` for x (B, 12, T, H, W) with even sides, and the prompts that `text_cond` made."""
-        rotary = self._rotary_of(x)
-        replacements = options.get("patches_replace", {}).get("dit")
-        plan = plan_of(options)
-        if not replacements and plan is None:
-            return super().forward(x, sigma, text, rotary)
-        with self.blocks.replaced(replacements or {}, options), self._cached(plan, x, options):
-            return super().forward(x, sigma, text, rotary)
+        return super().forward(x, sigma, text, self._rotary_of(x), self._runner(x, options))
 
-    def _cached(self, plan: CachePlan | None, x: Tensor, options: dict[str, Any]) -> AbstractContextManager[None]:
-        """The step cache around a forward pass of x, if there is to be one; it stays until the run ends."""
+    def _runner(self, x: Tensor, options: dict[str, Any]) -> BlockRunner:
+        """What stands around the blocks in a forward pass of x: model patches, and a step cache until the run ends."""
+        patches = options.get("patches_replace", {}).get("dit", {})
+        runner = BlockRunner(_Patched(self.blocks, patches, options, self.call) if patches else self.call)
+        plan = plan_of(options)
         if plan is None:
-            return nullcontext()
+            return runner
         if self._cache is None or self._cache.plan != plan:
             self._cache = StepCache(plan)
-        return self._cache.around(self, keys_of(x, options), options["sigmas"][0].item())
+        return self._cache.around(keys_of(x, options), options["sigmas"][0].item(), runner)
 
     @torch.compiler.disable  # a table that comes and goes would make it compile again
-    def _rotary_of(self, x: Tensor) -> RotaryTable:
+    def _rotary_of(self, x: Tensor) -> Tensor:
         """The rotary table of x, remembered until another shape comes or the run ends."""
         key = (*x.shape[2:], x.device)
         if self._table is None or self._table[0] != key:
@@ -111,40 +112,39 @@ class HostDiT(AsymmDiT):
         self._table = self._cache = None
 
 
-class ReplaceableBlocks(nn.ModuleList):
-    """The blocks of the network, some of which model patches may take over for a forward pass."""
+class _Patched:
+    """Calls blocks, or in their place the model patches that a person has put there.
 
-    _taken_over: dict[int, Callable] | None = None
+    Args:
+        patches: ("double_block", index of the block) -> a function as `set_model_patch_replace` takes it.
+        call: how a block is called by itself, and by its patch.
+    """
 
-    @contextmanager
-    def replaced(self, patches: dict[tuple[str, int], Callable], options: dict[str, Any]) -> Iterator[None]:
-        """Run with patches: ("double_block", index) -> a function as `set_model_patch_replace` takes it."""
-        blocks = [(index, block, patches.get(("double_block", index))) for index, block in enumerate(self)]
-        self._taken_over = {index: _taken_over(block, patch, options) for index, block, patch in blocks if patch}
-        try:
-            yield
-        finally:
-            self._taken_over = None
+    def __init__(
+        self,
+        blocks: nn.ModuleList,
+        patches: Mapping[tuple[str, int], Callable[..., dict[str, Tensor]]],
+        options: dict[str, Any],
+        call: BlockCall,
+    ):
+        self._patches = {block: patches.get(("double_block", index)) for index, block in enumerate(blocks)}
+        self._options, self._call = options, call
 
-    def __iter__(self) -> Iterator[Callable]:
-        if self._taken_over is None:
-            return super().__iter__()
-        return iter([self._taken_over.get(index, block) for index, block in enumerate(super().__iter__())])
+    def __call__(
+        self, block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        patch = self._patches[block]
+        if patch is None:
+            return self._call(block, x, y, c, rotary, text_lengths)
 
+        def original(args: dict[str, Any]) -> dict[str, Tensor]:
+            inputs = args["img"], args["txt"], args["vec"], args["rotary"], args["text_lengths"]
+            img, txt = self._call(block, *inputs)
+            return {"img": img, "txt": txt}
 
-def _taken_over(block: nn.Module, patch: Callable, options: dict[str, Any]) -> Callable:
-    """A function in place of a block that lets a model patch decide what to do."""
-
-    def original(args: dict[str, Any]) -> dict[str, Tensor]:
-        img, txt = block(args["img"], args["txt"], args["vec"], args["rotary"], args["text_lengths"])
-        return {"img": img, "txt": txt}
-
-    def run(x: Tensor, y: Tensor, c: Tensor, rotary: RotaryTable, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        args = {"img": x, "txt": y, "vec": c, "rotary": rotary, "text_lengths": lengths}
-        out = patch({**args, "transformer_options": options}, {"original_block": original})
+        args = {"img": x, "txt": y, "vec": c, "rotary": rotary, "text_lengths": text_lengths}
+        out = patch({**args, "transformer_options": self._options}, {"original_block": original})
         return out["img"], out["txt"]
-
-    return run
 
 
 class TextCond(comfy.conds.CONDRegular):

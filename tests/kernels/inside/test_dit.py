@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mochi.dit import heads, layers
+from mochi.dit import formulas, heads
 from mochi.kernels import heads as heads_kernels
 from mochi.kernels import norm, swiglu
 
@@ -42,18 +42,18 @@ def test_norms_and_gates(dtype, batch, n, width, seed):
     gate, scale = modulation.to(dtype).chunk(4, dim=-1)[1:3]
     single = [t.float() for t in (x, branch, gate)]
 
-    check(norm.modulated_rms_norm(x, scale, EPS), layers.modulated_rms_norm(x.float(), scale.float(), EPS))
-    check(norm.gated_residual(x, branch, gate, EPS), layers.gated_residual(*single, EPS))
+    check(norm.modulated_rms_norm(x, scale, EPS), formulas.modulated_rms_norm(x.float(), scale.float(), EPS))
+    check(norm.gated_residual(x, branch, gate, EPS), formulas.gated_residual(*single, EPS))
     out, normed = norm.gated_residual_norm(x, branch, gate, scale, EPS)
-    check(out, layers.gated_residual(*single, EPS))
-    check(normed, layers.modulated_rms_norm(out.float(), scale.float(), EPS))
+    check(out, formulas.gated_residual(*single, EPS))
+    check(normed, formulas.modulated_rms_norm(out.float(), scale.float(), EPS))
 
 
 @given(batch=batches, n=tokens, width=st.sampled_from([1, 6, 96, 128, 2050]), seed=seeds)
 def test_swiglu(dtype, batch, n, width, seed):
     torch.manual_seed(seed)
     packed = 4 * some(dtype, batch, n, 2 * width)
-    check(swiglu.swiglu(packed), layers.swiglu(packed.float()))
+    check(swiglu.swiglu(packed), formulas.swiglu(packed.float()))
 
 
 def turns(n: int, count: int, width: int) -> Tensor:

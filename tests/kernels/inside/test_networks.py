@@ -12,14 +12,14 @@ from torch import Tensor
 import mochi.vae.stream
 from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY_WEIGHTS
-from mochi.dit import heads, layers
+from mochi.dit import formulas, heads
 from mochi.kernels import dispatch
 from mochi.quant import Float8, Ggml, QuantLinear, float8, ggml, quant_linears, rows
 from mochi.quant.ggml import FORMATS
 from mochi.vae import norm
 from tests.golden import relative_error
 
-MODULES = heads, layers, float8, ggml, rows, norm
+MODULES = heads, formulas, float8, ggml, rows, norm
 FORMULAS = [f for module in MODULES for f in vars(module).values() if hasattr(f, "launcher")]
 USUAL = Float8(torch.float8_e4m3fn, 1e-3)
 

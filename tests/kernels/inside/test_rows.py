@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mochi.dit import layers
+from mochi.dit import formulas
 from mochi.kernels import norm, swiglu
 from mochi.quant import quantize_rows
 
@@ -51,9 +51,9 @@ def test_swiglu(seed: int, batch: int, tokens: int, width: int):
 def test_formulas(width: int):
     """They are each the plain one, and then quantized."""
     x, branch, gate, scale = drawn(*2 * [(2, 5, width)], *2 * [(2, width)], seed=0)
-    assert_rows(layers.modulated_rms_norm_rows(x, scale), layers.modulated_rms_norm(x, scale))
-    out, normed = layers.gated_residual_norm(x, branch, gate, scale)
-    found, *rows = layers.gated_residual_norm_rows(x, branch, gate, scale)
+    assert_rows(formulas.modulated_rms_norm_rows(x, scale), formulas.modulated_rms_norm(x, scale))
+    out, normed = formulas.gated_residual_norm(x, branch, gate, scale)
+    found, *rows = formulas.gated_residual_norm_rows(x, branch, gate, scale)
     assert found.equal(out)
     assert_rows(rows, normed)
-    assert_rows(layers.swiglu_rows(x), layers.swiglu(x))
+    assert_rows(formulas.swiglu_rows(x), formulas.swiglu(x))

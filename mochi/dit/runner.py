@@ -1,0 +1,52 @@
+"""What may stand around the blocks of AsymmDiT.
+
+The model runs to its end as `model.py` has it. What needs to interrupt it uses one of three ways, and no other:
+
+- a `BlockRunner`, handed to `AsymmDiT.forward`: step cache, compiled blocks, a host's patches, tokens shared by ranks;
+- `block.attn.joint`, where the tokens of both streams meet: another attention, heads shared by ranks;
+- torch's own `fully_shard`, which hangs on the blocks as modules.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+BlockCall = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor]]
+"""Calls a block with its inputs x, y, c, rotary and text_lengths; see `AsymmetricJointBlock`."""
+
+
+def call_block(
+    block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The block itself, and nothing around it."""
+    return block(x, y, c, rotary, text_lengths)
+
+
+class BlockRunner:
+    """Takes the visual tokens from the patch embedding through all blocks to the final layer.
+
+    Args:
+        call: how each block is called.
+    """
+
+    def __init__(self, call: BlockCall = call_block):
+        self.call = call
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """All visual tokens (B, N, D_x), as embedded -> those that the blocks get."""
+        return tokens
+
+    def run(
+        self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+    ) -> Tensor:
+        """Visual tokens x behind all blocks. The inputs are those of the first block."""
+        for block in blocks:
+            x, y = self.call(block, x, y, c, rotary, text_lengths)
+        return x
+
+    def leave(self, tokens: Tensor) -> Tensor:
+        """What the final layer has made of the tokens, (B, n, values of a patch) -> that of all visual tokens."""
+        return tokens
+
+
+PLAIN = BlockRunner()
