@@ -1,7 +1,5 @@
 """LoRAs on the weights of an AsymmDiT: on one device, and as patches for the ranks of a group."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Layers with quantised weights (fp8, GGUF) that ComfyUI moves between devices and patches like its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ from ....mochi.errors import MochiError
 
 
 class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
-    """The bytes come to where x is and are dequantised there. LoRA and its kin are applied to the dequantised weight."""
+    """The bytes come to where x is and are dequantised there. Then LoRA and its kin are applied."""
 
     comfy_cast_weights = True  # the weight may be on another device than x
 
