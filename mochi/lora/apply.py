@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,5 +85,6 @@ class LoraMount:
         layer = self._layer(name)
         layer.weight = nn.Parameter(weight.to(layer.weight.device), requires_grad=False)
 
-    def _layer(self, name: str) -> nn.Module:
+    def _layer(self, name: str) -> Any:
+        """The layer with this weight: a QuantLinear, a Linear or a convolution, of torch or of a host."""
         return self._model.get_submodule(name.removesuffix(".weight"))

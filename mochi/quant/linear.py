@@ -24,6 +24,8 @@ class QuantLinear(nn.Module):
             LoRA, which would be lost if the weight were quantised again.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_features: int,
@@ -62,9 +64,10 @@ class QuantLinear(nn.Module):
             x = x.to(self.compute or x.dtype)
         qweight, bias = self.parameters_for(x)
         out = None if self.patches() else self.quant.matmul(x, qweight, bias)
-        if out is None:
-            out = F.linear(x, self.dequantized(qweight, x.dtype), bias)
-        return out
+        if out is not None:
+            return out
+        assert isinstance(x, Tensor), "rows come only where takes_rows says so"
+        return F.linear(x, self.dequantized(qweight, x.dtype), bias)
 
     def parameters_for(self, x: Tensor | QuantRows) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as they are computed with. A host may keep them on another device than x."""

@@ -74,12 +74,14 @@ def product(
         return torch.empty(*x.shape[:-1], len(weight), dtype=dtype, device=x.device)
     half = torch.bfloat16 if dtype == torch.float32 else dtype
     inside = bias if bias is not None and bias.dtype == half else None
+    # torch has this operator under no public name before 2.10.
+    multiply = torch._scaled_mm  # pyright: ignore[reportPrivateImportUsage]
     if weight_scale.dim() and x.device.type == "cpu":  # torch before 2.14 takes no scales of rows there
         one = scale.new_ones(())
-        out = torch._scaled_mm(rows, weight.t(), one, one, out_dtype=torch.float32)
+        out = multiply(rows, weight.t(), one, one, out_dtype=torch.float32)
         out = out.mul_(scale).mul_(weight_scale)
         out = (out if inside is None else out.add_(inside)).to(half)
     else:
-        out = torch._scaled_mm(rows, weight.t(), scale, weight_scale, inside, out_dtype=half, use_fast_accum=True)
+        out = multiply(rows, weight.t(), scale, weight_scale, inside, out_dtype=half, use_fast_accum=True)
     out = out.to(dtype).unflatten(0, x.shape[:-1])
-    return out if bias is inside else (out + bias).to(dtype)
+    return out if bias is None or bias is inside else (out + bias).to(dtype)

@@ -5,7 +5,7 @@ LoRA loaders call one function for the names of any model. So that function is r
 """
 
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.lora
@@ -24,22 +24,27 @@ a function for what is added to it."""
 
 
 def teach_comfyui_lora_names() -> None:
-    """Replace ComfyUI's function for the names of a model's layers, so that it knows all names of Mochi's. For other
-    models it returns what it did before.
-    """
+    """Replace ComfyUI's function for the names of a model's layers by `LoraNames`."""
     known = comfy.lora.model_lora_keys_unet
-    known = getattr(known, "before_mochi", known)  # the pack was loaded again
+    comfy.lora.model_lora_keys_unet = LoraNames(getattr(known, "before_mochi", known))
 
-    @wraps(known)
-    def model_lora_keys_unet(model: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        names = known(model, *args, **kwargs)
+
+@dataclass(frozen=True)
+class LoraNames:
+    """ComfyUI's `model_lora_keys_unet` that knows all names of Mochi's layers. For other models it is as before.
+
+    Attributes:
+        before_mochi: ComfyUI's own, also where the pack was loaded again.
+    """
+
+    before_mochi: Callable[..., dict[str, Any]]
+
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        names = self.before_mochi(model, *args, **kwargs)
         if isinstance(model, comfy.model_base.GenmoMochi):
             for name, target in targets(model.diffusion_model).items():
                 names.setdefault(name, target)
         return names
-
-    model_lora_keys_unet.before_mochi = known
-    comfy.lora.model_lora_keys_unet = model_lora_keys_unet
 
 
 def targets(network: nn.Module) -> dict[str, Target]:
