@@ -199,7 +199,8 @@ class RemoteVAE(RemoteModel):
         """VAE latents (B, 12, T, h, w) -> frames, about -1 to 1 or, as bytes, uint8 from 0 to 255: in FramesDecoded
         events."""
         group = yield from self.load()
-        plan = plan_strips(*z.shape[3:], group.size)
+        height, width = z.shape[3:]
+        plan = plan_strips(height, width, group.size)
         arrived: dict[int, dict[int, Tensor]] = {}  # strips by chunk and rank
         with closing(group.stream(protocol.Decode(self.name, z, as_bytes))) as work:
             for event in work:

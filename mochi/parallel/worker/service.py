@@ -202,7 +202,8 @@ class Rank:
     def decode(self, request: protocol.Decode) -> None:
         """Tells each strip of this rank."""
         z = request.z
-        total, chunk = z.shape[2], plan_strips(*z.shape[3:], self.context.size).chunk
+        total, height, width = z.shape[2:]
+        chunk = plan_strips(height, width, self.context.size).chunk
         strips = decode_strips(self._models[request.name].decoder, z, self._strip_ranks, chunk)
 
         def tell(first: int, strip: Tensor) -> None:
