@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..lazy import JoinedTensor, LazyTensor, LazyTensors, Piece
+from ..lazy import LazyTensor, LazyTensors, Piece, joined
 from .genmo import Parts, under
 
 DIT = ("pos_frequencies", "patch_embed.proj.weight", "transformer_blocks.0.attn1.add_q_proj.weight")
@@ -142,8 +142,8 @@ def _joined(names: Sequence[str], tensors: Sequence[LazyTensor], swapped: bool) 
         raise ValueError(f"{', '.join(names)} should be rows of one weight, but are {shapes}")
     if swapped:
         tensor, rows = tensors[0], tensors[0].shape[0]
-        return JoinedTensor((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
-    return JoinedTensor([Piece(tensor, 0, tensor.shape[0]) for tensor in tensors])
+        return joined((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
+    return joined([Piece(tensor, 0, tensor.shape[0]) for tensor in tensors])
 
 
 def parts(tensors: LazyTensors) -> Parts:

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import assign, fill
-from ...checkpoint.load import Source, opened
+from ...checkpoint import Checkpoint, assign, fill
+from ...checkpoint.checkpoint import Source
 from ...checkpoint.plan import Whole
 from ...errors import MochiError
 from ...lora.patch import LoraPatch, WeightPatch, apply_patches
@@ -56,7 +56,7 @@ class RankWeights:
         self._device = torch.device(device)
         self._patched: set[str] = set()
 
-        self._plan = opened(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
+        self._plan = Checkpoint.open(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
         self.model = self._plan.model
         self.compute_dtype = self.model.x_embedder.proj.weight.dtype
         self._layout = self._lay_out(sharding)
