@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.flops import decoder_flops
 from benchmarks.h100 import Machine
 from mochi.kernels import without_kernels
-from mochi.memory.decode import strip_values
+from mochi.memory import strip_values
 from mochi.vae import Decoder
 from tests.exact import relative_error
 

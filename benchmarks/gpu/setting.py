@@ -15,9 +15,9 @@ from mochi.dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import SDPA, attention_named
 from mochi.geometry import latent_shape
-from mochi.memory.decode import chunk_for
-from mochi.memory.denoise import tokens_of
+from mochi.memory import tokens_of
 from mochi.vae import Decoder, Encoder
+from mochi.vae.chunks import chunk_for
 from mochi.vae.layers import in_order
 from tests.random_weights import randomised
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.h100 import Machine, forward_pass
 from mochi.dit import AsymmDiT, BlockRunner
 from mochi.kernels import without_kernels
-from mochi.memory.denoise import activations
+from mochi.memory import activations
 from mochi.parallel.split import Split
 from tests.exact import relative_error
 

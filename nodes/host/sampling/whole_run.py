@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....mochi.dit.cache import Passes
 from ....mochi.parallel.owner.client import join_passes
-from ....mochi.parallel.owner.group import Event
+from ....mochi.parallel.protocol import Event, PassesComputed, StepDone
 from ....mochi.sampling import Denoised
 from ..ranks.group import follow
 from ..ranks.model import RemoteNetwork
@@ -47,11 +47,10 @@ def run_whole(guider: Any, noise: Tensor, sigmas: Sequence[float], report: Calla
     plan = plan_of(guider.model_options["transformer_options"] | {"sample_sigmas": sigmas})
 
     def hear(event: Event) -> None:
-        told = event.payload
-        if "passes" in told:
-            passes[event.rank] = told["passes"]
-        if "latents" in told:
-            report(Denoised(told["step"], told["steps"], told["latents"], told["estimate"]))
+        if isinstance(event.payload, PassesComputed):
+            passes[event.rank] = event.payload.passes
+        if isinstance(event.payload, StepDone) and event.rank == 0:
+            report(event.payload.denoised)
 
     prompts = {
         name: conds[0]["model_conds"]["text"].process_cond(len(noise)).cond for name, conds in guider.conds.items()

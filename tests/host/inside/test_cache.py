@@ -99,9 +99,9 @@ def test_only_the_middle_of_the_schedule_is_skipped(cached, mochi_sampler, model
 
 def test_whole_run_stays_one_request(cached, mochi_sampler, custom_sampler, remote, sigmas, requests):
     mochi_sampler(cached(remote, 0.06), sigmas=sigmas)
-    assert requests == ["sample"]
+    assert requests == ["Sample"]
     custom_sampler(cached(remote, 0.06), sigmas)
-    assert requests[1:] == ["forward"] * STEPS + ["forget_run"]
+    assert requests[1:] == ["Forward"] * STEPS + ["ForgetRun"]
 
 
 def test_a_sampler_of_second_order(cached, custom_sampler, model, sigmas, told):

@@ -183,7 +183,7 @@ def test_two_ranks(call, pack, small, remote, files, k_sampler, mochi_sampler, r
         crossing = for_ranks(patched.patches, None, torch.device("cpu"))
         assert {type(patch).__name__ for several in crossing.values() for patch in several} == {"LoraPatch"}
     assert torch.equal(k_sampler(ours(call, remote, files[format], 0.0)), k_sampler(remote))
-    assert remote.remote.loads == loads and "load_dit" not in requests
+    assert remote.remote.loads == loads and "LoadDiT" not in requests
 
 
 def test_comfyuis_own_mochi(call, small):

@@ -63,7 +63,7 @@ def test_another_strength_needs_no_reload(call, model, remote, adapters, k_sampl
         one, other = (with_adapter(call, m, adapters["lora"], strength) for m in (remote, model))
         assert_close(k_sampler(one), k_sampler(other))
         k_sampler(one)
-    assert requests.count("patch") == 2 and "load_dit" not in requests
+    assert requests.count("PatchWeights") == 2 and "LoadDiT" not in requests
     assert remote.remote.loads == loads
 
 
