@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -102,11 +103,11 @@ class Checkpoint:
 
     def dtype(self, part: str) -> torch.dtype:
         """The dtype of most values of a part; bfloat16 where these are quantised."""
-        sizes: dict[torch.dtype | None, int] = {}
+        sizes: Counter[torch.dtype | None] = Counter()
         for entry in self.entries(part).values():
-            dtype = torch.bfloat16 if entry.quant is not None or entry.dtype in FLOAT8 else entry.dtype
-            sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry.shape)
-        return max(sizes, key=lambda dtype: sizes[dtype]) or torch.bfloat16
+            quantised = entry.quant is not None or entry.dtype in FLOAT8
+            sizes[torch.bfloat16 if quantised else entry.dtype] += math.prod(entry.shape)
+        return sizes.most_common(1)[0][0] or torch.bfloat16
 
     def count(self, part: str) -> int:
         """How many values a part has."""

@@ -127,8 +127,9 @@ def quantise(
         entries = {n: rounded(e, weight_dtype) if n in plain else e for n, e in entries.items()}
     quant_linears(model, quants, getattr(operations, "QuantLinear", QuantLinear))
     for name in quants:
-        dtype = linears[name].weight.dtype
-        model.get_submodule(name.removesuffix(".weight")).compute = None if dtype == kept else dtype
+        layer, dtype = model.get_submodule(name.removesuffix(".weight")), linears[name].weight.dtype
+        if isinstance(layer, QuantLinear) and dtype != kept:
+            layer.compute = dtype
     return entries
 
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from ..checkpoint import Checkpoint
-from ..checkpoint.checkpoint import Source
+from ..checkpoint import Checkpoint, Source
 from ..errors import CheckpointError
 from .tokenizer import FAST, SENTENCEPIECE, has_tokenizer
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import fill
-from ..checkpoint.checkpoint import Source
+from ..checkpoint import Source, fill
 from ..errors import CheckpointError
 from ..quant import FLOAT8
 from .layout import find_tokenizer, open_text_encoder

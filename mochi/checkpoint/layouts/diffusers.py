@@ -1,6 +1,7 @@
 """The layout of the diffusers library: other names; q, k and v apart; and three layers with their halves swapped.
 
-Source: MochiTransformer3DModel and AutoencoderKLMochi. A name of ours stands for rows of one or of several of theirs.
+Source: MochiTransformer3DModel and AutoencoderKLMochi. Each layer of ours has the rows of one layer of theirs, or of
+several behind one another.
 """
 
 import re
@@ -16,8 +17,10 @@ ENCODER = ("encoder.proj_in.weight", "encoder.block_in.resnets.0.conv1.conv.weig
 
 
 class Source(NamedTuple):
-    """Where the rows of one of our layers are: in these layers of theirs, behind one another; swapped: of the only one,
-    the second half before the first."""
+    """Where the rows of one of our layers are: in `layers` of theirs, behind one another.
+
+    swapped: whether the second half of the rows, of a single layer, comes before the first.
+    """
 
     layers: tuple[str, ...]
     swapped: bool = False
@@ -123,7 +126,7 @@ def _count(names: Sequence[str], pattern: str) -> int:
 
 
 def translated(entries: LazyTensors, sources: Sources) -> LazyTensors:
-    """The tensors under our names; what has no place there keeps its own, so that it is noticed."""
+    """The tensors under our names. One that has no place among them keeps its name, so that it is noticed."""
     left = dict(entries)
     found: LazyTensors = {}
     for ours, source in sources.items():
