@@ -19,10 +19,10 @@ from ....mochi.parallel.plan import plan_dit
 from ....mochi.parallel.protocol import LoadDiT
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.quant import QUANT_DTYPE
-from ..sampling.step_cache import keys_of, plan_of, report
 from ..sockets.attention import attention_of_ranks
 from ..sockets.model import Mochi, Precision, computed_in, model_config
 from ..sockets.network import HostDiT
+from ..sockets.step_cache import keys_of, plan_of, report
 from .group import follow, groups
 from .patcher import RemotePatcher
 from .patches import PREFIX, FileWeights, for_ranks

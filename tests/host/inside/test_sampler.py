@@ -132,7 +132,7 @@ def test_latent_format_of_other_statistics(pack):
     z = torch.randn(1, 12, 3, 4, 6)
     assert_close(latent_format.process_out(z), vae.to_vae(z, stats), 1e-6)
     assert_close(latent_format.process_in(z), vae.to_dit(z, stats), 1e-6)
-    image = torch.from_numpy(np.array(pack.module("nodes.host.sampling.sampler").preview_image(z, latent_format)))
+    image = torch.from_numpy(np.array(pack.module("nodes.host.sampling.preview").preview_image(z, latent_format)))
     assert image.shape == (4, 6, 3)
     assert ((image[..., 0] / 127.5 - 1) - z[0, 0, 1].clamp(-1, 1)).abs().max() < 0.01
     assert (image[..., 1] == 127).all() and (image[..., 2] == 0).all()
@@ -158,7 +158,7 @@ def test_nothing_to_do_at_denoise_0(call, model, prompts):
 
 
 def test_the_node_says_how_long_it_takes(call, pack, model, prompts, monkeypatch):
-    told, sampling = [], pack.module("nodes.host.sampling.sampler")
+    told, sampling = [], pack.module("nodes.host.sampling.preview")
     clock = iter([50.0] * 2 + [53.0 + 3 * n for n in range(STEPS)])  # loading and the first step took long
     monkeypatch.setattr(sampling.time, "monotonic", lambda: next(clock, 100.0))
     monkeypatch.setattr(sampling, "show_text", told.append)
