@@ -25,7 +25,7 @@ def visiting(model: nn.Module, device: torch.device) -> Iterator[None]:
             for name, t in home.items():
                 if t is not None and t not in moved:
                     moved[t] = nn.Parameter(carry(t), requires_grad=False) if isinstance(t, nn.Parameter) else carry(t)
-                kept[name] = moved.get(t)
+                kept[name] = None if t is None else moved[t]
         yield
     finally:
         for kept, home in homes:
