@@ -8,6 +8,7 @@ from torch import nn
 
 from ..dit import AsymmDiT
 from ..vae import Decoder, Encoder
+from ..vae.cpu import CpuOperations
 from ..vae.layers import in_order
 from .checkpoint import Checkpoint
 from .plan import fill
@@ -39,7 +40,7 @@ def load_dit(
 
 
 def load_decoder(
-    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
+    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = CpuOperations
 ) -> Decoder:
     """AsymmVAE decoder of a decoder file or a combined one.
 
@@ -49,7 +50,7 @@ def load_decoder(
 
 
 def load_encoder(
-    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
+    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = CpuOperations
 ) -> Encoder:
     """AsymmVAE encoder of an encoder file or a combined one; see `load_decoder`."""
     return in_order(fill(opened(source).plan("encoder", None, dtype, None, operations), device), device)

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DecoderConfig
+from .cpu import CpuOperations
 from .layers import ResBlock, per_position
 from .stream import Borders, Stream
 
@@ -83,7 +84,7 @@ class Decoder(nn.Module):
         config: DecoderConfig,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = CpuOperations,
     ):
         super().__init__()
         self.config = config

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
+from .cpu import CpuOperations
 from .layers import ResBlock, added, causal_conv, per_position
 from .stream import Borders, Stream
 
@@ -132,7 +133,7 @@ class Encoder(nn.Module):
         config: EncoderConfig,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = CpuOperations,
     ):
         super().__init__()
         self.config = config

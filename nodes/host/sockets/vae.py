@@ -20,6 +20,7 @@ from ....mochi.geometry import SPACE, TIME, frame_count
 from ....mochi.memory.decode import chunk_for, strip_values
 from ....mochi.transfer import Outgoing
 from ....mochi.vae import Decoder, Encoder
+from ....mochi.vae.cpu import CpuConv3d
 from ....mochi.vae.encoder import kept_values
 from ....mochi.vae.layers import in_order
 from ..checks import check_latent
@@ -28,6 +29,13 @@ from .dtypes import weight_dtype
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 ENCODE_VALUES = 9
+
+
+class Operations(comfy.ops.disable_weight_init):
+    """The host's layers, with the convolution that is fast on a CPU."""
+
+    class Conv3d(CpuConv3d, comfy.ops.disable_weight_init.Conv3d):
+        """Casts and patches weights as the host's does."""
 
 
 class AsymmVAE(nn.Module):
@@ -178,7 +186,7 @@ def load_vae(decoder_file: Checkpoint | None, encoder_file: Checkpoint | None, d
     """
     device, offload_device = mm.vae_device(), mm.vae_offload_device()
     weights = vae_dtype(dtype)
-    options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
+    options = {"dtype": weights, "device": offload_device, "operations": Operations}
     decoder = None if decoder_file is None else load_decoder(decoder_file, **options)
     encoder = None if encoder_file is None else load_encoder(encoder_file, **options)
     model = in_order(AsymmVAE(decoder, encoder), device)
