@@ -76,6 +76,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
-        norm1, _, conv1, norm2, _, conv2 = self.stack
+        norm1, norm2 = (layer for layer in self.stack if isinstance(layer, nn.GroupNorm))
+        conv1, conv2 = (layer for layer in self.stack if isinstance(layer, nn.Conv3d))
         branch = causal_conv(conv2, causal_conv(conv1, x, stream, norm1), stream, norm2)
         return added(x, branch)

@@ -10,7 +10,7 @@ All ranks call these functions together, with the same picture, under `torch.inf
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -86,7 +86,7 @@ class StripRanks:
     def __init__(self, timeout: timedelta | None = None):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._timeout = timeout
-        self._groups: dict[int, dist.ProcessGroup | None] = {self.size: dist.group.WORLD}
+        self._groups: dict[int, Any] = {self.size: dist.group.WORLD}  # torch's placeholder in ranks outside a group
 
     def borders(self, strips: Strips) -> Borders:
         """What surrounds this rank's strip. Called by all ranks, those without a strip too."""
@@ -101,18 +101,18 @@ class FromOthers(NamedTuple):
     """What the other strips of a picture have sent.
 
     Attributes:
-        statistics: of whole frames; None where none were asked for.
+        statistics: of whole frames; empty where none were asked for.
         halos: the rows or columns of each neighbour that lie next to this strip, in the order of the neighbours.
     """
 
-    statistics: Tensor | None
+    statistics: Tensor
     halos: list[Tensor]
 
 
 class HaloBorders(Borders):
     """Surroundings in space of one strip: halos from its neighbours, and the edge of the picture elsewhere."""
 
-    def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup | None):
+    def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
         self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
         self.fractions = [size / sum(strips.sizes) for size in strips.sizes]
         self._device_fractions: Tensor | None = None  # as a tensor on the device
@@ -170,7 +170,7 @@ class HaloBorders(Borders):
             messages = arrived.split(sizes)
             theirs = [messages[r][news.numel() :].view(halos[r].shape).movedim(-1, 1) for r in halos]
             if statistics is None:
-                return FromOthers(None, theirs)
+                return FromOthers(news, theirs)
             parts = [news if r == self.rank else messages[r][: news.numel()] for r in range(self.ranks)]
             parts = torch.stack(parts).view(statistics.dtype).view(-1, *statistics.shape)
             return FromOthers(self._whole(parts), theirs)
@@ -200,7 +200,8 @@ def decode_strips(decoder: Decoder, z: Tensor, ranks: StripRanks, chunk: int = 1
     Args:
         z: whole latents (B, 12, T, h, w) of any dtype, on any device. Strips are where the decoder is.
     """
-    strips = plan_strips(*z.shape[3:], ranks.size)
+    height, width = z.shape[3:]
+    strips = plan_strips(height, width, ranks.size)
     borders = ranks.borders(strips)
     if ranks.rank < strips.ranks:
         weight = decoder.output_proj.weight
