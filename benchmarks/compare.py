@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.errors import error
 from benchmarks.report import Figures, add_option, report
 from benchmarks.resident import resident, watched
+from tests.exact import relative_error
 
 Contenders = Mapping[str, Callable[[], Callable[[], Tensor]]]
 """Names -> what sets one up, and returns what runs it once. The first one is ours, and all are compared with it."""
@@ -78,7 +78,7 @@ def compare(contenders: Contenders, repeats: int) -> dict[str, dict[str, Any]]:
         name: {
             "median s": statistics.median(took),
             "best s": min(took),
-            "differs": error(outputs[name], right),
+            "differs": relative_error(outputs[name], right),
         }
         for name, took in seconds.items()
     }

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from benchmarks.compare import Contenders, main
-from benchmarks.peers import random_weights
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
-from tests.peers import diffusers_dit
+from tests.peers.diffusers import diffusers_dit
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=6, num_heads=6, hidden_x=768, hidden_y=384, mlp_x=2048, mlp_y=1024, text_width=256)
 LATENTS, PROMPT = (1, 12, 10, 20, 30), 37
@@ -28,7 +28,7 @@ def passes(dtype: torch.dtype) -> Contenders:
     mask, sigma = torch.arange(CONFIG.text_length)[None] < PROMPT, torch.tensor([0.5])
 
     def ours(compiled: bool = False):
-        network = random_weights(AsymmDiT(CONFIG)).to(dtype)
+        network = randomised(AsymmDiT(CONFIG)).to(dtype)
         network.pos_frequencies.data = network.pos_frequencies.data.float()
         if compiled:
             compile_blocks(network.blocks)
@@ -36,7 +36,7 @@ def passes(dtype: torch.dtype) -> Contenders:
         return lambda: network(z, sigma, network.encode_text(features, mask), rotary)
 
     def diffusers(compiled: bool = False):
-        theirs = diffusers_dit(random_weights(AsymmDiT(CONFIG))).to(dtype)
+        theirs = diffusers_dit(randomised(AsymmDiT(CONFIG))).to(dtype)
         if compiled:
             compile_blocks(theirs.transformer_blocks)
         return lambda: theirs(z, features, 1000 * (1 - sigma), mask, return_dict=False)[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mochi.config import DecoderConfig, DiTConfig
-from mochi.memory.decode import stages
+from mochi.vae.chunks import stages
 
 
 class Flops(NamedTuple):

@@ -21,17 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.errors import error
 from benchmarks.report import add_option, report
 from benchmarks.work import SMALL, WIDE, Sizes, weight_files
 from mochi.checkpoint import Checkpoint
 from mochi.config import DiTConfig
 from mochi.errors import GroupError, MochiError
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
-from mochi.parallel.owner.group import Event
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.protocol import Event, FramesDecoded, GetStatus, LoadDiT, LoadVAE
 from mochi.parallel.settings import ParallelSettings
 from mochi.parallel.split import choose_split
+from tests.exact import relative_error
 
 PUBLISHED_LATENTS = (1, 12, 28, 60, 106)
 LEAST = DiTConfig(depth=1, num_heads=2, hidden_x=16, hidden_y=16, mlp_x=16, mlp_y=16, text_width=16, caption_heads=1)
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    settings = ParallelSettings(options.gpus, weights=options.weights)
+    settings = ParallelSettings(options.gpus, sharding=options.weights)
     devices = settings.devices()
     sizes = SMALL if devices[0] == "cpu" else WIDE
     threads = 1 if devices[0] == "cpu" else None
@@ -59,21 +59,22 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         closing(GroupManager(devices, settings.timeout, threads=threads)) as all_ranks,
     ):
         dit, decoder = options.dit or dit, options.decoder or decoder
-        weights = settings.weights_for(dit.stat().st_size)
+        sharding = settings.sharding_for(dit.stat().st_size)
         return {
             "machine": {"ranks": len(devices), "devices": ", ".join(devices), "torch": torch.__version__},
-            **denoiser(one, all_ranks, dit, sizes, weights, options.repeats),
+            **denoiser(one, all_ranks, dit, sizes, sharding, options.repeats),
             "decoder": decoding(one, all_ranks, decoder, sizes, options.repeats),
             "request": request_overhead(all_ranks, options.repeats),
         }
 
 
 def denoiser(
-    one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, weights: str, repeats: int
+    one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, sharding: str, repeats: int
 ) -> dict[str, dict[str, Any]]:
     """One pass (spread by Ulysses), and the two passes of a guided step (spread by guidance first)."""
     config = Checkpoint.open(file).config("dit")
-    models = [RemoteDiT(manager, file, sizes.dtype, sizes.dtype, weights) for manager in (one, group)]
+    request = LoadDiT(file, sizes.dtype, sizes.dtype, sharding)
+    models = [RemoteDiT(manager, request) for manager in (one, group)]
     mask = torch.arange(config.text_length)[None] < sizes.prompt_tokens
     features = _random(1, config.text_length, config.text_width)
     texts = [model.text(features, mask) for model in models]
@@ -92,7 +93,7 @@ def denoiser(
         figures[f"denoiser, {name}"] = {
             "split": str(split),
             **_compared(alone, together, seconds, seconds_together),
-            **_traffic(group, lambda run=run: run(models[1], texts[1]), config, sizes, split.ulysses, passes),
+            **_traffic(group, lambda run=run: run(models[1], texts[1]), config, sizes, split.ulysses_degree, passes),
         }
     return figures
 
@@ -101,9 +102,9 @@ def _traffic(
     group: GroupManager, run: Callable[[], Any], config: DiTConfig, sizes: Sizes, p: int, passes: int
 ) -> dict[str, Any]:
     """Bytes that rank 0 sends for a step, and those of its visual all-to-alls: 4 N D_x (p-1)/p^2 elements a block."""
-    before = group.use().run("status")[0]["sent"]
+    before = group.use().run(GetStatus())[0].sent
     run()
-    sent = group.use().run("status")[0]["sent"] - before
+    sent = group.use().run(GetStatus())[0].sent - before
     frames, rows, columns = sizes.latents
     tokens = frames * rows * columns // config.patch_size**2
     ranks = group.use().size
@@ -115,14 +116,14 @@ def _traffic(
 
 def decoding(one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, repeats: int) -> dict[str, Any]:
     z = _random(1, 12, *sizes.video)
-    models = [RemoteVAE(manager, file, None, sizes.dtype) for manager in (one, group)]
+    models = [RemoteVAE(manager, LoadVAE(file, None, sizes.dtype)) for manager in (one, group)]
 
     def run(model: RemoteVAE) -> Tensor:
         frames: list[Tensor] = []
 
         def keep(event: Event) -> None:
-            if "frames" in event.payload:
-                frames.append(event.payload["frames"])
+            if isinstance(event.payload, FramesDecoded):
+                frames.append(event.payload.frames)
 
         finish(model.decode(z), keep)
         return torch.cat(frames, dim=2)
@@ -134,7 +135,7 @@ def decoding(one: GroupManager, group: GroupManager, file: Path, sizes: Sizes, r
 def request_overhead(group: GroupManager, repeats: int) -> dict[str, Any]:
     """One forward request at the published latents: its time without what the slowest rank computes."""
     with least_network() as file:
-        dit = RemoteDiT(group, file, torch.float32, torch.float32)
+        dit = RemoteDiT(group, LoadDiT(file, torch.float32, torch.float32))
         text = dit.text(torch.zeros(1, 256, LEAST.text_width), torch.zeros(1, 256, dtype=torch.bool))
         z = _random(*PUBLISHED_LATENTS)
         beyond = []
@@ -168,7 +169,7 @@ def alternate(runs: list[Callable[[], Tensor]], repeats: int) -> list[tuple[Tens
 
 def _compared(alone: Tensor, together: Tensor, seconds: float, seconds_together: float) -> dict[str, float]:
     return {
-        "relative error": error(together, alone),
+        "relative error": relative_error(together, alone),
         "seconds, one rank": seconds,
         "seconds, all ranks": seconds_together,
         "speed-up": seconds / seconds_together,

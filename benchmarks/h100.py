@@ -22,7 +22,7 @@ from benchmarks.gpu import results
 from benchmarks.report import add_option, report
 from mochi.config import PREVIEW, DiTConfig, ModelConfig
 from mochi.geometry import latent_shape
-from mochi.memory.denoise import tokens_of
+from mochi.memory import tokens_of
 from mochi.parallel.split import Split, splits
 from mochi.parallel.spmd.vae import plan_strips
 
@@ -97,7 +97,7 @@ def forward_pass(
 ) -> Pass:
     """One pass over N visual and L text tokens, on one of the ranks that share it. sharded: over all ranks.
     eager: without kernels."""
-    p, own = split.ulysses, -(-visual // split.ulysses)
+    p, own = split.ulysses_degree, -(-visual // split.ulysses_degree)
     work = flops.dit_flops(config, visual, text, p)
     moved = flops.elementwise(config, own, text, p)
     linears, attention = machine.multiplying(work.linears), machine.attending(work.attention)
@@ -127,7 +127,7 @@ def steps_table(
         for split in splits(gpus, config.num_heads) if gpus > 1 else [Split(1, 1)]:
             for sharded in (False, True) if gpus > 1 else (False,):
                 of_pass = forward_pass(machine, config, visual, text, split, sharded, eager)
-                passes = PASSES // split.guidance
+                passes = PASSES // split.cfg_degree
                 step = passes * sum(of_pass)
                 one = one or step
                 title = f"{gpus}: {split}, {'sharded' if sharded else 'replicated'}" if gpus > 1 else "1"

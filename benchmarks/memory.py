@@ -1,12 +1,11 @@
-"""The memory model beside what it predicts: `python -m benchmarks.memory`, on a CPU, in half a minute.
+"""The memory forecast beside what it predicts: `python -m benchmarks.memory`, on a CPU, in half a minute.
 
 The denoiser, the decoder and T5 run, some at the published width with fewer blocks, and the tensors that are alive are
-counted. It prints, for each: bytes predicted and measured, without the weights, and their ratio. What kernels and
-allocators take inside themselves is not seen here. The denoiser and the decoder run on tensors without values, which
-live as long as real ones; T5, whose way depends on values, really runs.
+counted. It prints, for each: bytes predicted and measured, without the weights, and their ratio. For the denoiser it
+also prints how many copies of a rank's visual tokens that is, behind TEXT_COPIES: see mochi/memory.py. What
+kernels and allocators take inside themselves is not seen here. The denoiser and the decoder run on tensors without
+values, which live as long as real ones. T5 really runs, since its way depends on values.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -22,21 +21,24 @@ from benchmarks.live import WithoutValues, peak_bytes
 from benchmarks.report import add_option, report
 from mochi.config import TINY, DecoderConfig, DiTConfig
 from mochi.dit import PLAIN, AsymmDiT, TextContext
-from mochi.memory import decode, denoise, text
+from mochi.memory import T5_VALUES, TEXT_COPIES, activations, positions, tokens_of
 from mochi.parallel.spmd.collectives import Pending
 from mochi.parallel.spmd.ulysses import TokenShards, UlyssesAttention
 from mochi.quant import Ggml, quant_linears
 from mochi.vae import Borders, Decoder
+from mochi.vae.chunks import live_values
 
 MEDIUM = DiTConfig(depth=2, num_heads=12, hidden_x=768, hidden_y=384, mlp_x=2048, mlp_y=1024, text_width=256)
 PUBLISHED_WIDTH = DiTConfig(depth=1)
+PROMPT = 256  # tokens
 
 
 class Figures(NamedTuple):
-    """Bytes without those of the weights."""
+    """Bytes without those of the weights. copies: of a rank's visual tokens, measured."""
 
     predicted: int
     measured: int
+    copies: float | None = None
 
 
 def main() -> None:
@@ -45,8 +47,13 @@ def main() -> None:
     options = parser.parse_args()
     figures = {}
     for name, measure in cases():
-        predicted, measured = measure()
-        figures[name] = {"predicted MB": predicted / 1e6, "measured MB": measured / 1e6, "ratio": predicted / measured}
+        predicted, measured, copies = measure()
+        figures[name] = {
+            "predicted MB": predicted / 1e6,
+            "measured MB": measured / 1e6,
+            "ratio": predicted / measured,
+            "copies": copies,
+        }
     report("memory", figures, options.json)
 
 
@@ -92,17 +99,20 @@ def _denoiser(
         quant_linears(model, dict.fromkeys(linears, quant))
     runner = _share(model, ulysses) if ulysses > 1 else PLAIN
     batch, length = latents[0], config.text_length
-    tokens = torch.randn(batch, length, config.hidden_y, dtype=dtype)
-    prompts = TextContext(torch.randn(batch, config.hidden_x, dtype=dtype), tokens, (length,) * batch)
+    words = torch.randn(batch, length, config.hidden_y, dtype=dtype)
+    prompts = TextContext(torch.randn(batch, config.hidden_x, dtype=dtype), words, (length,) * batch)
     z, sigma = torch.randn(latents, dtype=dtype), torch.full((batch,), 0.5)
 
     def run() -> None:
         model(z, sigma, prompts, _part(model.rotary(*latents[2:]), ulysses), runner)
 
     measured = peak_bytes(run, [*model.parameters(), z])
-    _, count = denoise.tokens_of(config, latents)
-    predicted = denoise.activations(config, count, batch, dtype, ulysses, quant is not None)
-    return Figures(predicted + denoise.positions(config, count, ulysses), measured)
+    _, tokens = tokens_of(config, latents)
+    table = positions(config, tokens, ulysses)
+    predicted = activations(config, tokens, batch, dtype, ulysses, quant is not None)
+    own, token = -(-tokens // ulysses), batch * config.hidden_x * dtype.itemsize
+    visual = measured - table - token * (tokens - own + TEXT_COPIES * length)
+    return Figures(predicted + table, measured, visual / (token * own))
 
 
 def decoder(
@@ -129,7 +139,7 @@ def _decoder(
         for _ in model.stream(z, chunk, Borders() if in_strips else None):
             pass
 
-    values = decode.live_values(config, chunk, *latents[3:], in_strips=in_strips)
+    values = live_values(config, chunk, *latents[3:], in_strips=in_strips)
     predicted = latents[0] * (sum(values.values()) - values["kernels"]) * dtype.itemsize
     return Figures(predicted, peak_bytes(run, [*model.parameters(), z]))
 
@@ -147,9 +157,9 @@ def text_encoder(width: int, dtype: torch.dtype, prompts: int = 2) -> Figures:
         attn_implementation="eager",
     )
     model = T5EncoderModel(config).to(dtype).eval().requires_grad_(False)
-    ids, mask = (torch.ones(prompts, text.LENGTH, dtype=torch.long) for _ in range(2))
+    ids, mask = (torch.ones(prompts, PROMPT, dtype=torch.long) for _ in range(2))
     measured = peak_bytes(lambda: model(input_ids=ids, attention_mask=mask), [*model.parameters(), ids, mask])
-    return Figures(text.activations(width, prompts, dtype), measured)
+    return Figures(T5_VALUES * prompts * PROMPT * width * dtype.itemsize, measured)
 
 
 @dataclass

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from benchmarks import dit, host, share
 from benchmarks.compare import Contenders, main
-from benchmarks.peers import random_weights
 from mochi.config import PREVIEW, DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.geometry import latent_shape
 from mochi.pipeline import GenerateSettings, Pipeline, noise_from_seed
-from tests.peers import diffusers_dit
+from tests.peers.diffusers import diffusers_dit
+from tests.random_weights import randomised
 
 CONFIG = replace(dit.CONFIG, depth=4)
 SETTINGS = GenerateSettings.of(PREVIEW.defaults, prompt="", seed=1, steps=8, cfg=4.5, width=240, height=160, frames=19)
@@ -41,7 +41,7 @@ def sampling(config: DiTConfig, settings: GenerateSettings) -> Contenders:
     noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
 
     def network() -> AsymmDiT:
-        return random_weights(AsymmDiT(config))
+        return randomised(AsymmDiT(config))
 
     def ours() -> Callable[[], Tensor]:
         pipeline = Pipeline(PREVIEW, None, network(), None)  # neither prompts nor frames are encoded here

@@ -16,7 +16,7 @@ from benchmarks.gpu.results import Result, figure, newest, verdicts
 from benchmarks.h100 import GPUS, Machine, decoding_table, forward_pass, steps_table
 from mochi.config import PREVIEW
 from mochi.geometry import latent_shape
-from mochi.memory.denoise import tokens_of
+from mochi.memory import tokens_of
 from mochi.parallel.split import Split
 
 UNKNOWN = "not measured yet"

@@ -15,17 +15,18 @@ from torch import Tensor
 
 from benchmarks.compare import Contenders, main
 from benchmarks.live import peak_bytes
-from benchmarks.peers import comfyui_decoder, comfyui_encoder, random_weights
 from benchmarks.report import Figures
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.vae import Decoder, Encoder
-from tests.peers import diffusers_vae
+from tests.peers.comfyui import comfyui_decoder, comfyui_encoder
+from tests.peers.diffusers import diffusers_vae
+from tests.random_weights import randomised
 
 LATENTS, FRAMES = (1, 12, 8, 16, 24), (1, 3, 43, 128, 192)
 
 
 def networks() -> tuple[Decoder, Encoder]:
-    return random_weights(Decoder(DecoderConfig(base=32))), random_weights(Encoder(EncoderConfig(base=32, groups=32)))
+    return randomised(Decoder(DecoderConfig(base=32))), randomised(Encoder(EncoderConfig(base=32, groups=32)))
 
 
 def decoding() -> Contenders:

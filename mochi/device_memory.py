@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -46,3 +47,22 @@ def trim_heap() -> None:
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def speaks_of_no_memory(text: str) -> bool:
+    """Whether an error or a log says that memory was not enough, in the words of any library."""
+    return _NO_MEMORY.search(text) is not None
+
+
+_NO_MEMORY = re.compile(
+    "|".join(
+        (
+            "out of memory",  # torch, CUDA, and NCCL, which quotes CUDA
+            "cudaErrorMemoryAllocation",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            r"CUDNN_STATUS_(\w+_)?ALLOC(ATION)?_FAILED",
+            r"Failed to CUDA (host )?\w*alloc",  # NCCL
+            "[Cc]an(no|')t allocate memory",  # the system, and torch on the CPU
+        )
+    )
+)

@@ -20,7 +20,6 @@ from .errors import Cancelled, MochiError
 from .frames import to_pictures
 from .geometry import latent_shape
 from .lora.apply import LoraMount, Loras
-from .memory.decode import chunk_for
 from .model_dir import ModelDir, find_model
 from .quant import FLOAT8
 from .sampling import Denoised, guided, sample
@@ -29,6 +28,7 @@ from .text import PromptEncoder, load_prompt_encoder
 from .text.visit import visiting
 from .transfer import arriving
 from .vae import Decoder, to_vae
+from .vae.chunks import chunk_for
 
 __all__ = ["GenerateSettings", "Pipeline", "load_pipeline"]
 

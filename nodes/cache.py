@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..mochi.errors import MochiError
 from . import widgets
 from .host.checks import check_range, complaint
-from .host.sampling.step_cache import with_cache
+from .host.sockets.step_cache import with_cache
 from .host.types import Model
 
 

@@ -1,21 +1,67 @@
 """Prints what fits on which card, for docs/what-fits.md: `python -m scripts.memory_table`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import dataclass
 from textwrap import fill
 
-from mochi.config import PREVIEW
-from mochi.geometry import latent_shape
-from mochi.memory import CARDS, CONTEXT, FILES, NCCL, SLACK, Fit, Kept, decoding, denoising, fits, weight_bytes
-from mochi.memory.fits import SIZES
-from mochi.memory.need import readable
+from mochi.config import PREVIEW, ModelConfig
+from mochi.geometry import frame_count, latent_shape
+from mochi.memory import (
+    CONTEXT,
+    FILES,
+    GB,
+    NCCL,
+    SLACK,
+    WORTH_A_TRY,
+    Denoising,
+    decoding,
+    readable,
+    weight_bytes,
+)
+
+CARDS = (8, 12, 16, 24, 48, 80)
+"""Sizes of cards in GB of 10^9 bytes; those that are sold have a little more."""
+
+ALONE = {"whole": "replicated", "offloaded": "offloaded"}
+TOGETHER = {"whole": "replicated", "sharded": "sharded", "sharded and offloaded": "offloaded"}
+"""Ways to keep the weights, the fastest first: in words, and as a group's setting."""
+
+SIZES = ((848, 480), (640, 352))
 
 WIDTH = 120  # of the page's lines
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The longest video of a size, up to the published length, that a way to keep the weights leaves room for."""
+
+    way: str
+    width: int
+    height: int
+    frames: int
+
+
 def main() -> None:
     print(text())
+
+
+def fits(weights: int, card: int, cards: int, model: ModelConfig = PREVIEW) -> list[Fit]:
+    """What can be done with so many bytes of weights on `cards` cards of `card` GB each; empty where nothing fits.
+
+    The last is the fastest way to make the longest video; before it are faster ways that leave room for a shorter one.
+    They are at the published size, and at a smaller one only where nothing fits at that.
+    """
+    for width, height in SIZES:
+        found: list[Fit] = []
+        shape = latent_shape(width, height, model.defaults.frames)
+        for way, sharding in (ALONE if cards == 1 else TOGETHER).items():
+            count = Denoising(model.dit, weights, shape, cards, sharding).longest(shape[2], card * GB - CONTEXT)
+            fit = Fit(way, width, height, frame_count(count))
+            if count >= WORTH_A_TRY and (not found or fit.frames > found[-1].frames):
+                found.append(fit)
+        if found:
+            return found
+    return []
 
 
 def text() -> str:
@@ -25,13 +71,14 @@ def text() -> str:
 
 def _table() -> list[str]:
     head = ["weights", "cards", *(f"{card} GB" for card in CARDS)]
-    rows = [_row(kept, cards) for kept in FILES for cards in (1, 2, 4)]
+    rows = [_row(title, cards) for title in FILES for cards in (1, 2, 4)]
     return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
 
 
-def _row(kept: Kept, cards: int) -> list[str]:
-    title = f"{kept.title}: {readable(weight_bytes(PREVIEW.dit, kept))}" if cards == 1 else ""
-    return [title, str(cards), *(_cell(fits(kept, card, cards)) for card in CARDS)]
+def _row(title: str, cards: int) -> list[str]:
+    weights = weight_bytes(PREVIEW.dit, FILES[title])
+    head = f"{title}: {readable(weights)}" if cards == 1 else ""
+    return [head, str(cards), *(_cell(fits(weights, card, cards)) for card in CARDS)]
 
 
 def _cell(found: Sequence[Fit]) -> str:
@@ -51,8 +98,8 @@ def _line(cells: Sequence[str]) -> str:
 def _notes() -> str:
     frames = PREVIEW.defaults.frames
     shapes = [latent_shape(*size, frames) for size in SIZES]
-    bf16 = weight_bytes(PREVIEW.dit, FILES[0])
-    beside = denoising(PREVIEW.dit, bf16, shapes[0]).total - bf16 + CONTEXT
+    run = Denoising(PREVIEW.dit, weight_bytes(PREVIEW.dit, None), shapes[0])
+    beside = run.need.total - run.weights + CONTEXT
     decode = [readable(decoding(PREVIEW.decoder, shape).total + CONTEXT) for shape in shapes]
     on_two = readable(decoding(PREVIEW.decoder, shapes[0], ranks=2).total + CONTEXT)
     size, smaller = (f"{width} x {height}" for width, height in SIZES)

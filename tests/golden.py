@@ -21,6 +21,7 @@ from mochi.config import PREVIEW
 from mochi.dit import AsymmDiT
 from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample
 from mochi.vae import Decoder, Encoder, to_vae
+from tests.exact import relative_error
 
 BOUNDS = {
     "dit": 2e-6,
@@ -31,13 +32,6 @@ BOUNDS = {
     "encoder_logvar": 5e-6,
     "sampler": 1e-5,
 }
-
-
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """2-norm of the difference over the 2-norm of the reference, in float64."""
-    if ours.shape != theirs.shape:
-        raise ValueError(f"shape {tuple(ours.shape)}, expected {tuple(theirs.shape)}")
-    return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
 
 
 def filled(network: nn.Module, file: Checkpoint, prefix: str) -> nn.Module:

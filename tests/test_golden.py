@@ -13,7 +13,7 @@ from mochi.dit import AsymmDiT
 from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample
 from mochi.vae import Decoder, Encoder, to_vae
 from tests.golden import BOUNDS, main
-from tests.peers import randomised
+from tests.random_weights import randomised
 
 DIT = DiTConfig(depth=2, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=32, text_width=32)
 SIZES = {"base": 32, "multipliers": (1, 1, 1, 1), "res_blocks": (1, 1, 1, 1, 1)}

@@ -1,7 +1,6 @@
-"""The memory model: laws, known sizes, what the networks really hold, and the table in docs/what-fits.md."""
+"""The memory forecast: laws, known sizes, what the networks really hold, and the table in docs/what-fits.md."""
 
-from __future__ import annotations
-
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,20 +12,23 @@ from hypothesis import strategies as st
 from benchmarks import memory as benchmark
 from mochi.config import PREVIEW, TINY, DecoderConfig, DiTConfig
 from mochi.geometry import latent_shape
-from mochi.memory import CARDS, FILES, decoding, denoising, encoding, fits, longest, warning_for, weight_bytes
-from mochi.memory.need import GB, NCCL
+from mochi.memory import FILES, GB, NCCL, Denoising, Need, decoding, encoding, warning_for, weight_bytes
 from mochi.quant import Ggml
-from scripts.memory_table import text
+from scripts.memory_table import CARDS, fits, text
 
 DIT = PREVIEW.dit
 PUBLISHED = latent_shape(848, 480, 163)
-BF16 = weight_bytes(DIT, FILES[0])
+BF16 = weight_bytes(DIT, None)
 
 sides = st.integers(1, 80).map(lambda n: 16 * n)
 videos = st.tuples(sides, sides, st.integers(0, 60).map(lambda n: 6 * n + 1))
-weights = st.sampled_from([weight_bytes(DIT, kept) for kept in FILES])
+weights = st.sampled_from([weight_bytes(DIT, quant) for quant in FILES.values()])
 shardings = st.sampled_from(["replicated", "sharded", "offloaded"])
 dtypes = st.sampled_from([torch.bfloat16, torch.float32])
+
+
+def denoising(*run, **options) -> Need:
+    return Denoising(*run, **options).need
 
 
 @given(video=videos, axis=st.integers(0, 2), weights=weights, ranks=st.sampled_from([1, 2, 3, 4, 6, 8]), how=shardings)
@@ -63,7 +65,8 @@ def test_twice_the_ranks_never_need_more_each(video, weights, how, dtype):
 @given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=shardings, dtype=dtypes)
 def test_packed_weights_never_need_more(video, ranks, how, dtype):
     plain, *packed = (
-        denoising(DIT, weight_bytes(DIT, kept, dtype), latent_shape(*video), ranks, how, dtype).total for kept in FILES
+        denoising(DIT, weight_bytes(DIT, quant, dtype), latent_shape(*video), ranks, how, dtype).total
+        for quant in FILES.values()
     )
     room = 700_000_000 if how == "offloaded" else 0  # nothing is saved on the device, but a layer is unpacked there
     assert max(packed) <= plain + room
@@ -82,20 +85,20 @@ def test_two_passes_at_once_need_twice_the_activations():
 
 def test_sizes_of_the_published_files():
     published = {"bf16": 20.1, "fp8": 10.1, "Q8_0": 10.9, "Q4_0": 5.78, "Q3_K": 4.31}
-    for kept, size in zip(FILES, published.values(), strict=True):
-        assert weight_bytes(DIT, kept) / GB == pytest.approx(size, rel=0.04)
+    for quant, size in zip(FILES.values(), published.values(), strict=True):
+        assert weight_bytes(DIT, quant) / GB == pytest.approx(size, rel=0.04)
     assert encoding(9_520_000_000).total < 10.2 * GB
 
 
 def test_host_memory_is_named_where_weights_are_offloaded():
-    assert denoising(DIT, BF16, PUBLISHED, 2, "offloaded").host == BF16
-    assert denoising(DIT, BF16, PUBLISHED, 2, "sharded").host == 0
+    assert Denoising(DIT, BF16, PUBLISHED, 2, "offloaded").host == BF16
+    assert Denoising(DIT, BF16, PUBLISHED, 2, "sharded").host == 0
 
 
 @pytest.mark.parametrize("packing", [None, Ggml("Q4_0")])
 @pytest.mark.parametrize("config, latents", [(TINY.dit, (1, 12, 4, 16, 16)), (benchmark.MEDIUM, (1, 12, 6, 32, 32))])
 def test_the_denoiser_holds_what_is_predicted(config: DiTConfig, latents: tuple[int, ...], packing):
-    predicted, measured = benchmark.denoiser(config, latents, torch.bfloat16, quant=packing)
+    predicted, measured, *_ = benchmark.denoiser(config, latents, torch.bfloat16, quant=packing)
     # Unpacking is counted as for the format that takes most.
     assert 0.9 * measured <= predicted <= (1.15 if packing is None else 1.7) * measured
 
@@ -103,13 +106,13 @@ def test_the_denoiser_holds_what_is_predicted(config: DiTConfig, latents: tuple[
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("ranks", [2, 3, 6])
 def test_a_rank_holds_what_is_predicted(ranks: int, dtype: torch.dtype):
-    predicted, measured = benchmark.denoiser(benchmark.MEDIUM, (1, 12, 8, 40, 40), dtype, ulysses=ranks)
+    predicted, measured, *_ = benchmark.denoiser(benchmark.MEDIUM, (1, 12, 8, 40, 40), dtype, ulysses=ranks)
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
 @pytest.mark.parametrize("config", [TINY.decoder, DecoderConfig(base=32)])
 def test_the_decoder_holds_what_is_predicted(config: DecoderConfig):
-    predicted, measured = benchmark.decoder(config, (1, 12, 4, 8, 12), torch.bfloat16)
+    predicted, measured, *_ = benchmark.decoder(config, (1, 12, 4, 8, 12), torch.bfloat16)
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
@@ -117,7 +120,7 @@ def test_the_decoder_holds_what_is_predicted(config: DecoderConfig):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 def test_decoding_by_chunks_holds_what_is_predicted(chunk: int, in_strips: bool):
     latents = (1, 12, 20, 8, 12)
-    predicted, measured = benchmark.decoder(DecoderConfig(base=32), latents, torch.bfloat16, chunk, in_strips)
+    predicted, measured, *_ = benchmark.decoder(DecoderConfig(base=32), latents, torch.bfloat16, chunk, in_strips)
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
@@ -138,56 +141,61 @@ def test_tensors_without_values_live_as_real_ones_do():
 
 
 def test_t5_holds_what_is_predicted():
-    predicted, measured = benchmark.text_encoder(256, torch.float32)
+    predicted, measured, *_ = benchmark.text_encoder(256, torch.float32)
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
 @settings(max_examples=30)
 @given(free=st.integers(1, 60 * GB), video=videos, weights=weights, ranks=st.sampled_from([1, 2, 4]), how=shardings)
 def test_a_warning_says_what_is_needed_and_what_would_fit(free, video, weights, ranks, how):
-    shape = latent_shape(*video)
-    warning = warning_for(DIT, weights, shape, ranks, how, free)
-    if denoising(DIT, weights, shape, ranks, how).total <= free:
+    run = Denoising(DIT, weights, latent_shape(*video), ranks, how)
+    warning = warning_for(run, free)
+    if run.need.total <= free:
         assert warning is None
         return
     assert warning.startswith(f"A video of {video[0]} x {video[1]}, {video[2]} frames needs about ")
     assert "choose " in warning and warning.endswith(".") and "\n" not in warning
     if " frames or fewer" in warning:
         frames = int(warning.split("choose ")[1].split(" frames")[0])
-        assert warning_for(DIT, weights, latent_shape(*video[:2], frames), ranks, how, free) is None
-        assert warning_for(DIT, weights, latent_shape(*video[:2], frames + 6), ranks, how, free) is not None
+        assert warning_for(replace(run, latents=latent_shape(*video[:2], frames)), free) is None
+        assert warning_for(replace(run, latents=latent_shape(*video[:2], frames + 6)), free) is not None
 
 
 def test_a_warning_offers_each_way_out():
-    warning = warning_for(DIT, BF16, PUBLISHED, 1, "replicated", 23 * GB)
+    alone, on_two, on_eight = (
+        Denoising(DIT, BF16, PUBLISHED),
+        Denoising(DIT, BF16, PUBLISHED, 2),
+        Denoising(DIT, BF16, PUBLISHED, 8, "offloaded"),
+    )
+    warning = warning_for(alone, 23 * GB)
     for choice in ("103 frames or fewer", "fp8", "offloaded weights (20 GB", "2 GPUs with sharded weights"):
         assert choice in warning
-    assert "sharded weights" in warning_for(DIT, BF16, PUBLISHED, 2, "replicated", 18 * GB)
-    assert warning_for(DIT, BF16, PUBLISHED, 1, "replicated", 26 * GB) is None
-    assert "smaller width and height" in warning_for(DIT, BF16, PUBLISHED, 8, "offloaded", GB)
+    assert "sharded weights" in warning_for(on_two, 18 * GB)
+    assert warning_for(alone, 26 * GB) is None
+    assert "smaller width and height" in warning_for(on_eight, GB)
 
 
 def test_a_tiny_model_gets_no_advice_that_cannot_be():
-    warning = warning_for(TINY.dit, weight_bytes(TINY.dit, FILES[0]), latent_shape(64, 64, 25), 1, "replicated", 10**6)
+    run = Denoising(TINY.dit, weight_bytes(TINY.dit, None), latent_shape(64, 64, 25))
+    warning = warning_for(run, 10**6)
     assert "Q3_K" not in warning
 
 
 def test_the_longest_video():
-    def need(frames: int):
-        return denoising(DIT, BF16, (1, 12, frames, 60, 106))
-
-    free = need(10).total
-    assert longest(need, 28, free) == 10 and longest(need, 28, free - 1) == 9
-    assert longest(need, 5, free) == 5 and longest(need, 28, 1) == 0
+    run = Denoising(DIT, BF16, (1, 12, 10, 60, 106))
+    free = run.need.total
+    assert run.longest(28, free) == 10 and run.longest(28, free - 1) == 9
+    assert run.longest(5, free) == 5 and run.longest(28, 1) == 0
 
 
-@pytest.mark.parametrize("kept", FILES, ids=lambda kept: kept.title)
+@pytest.mark.parametrize("title", FILES)
 @pytest.mark.parametrize("cards", [1, 2, 4])
-def test_a_larger_card_fits_more(kept, cards):
-    best = [max((fit.frames for fit in fits(kept, card, cards)), default=0) for card in CARDS]
+def test_a_larger_card_fits_more(title, cards):
+    weights = weight_bytes(DIT, FILES[title])
+    best = [max((fit.frames for fit in fits(weights, card, cards)), default=0) for card in CARDS]
     assert best == sorted(best) and best[-1] == 163
     for card in CARDS:
-        lengths = [fit.frames for fit in fits(kept, card, cards)]
+        lengths = [fit.frames for fit in fits(weights, card, cards)]
         assert lengths == sorted(set(lengths))  # a slower way only for a longer video
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.errors import error
 from mochi.dit.backends import SDPA, attention_named, describe, sdpa
+from tests.exact import relative_error
 
 from .measuring import milliseconds, profiled
 from .setting import Part, Setting
@@ -34,7 +34,7 @@ def section(s: Setting) -> Iterator[Part]:
         return {
             **taken,
             "TFLOP/s": work / taken["ms"] / 1e9,
-            "error": error(found[:, -ROWS:], right),
+            "error": relative_error(found[:, -ROWS:], right),
             "layout": "tokens, heads" if found.is_contiguous() else "heads, tokens",
             "kernels": list(profiled(attend, s.device).get("longest", ()))[:3],
         }

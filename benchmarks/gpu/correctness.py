@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY, TINY_WEIGHTS
 from mochi.dit import PLAIN, BlockRunner
 from mochi.dit.cache import CachePlan, StepCache
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, QuantLinear
 from mochi.quant.ggml import FORMATS
+from tests.exact import relative_error
 
 from .measuring import judged
 from .setting import Part, Setting
@@ -58,10 +58,10 @@ def section(s: Setting) -> Iterator[Part]:
 
 def denoiser(s: Setting, lengths: Sequence[int]) -> dict[str, Any]:
     right = on_cpu(torch.float32, lengths)
-    found = {"float32": judged(error(dit_pass(s.device, torch.float32, lengths), right), ROUNDING)}
+    found = {"float32": judged(relative_error(dit_pass(s.device, torch.float32, lengths), right), ROUNDING)}
     for dtype in (torch.bfloat16, torch.float16):
-        there = error(on_cpu(dtype, lengths), right)
-        here = error(dit_pass(s.device, dtype, lengths), right) if s.cuda else there
+        there = relative_error(on_cpu(dtype, lengths), right)
+        here = relative_error(dit_pass(s.device, dtype, lengths), right) if s.cuda else there
         found[str(dtype).removeprefix("torch.")] = judged(here, AS_NEAR * there)
     return found
 
@@ -70,7 +70,7 @@ def compiled(s: Setting) -> dict[str, Any]:
     from mochi.dit.compiled import CompiledBlocks
 
     found = dit_pass(s.device, torch.float32, (9, 9), BlockRunner(CompiledBlocks(s.compiler)))
-    return judged(error(found, on_cpu(torch.float32, (9, 9))), ROUNDING)
+    return judged(relative_error(found, on_cpu(torch.float32, (9, 9))), ROUNDING)
 
 
 def dit_pass(device: torch.device, dtype: torch.dtype, lengths: Sequence[int], runner: BlockRunner = PLAIN) -> Tensor:
@@ -121,7 +121,7 @@ def unpacking(s: Setting, packing: Ggml) -> dict[str, Any]:
         same = numbers.equal(here.isfinite())
         found[str(dtype).removeprefix("torch.")] = {
             "equal": same and there[numbers].equal(here[numbers]),
-            **judged(error(here[numbers], there[numbers]) if same else float("inf"), 1e-6),
+            **judged(relative_error(here[numbers], there[numbers]) if same else float("inf"), 1e-6),
         }
     return found
 
@@ -137,7 +137,7 @@ def float8_products(s: Setting, dtype: torch.dtype) -> dict[str, Any]:
     for rows in (1, 33):
         x = torch.randn(3, rows, 512, generator=generator)
         right = F.linear(x, packing.dequantize(layer.weight.cpu(), torch.float32))
-        found[f"{rows} rows"] = judged(error(layer.to(s.device)(x.to(s.device, dtype)), right), FLOAT8)
+        found[f"{rows} rows"] = judged(relative_error(layer.to(s.device)(x.to(s.device, dtype)), right), FLOAT8)
     return found
 
 
@@ -148,7 +148,7 @@ def vae(s: Setting) -> dict[str, Any]:
         found["float32"] = vae_errors(vae_pass(s.device, torch.float32), right, dict.fromkeys(right, ROUNDING))
     if s.cuda:
         found["float32 as torch comes"] = vae_errors(vae_pass(s.device, torch.float32), right, {})
-    there = {name: AS_NEAR * error(t, right[name]) for name, t in vae_pass(CPU, torch.bfloat16).items()}
+    there = {name: AS_NEAR * relative_error(t, right[name]) for name, t in vae_pass(CPU, torch.bfloat16).items()}
     found["bfloat16"] = vae_errors(vae_pass(s.device, torch.bfloat16), right, there)
     return found
 
@@ -168,9 +168,9 @@ def vae_pass(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def vae_errors(found: dict[str, Tensor], right: dict[str, Tensor], bounds: dict[str, float]) -> dict[str, Any]:
-    figures = {name: error(t, right[name]) for name, t in found.items()}
+    figures = {name: relative_error(t, right[name]) for name, t in found.items()}
     judgement = {name: judged(value, bounds[name]) if name in bounds else value for name, value in figures.items()}
-    return {**judgement, "streamed beside whole": error(found["streamed"], found["whole"])}
+    return {**judgement, "streamed beside whole": relative_error(found["streamed"], found["whole"])}
 
 
 def pipeline(s: Setting) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def pipeline(s: Setting) -> dict[str, Any]:
     if find_spec("transformers") is None:
         return {"skipped": "transformers is not installed"}
     with without_tf32():
-        return judged(error(frames(s.device), frames(CPU)), ROUNDING)
+        return judged(relative_error(frames(s.device), frames(CPU)), ROUNDING)
 
 
 def frames(device: torch.device) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.errors import error
 from benchmarks.flops import decoder_flops
 from benchmarks.h100 import Machine
 from mochi.kernels import without_kernels
-from mochi.memory.decode import strip_values
+from mochi.memory import strip_values
 from mochi.vae import Decoder
+from tests.exact import relative_error
 
 from .measuring import all_kernels_ran, beside, explained, host_stops, judged, milliseconds, peak
 from .setting import Part, Setting
@@ -67,7 +67,7 @@ def eager(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:
 def compared(piece: Callable[[], Tensor]) -> dict[str, Any]:
     with without_kernels():
         right = piece()
-    return {**judged(error(piece(), right), DIFFERS), **all_kernels_ran()}
+    return {**judged(relative_error(piece(), right), DIFFERS), **all_kernels_ran()}
 
 
 def other_chunk(s: Setting, run: Callable[..., None], chunk: int) -> dict[str, Any]:

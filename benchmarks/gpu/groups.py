@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.errors import error
 from mochi.checkpoint import load_decoder, load_dit
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import GroupError
 from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteText, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.protocol import Event, FramesDecoded, GetStatus, LoadDiT, LoadVAE
+from tests.exact import relative_error
 
 from .correctness import ROUNDING, inputs
 from .measuring import judged
@@ -67,7 +68,7 @@ def group(s: Setting, group: GroupManager, weights: str) -> dict[str, Any]:
     started = time.monotonic()
     group.use()
     figures: dict[str, Any] = {"start s": time.monotonic() - started}
-    dit = RemoteDiT(group, file, torch.float32, torch.float32, weights)
+    dit = RemoteDiT(group, LoadDiT(file, torch.float32, torch.float32, weights))
     text = dit.text(features, mask)
 
     def forward() -> Tensor:
@@ -76,16 +77,16 @@ def group(s: Setting, group: GroupManager, weights: str) -> dict[str, Any]:
     started = time.monotonic()
     found = forward()
     figures["loading and first pass s"] = time.monotonic() - started
-    figures["pass"] = judged(error(found, alone(s)), ROUNDING)
+    figures["pass"] = judged(relative_error(found, alone(s)), ROUNDING)
     finish(dit.patch("lora", lora))
-    figures["pass with LoRA"] = judged(error(forward(), alone(s, lora)), ROUNDING)
+    figures["pass with LoRA"] = judged(relative_error(forward(), alone(s, lora)), ROUNDING)
     finish(dit.patch(None, {}))
-    figures["pass after LoRA"] = judged(error(forward(), found), 0.0)
+    figures["pass after LoRA"] = judged(relative_error(forward(), found), 0.0)
     started = time.monotonic()
     run(dit, text)
     figures["3 steps s"] = time.monotonic() - started
-    figures["frames"] = judged(error(*decoded(s, group)), TF32 if s.cuda else ROUNDING)
-    figures["memory GB"] = [status["memory"] / 1e9 for status in group.use().run("status")]
+    figures["frames"] = judged(relative_error(*decoded(s, group)), TF32 if s.cuda else ROUNDING)
+    figures["memory GB"] = [status.memory / 1e9 for status in group.use().run(GetStatus())]
     return figures
 
 
@@ -117,9 +118,14 @@ def alone(s: Setting, lora: dict[str, list[LoraPatch]] | None = None) -> Tensor:
 
 def decoded(s: Setting, group: GroupManager) -> tuple[Tensor, Tensor]:
     """Frames of the group, and of the device itself."""
-    file, z, frames = TINY_WEIGHTS / "decoder.safetensors", inputs(LENGTHS)[0][:1], []
-    vae = RemoteVAE(group, file, None, torch.float32)
-    finish(vae.decode(z), lambda event: frames.append(event.payload["frames"]) if "frames" in event.payload else None)
+    file, z = TINY_WEIGHTS / "decoder.safetensors", inputs(LENGTHS)[0][:1]
+    frames: list[Tensor] = []
+
+    def keep(event: Event) -> None:
+        if isinstance(event.payload, FramesDecoded):
+            frames.append(event.payload.frames)
+
+    finish(RemoteVAE(group, LoadVAE(file, None, torch.float32)).decode(z), keep)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):  # as in the ranks
         right = torch.cat(list(load_decoder(file, torch.float32, s.device).stream(z.to(s.device))), dim=2)
     return torch.cat(frames, dim=2), right
@@ -127,11 +133,11 @@ def decoded(s: Setting, group: GroupManager) -> tuple[Tensor, Tensor]:
 
 def drill(group: GroupManager, kind: str) -> dict[str, Any]:
     """A fault of rank 1 in the middle of a run."""
-    dit = RemoteDiT(group, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32)
+    dit = RemoteDiT(group, LoadDiT(TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32))
     _, features, mask = inputs(LENGTHS)
     text = dit.text(features, mask)
     before, pids = run(dit, text), group.use().pids
-    group.use().run("fault", rank=1, method="sample", kind=kind)
+    group.use().run(("fault", {"rank": 1, "request": "Sample", "kind": kind}), "planning a fault")
     started, says = time.monotonic(), "nothing: the run ended as if all were well"
     try:
         run(dit, text)

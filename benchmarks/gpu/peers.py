@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.errors import error
-from benchmarks.peers import comfyui_dit, random_weights
 from mochi.dit import PLAIN, AsymmDiT, BlockRunner
 from mochi.kernels import without_kernels
 from mochi.vae import Decoder, Encoder
 from scripts.comfyui import HostError, find_or_fetch_comfyui
+from tests.exact import relative_error
+from tests.peers.comfyui import comfyui_dit
+from tests.random_weights import randomised
 
 from .measuring import all_kernels_ran, milliseconds, peak
 from .setting import Part, Setting
@@ -52,7 +53,7 @@ def denoisers(s: Setting) -> Iterator[Part]:
     def with_diffusers() -> dict[str, Any]:
         if reason := no_diffusers():
             return reason
-        from tests.peers import diffusers_dit
+        from tests.peers.diffusers import diffusers_dit
 
         with torch.device(s.device):
             theirs["diffusers"] = diffusers_dit(ours).to(s.dtype)
@@ -103,9 +104,9 @@ def decoders(s: Setting) -> Iterator[Part]:
     def with_diffusers() -> dict[str, Any]:
         if reason := no_diffusers():
             return reason
-        from tests.peers import diffusers_vae
+        from tests.peers.diffusers import diffusers_vae
 
-        encoder = random_weights(Encoder(s.encoder, device=s.device))
+        encoder = randomised(Encoder(s.encoder, device=s.device), bias=0.1)
         with torch.device(s.device):
             theirs = diffusers_vae(ours, encoder).to(s.dtype)
         return race.measure(lambda: theirs.decode(z, return_dict=False)[0])
@@ -126,7 +127,7 @@ class Race:
         except torch.OutOfMemoryError as short:
             return {"out of memory": str(short).splitlines()[0]}
         faster = found["ms"] / self._ms if self._ms else None
-        return {**found, "ours is faster x": faster, "differs": error(run(), self._right)}
+        return {**found, "ours is faster x": faster, "differs": relative_error(run(), self._right)}
 
     def ours(self, run: Callable[[], Tensor]) -> dict[str, Any]:
         """What the others are held against; where it was not measured, nothing is said of how much faster it is."""

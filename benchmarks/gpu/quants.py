@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.peers import random_weights
 from mochi.dit import AsymmDiT
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, QuantFormat, quant_linears
+from tests.random_weights import randomised
 
 from .measuring import all_kernels_ran, milliseconds, peak, profiled
 from .setting import Forward, Part, Setting
@@ -52,7 +52,7 @@ def packable(model: AsymmDiT) -> list[str]:
 
 def with_weights(model: nn.Module) -> nn.Module:
     """Random weights. Packed bytes stay below 40, of which every format makes small numbers, none of them infinite."""
-    random_weights(model)
+    randomised(model, bias=0.1)
     for p in model.parameters():
         if p.dtype == QUANT_DTYPE:
             p.random_(0, 40)

@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers import random_weights
 from mochi.config import PREVIEW, DecoderConfig, DiTConfig, EncoderConfig
 from mochi.device_memory import memory_free
 from mochi.dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import SDPA, attention_named
 from mochi.geometry import latent_shape
-from mochi.memory.decode import chunk_for
-from mochi.memory.denoise import tokens_of
+from mochi.memory import tokens_of
 from mochi.vae import Decoder, Encoder
+from mochi.vae.chunks import chunk_for
 from mochi.vae.layers import in_order
+from tests.random_weights import randomised
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -94,7 +94,8 @@ class Setting:
         """A network of that class and those sizes, with random weights, made on the device; in the memory formats in
         which files are loaded."""
         network = kind(config, dtype=self.dtype, device="meta").to_empty(device=self.device)
-        return random_weights(in_order(network, self.device) if isinstance(network, (Decoder, Encoder)) else network)
+        network = in_order(network, self.device) if isinstance(network, (Decoder, Encoder)) else network
+        return randomised(network, bias=0.1)
 
 
 @dataclass

@@ -53,8 +53,8 @@ def denoiser(s: Setting, ranks: int, alone: dict[str, float]) -> dict[str, Any]:
         forward, network = Forward(s, model), ParallelDiT(model, Meshes(s.device.type))
         passes = [Pass(forward.z.float(), forward.sigma, forward.context)] * PASSES
         figures = {"split": str(split), **share(s, lambda: network.predict(passes, split))}
-    wire = sent(config, s.tokens, s.text, split.ulysses).all if split.ulysses > 1 else 0
-    sending = 1e3 * Machine().sending(wire * PASSES // split.guidance)
+    wire = sent(config, s.tokens, s.text, split.ulysses_degree).all if split.ulysses_degree > 1 else 0
+    sending = 1e3 * Machine().sending(wire * PASSES // split.cfg_degree)
     return {**figures, **scaled(figures["ms"], sending, alone.get("step ms"))}
 
 

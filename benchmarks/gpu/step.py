@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.errors import error
 from benchmarks.h100 import Machine, forward_pass
 from mochi.dit import AsymmDiT, BlockRunner
 from mochi.kernels import without_kernels
-from mochi.memory.denoise import activations
+from mochi.memory import activations
 from mochi.parallel.split import Split
+from tests.exact import relative_error
 
 from .measuring import all_kernels_ran, beside, explained, host_stops, judged, milliseconds, peak, synchronize
 from .setting import Forward, Part, Setting
@@ -51,7 +51,7 @@ def measured(s: Setting, run: Forward, repeats: int = 1) -> dict[str, Any]:
 
 def differs(output: Tensor, found: dict[str, Tensor]) -> dict[str, Any]:
     """Beside the pass with kernels, where that ran."""
-    return {"differs": judged(error(output, found["fused"]), DIFFERS)} if "fused" in found else {}
+    return {"differs": judged(relative_error(output, found["fused"]), DIFFERS)} if "fused" in found else {}
 
 
 def eager(s: Setting, run: Forward, found: dict[str, Tensor]) -> dict[str, Any]:

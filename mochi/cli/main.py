@@ -22,7 +22,7 @@ from ..dit.backends import ATTENTIONS, SDPA
 from ..dit.cache import in_words
 from ..errors import GroupError, MochiError
 from ..model_dir import ModelDir, find_model
-from ..parallel.settings import TIMEOUT, WEIGHTS, ParallelSettings
+from ..parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
 from ..sampling.guidance import parse_cfg
 from ..settings import GenerateSettings
 from ..video import DEFAULT_QUALITY, VideoWriter
@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     )
     group("--guidance", type=int, default=0, choices=(0, 1, 2), help="passes of a step at a time (default: the best)")
     group("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
-    group("--weights", choices=WEIGHTS, default="auto", help="what each GPU holds of them (default: %(default)s)")
+    group("--weights", choices=SHARDINGS, default="auto", help="what each GPU holds of them (default: %(default)s)")
     group(
         "--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)"
     )
@@ -218,7 +218,7 @@ def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     if options.device is not None:
         raise MochiError("give either --device, for one, or --gpus")
     degrees = (options.guidance, options.ulysses)
-    parallel = ParallelSettings(options.gpus, *degrees, weights=options.weights, timeout=options.timeout)
+    parallel = ParallelSettings(options.gpus, *degrees, sharding=options.weights, timeout=options.timeout)
     return None if parallel.in_process else parallel
 
 

@@ -5,9 +5,8 @@ These are the only patches there are: of LoRA files, of the host's nodes, on one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -104,47 +103,3 @@ def apply_patches(
             raise MochiError(f"{name} is {list(shape)}: {patch} does not fit it")
         patch.apply(w, rows or slice(0, shape[0]))
     return w.to(weight.dtype)
-
-
-FlatPatches = tuple[dict[str, list[tuple[str, dict[str, Any]]]], dict[torch.dtype, Tensor]]
-"""Kind and fields of each patch, by parameter, in which a tensor is (dtype, first element, shape); and one long tensor
-of each dtype."""
-
-KINDS = {kind.__name__: kind for kind in (LoraPatch, ReplacePatch)}
-
-
-def flatten_patches(patches: Mapping[str, Sequence[WeightPatch]]) -> FlatPatches:
-    """Put the tensors of patches behind one another: each that crosses to the ranks by itself would cost open files,
-    of which a LoRA on all blocks would need more than a process may have. The patches' own are left alone."""
-    parts: dict[torch.dtype, list[Tensor]] = {}
-    ends: dict[torch.dtype, int] = {}
-
-    def place(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        first = ends.get(value.dtype, 0)
-        parts.setdefault(value.dtype, []).append(value.cpu().flatten())
-        ends[value.dtype] = first + value.numel()
-        return value.dtype, first, tuple(value.shape)
-
-    def placed(patch: WeightPatch) -> tuple[str, dict[str, Any]]:
-        return type(patch).__name__, {field.name: place(getattr(patch, field.name)) for field in fields(patch)}
-
-    plan = {name: [placed(patch) for patch in several] for name, several in patches.items()}
-    return plan, {dtype: torch.cat(tensors) for dtype, tensors in parts.items()}
-
-
-def restore_patches(flat: FlatPatches) -> dict[str, list[WeightPatch]]:
-    """The patches that were flattened; their tensors are views."""
-    plan, long = flat
-
-    def found(value: Any) -> Any:
-        if not isinstance(value, tuple):
-            return value
-        dtype, first, shape = value
-        return long[dtype][first : first + torch.Size(shape).numel()].view(shape)
-
-    def restored(kind: str, values: dict[str, Any]) -> WeightPatch:
-        return KINDS[kind](**{field: found(value) for field, value in values.items()})
-
-    return {name: [restored(*one) for one in several] for name, several in plan.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..dit.backends import SDPA, check_attention
+from ..dit.backends import SDPA
 from ..dit.cache import Passes
 from ..errors import Cancelled
 from ..frames import to_pictures
@@ -19,10 +19,10 @@ from ..pipeline import GenerateSettings, Pipeline, compute_dtype
 from ..sampling import Denoised
 from ..text import PromptEncoder, load_prompt_encoder
 from .owner.client import RemoteDiT, RemoteVAE, finish, join_passes
-from .owner.group import Event
 from .owner.manager import GroupManager
+from .plan import plan_dit
+from .protocol import Event, FramesDecoded, LoadDiT, LoadVAE, PassesComputed, StepDone
 from .settings import ParallelSettings
-from .split import choose_split
 
 
 class ParallelPipeline(Pipeline):
@@ -80,12 +80,12 @@ class ParallelPipeline(Pipeline):
         told: dict[int, Passes] = {}
 
         def hear(event: Event) -> None:
-            if "passes" in event.payload:
-                told[event.rank] = event.payload["passes"]
+            if isinstance(event.payload, PassesComputed):
+                told[event.rank] = event.payload.passes
             if self._on_event is not None:
                 self._on_event(event)
-            if on_step is not None and "latents" in event.payload:
-                on_step(Denoised(*(event.payload[field] for field in Denoised._fields)))
+            if on_step is not None and event.rank == 0 and isinstance(event.payload, StepDone):
+                on_step(event.payload.denoised)
 
         def check() -> None:
             if cancelled is not None and cancelled():
@@ -100,8 +100,8 @@ class ParallelPipeline(Pipeline):
     def decode_vae(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
         """As Pipeline.decode_vae; the frames come as soon as all ranks have theirs."""
         for event in self.decoder.decode(z, as_bytes):
-            if event is not None and "frames" in event.payload:
-                frames = event.payload["frames"]
+            if event is not None and isinstance(event.payload, FramesDecoded):
+                frames = event.payload.frames
                 yield frames if as_bytes else to_pictures(frames)
 
 
@@ -120,20 +120,16 @@ def load_parallel_pipeline(
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
     manager = GroupManager(settings.devices(), settings.timeout)
-    degrees = (settings.guidance, settings.ulysses)
-    choose_split(len(manager.devices), files.config.dit.num_heads, 2, *degrees)  # now rather than at the first step
-    device = torch.device(manager.devices[0])
-    compute = compute_dtype(dtype, device)
-    for name in set(manager.devices):
-        check_attention(attention, name, compute, files.config.dit.head_dim)  # as above
-    plan = files.dit.plan("dit", weight_dtype=dtype, compute_dtype=compute)
-    weights = settings.weights_for(sum(p.nbytes for p in plan.model.parameters()))
+    compute = compute_dtype(dtype, torch.device(manager.devices[0]))
+    network = files.dit.plan("dit", weight_dtype=dtype, compute_dtype=compute).model
+    request = LoadDiT(files.dit.path, dtype, compute, attention=attention, compiled=compiled)
+    plan = plan_dit(request, network, settings, manager.devices)
     return ParallelPipeline(
         files.config,
         load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute),
         manager,
-        RemoteDiT(manager, files.dit.path, dtype, compute, weights, degrees, attention=attention, compiled=compiled),
-        RemoteVAE(manager, files.decoder.path, None, compute),
+        RemoteDiT(manager, plan.request, plan.degrees),
+        RemoteVAE(manager, LoadVAE(files.decoder.path, None, compute)),
         compute,
         on_event,
     )

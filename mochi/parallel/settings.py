@@ -13,7 +13,7 @@ from ..config import DiTConfig
 from ..errors import MochiError
 from .split import usable_ranks
 
-WEIGHTS = ("auto", "replicated", "sharded", "offloaded")
+SHARDINGS = ("auto", "replicated", "sharded", "offloaded")
 TIMEOUT = 600.0
 ROOM_FOR_WEIGHTS = 0.6
 """The share of a GPU's memory that weights may take before they are sharded; activations and the VAE need the rest."""
@@ -24,32 +24,35 @@ OLDEST_TORCH = (2, 11)
 
 @dataclass(frozen=True)
 class ParallelSettings:
-    """How many devices, and what each does.
+    """How many devices work together, and what each does.
 
-    gpus: how many ("4", "all") or which ("0,1,3"); on a machine without GPUs, "4" are ranks on the CPU.
-    guidance, ulysses: degrees of the split, 0 for the best one.
-    weights: each rank holds all of them ("replicated"), its share by FSDP2 ("sharded"), or that in the machine's
-    memory ("offloaded"); "auto" is replicated where that fits well.
-    timeout: seconds without a sign of life or of progress after which a rank has failed.
-    cpu: ranks on the CPU though there are GPUs.
+    People know `cfg_degree`, `ulysses_degree` and `sharding` as guidance, ulysses and weights.
+
+    Attributes:
+        gpus: how many ("4", "all") or which ("0,1,3"); on a machine without GPUs, "4" are ranks on the CPU.
+        cfg_degree, ulysses_degree: of the split, 0 for the best.
+        sharding: whether each rank holds all weights ("replicated"), its share by FSDP2 ("sharded"), or that in the
+            machine's memory ("offloaded"); "auto" is replicated where that fits well.
+        timeout: seconds without a sign of life or of progress after which a rank has failed.
+        cpu: whether ranks are on the CPU though there are GPUs.
 
     Raises MochiError, naming the setting, on values that cannot be.
     """
 
     gpus: str = "all"
-    guidance: int = 0
-    ulysses: int = 0
-    weights: str = "auto"
+    cfg_degree: int = 0
+    ulysses_degree: int = 0
+    sharding: str = "auto"
     timeout: float = TIMEOUT
     cpu: bool = False
 
     def __post_init__(self) -> None:
-        if self.guidance not in (0, 1, 2):
-            raise MochiError(f"guidance is {self.guidance}, but must be 0 (auto), 1 or 2")
-        if self.ulysses < 0:
-            raise MochiError(f"ulysses is {self.ulysses}, but must be 0 (auto) or a number of ranks")
-        if self.weights not in WEIGHTS:
-            raise MochiError(f"weights is {self.weights!r}, but must be one of {', '.join(WEIGHTS)}")
+        if self.cfg_degree not in (0, 1, 2):
+            raise MochiError(f"guidance is {self.cfg_degree}, but must be 0 (auto), 1 or 2")
+        if self.ulysses_degree < 0:
+            raise MochiError(f"ulysses is {self.ulysses_degree}, but must be 0 (auto) or a number of ranks")
+        if self.sharding not in SHARDINGS:
+            raise MochiError(f"weights is {self.sharding!r}, but must be one of {', '.join(SHARDINGS)}")
         if not (math.isfinite(self.timeout) and self.timeout > 0):
             raise MochiError(f"timeout is {self.timeout}, but must be a number of seconds")
 
@@ -58,22 +61,22 @@ class ParallelSettings:
         """Whether that is the one device that this process uses anyway: no group is needed."""
         return "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
 
-    def weights_for(self, size: int) -> str:
-        """How the ranks hold weights of `size` bytes: "replicated", "sharded" or "offloaded".
+    def sharding_for(self, nbytes: int) -> str:
+        """How the ranks hold weights of so many bytes: "replicated", "sharded" or "offloaded".
 
         Raises MochiError where this torch cannot shard them.
         """
-        weights = self.weights
-        if weights == "auto":
+        sharding = self.sharding
+        if sharding == "auto":
             gpus = [device for device in self.devices() if device != "cpu"]
             room = min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf)
-            weights = "replicated" if size <= ROOM_FOR_WEIGHTS * room else "sharded"
-        if weights != "replicated" and _numbers_of_version(torch.__version__) < OLDEST_TORCH:
+            sharding = "replicated" if nbytes <= ROOM_FOR_WEIGHTS * room else "sharded"
+        if sharding != "replicated" and _numbers_of_version(torch.__version__) < OLDEST_TORCH:
             raise MochiError(
-                f"Weights that are {weights} need torch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is "
-                f"{torch.__version__}. Update it, or choose 'replicated' in Mochi Parallel Settings."
+                f"Weights that are {sharding} need torch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is "
+                f"{torch.__version__}. Update it, or choose weights 'replicated'."
             )
-        return weights
+        return sharding
 
     def devices(self) -> tuple[str, ...]:
         """A device for each rank, such as ("cuda:0", "cuda:1"). Raises MochiError where there are too few."""
@@ -93,7 +96,7 @@ class ParallelSettings:
 
 
 def _numbers_of_version(version: str) -> tuple[int, ...]:
-    """Of `2.11.0a0+nv26.02`: (2, 11). Who builds torch from source has what is asked for before its release."""
+    """Such as (2, 11) of `2.11.0a0+nv26.02`: a build from source has the features before the release."""
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 

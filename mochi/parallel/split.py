@@ -5,31 +5,29 @@ splits the tokens of one forward pass. Both halves of guidance hold whole passes
 while Ulysses moves every query, key and value once: with two passes a step, guidance comes first.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ..errors import MochiError
 
 
 class Split(NamedTuple):
-    """Degrees: `guidance` passes at a time, each over `ulysses` ranks."""
+    """`cfg_degree` forward passes at a time, each over `ulysses_degree` ranks."""
 
-    guidance: int
-    ulysses: int
+    cfg_degree: int
+    ulysses_degree: int
 
     @property
     def ranks(self) -> int:
-        return self.guidance * self.ulysses
+        return self.cfg_degree * self.ulysses_degree
 
     def __str__(self) -> str:
-        return f"guidance {self.guidance} x Ulysses {self.ulysses}"
+        return f"guidance {self.cfg_degree} x Ulysses {self.ulysses_degree}"
 
 
 def splits(ranks: int, heads: int) -> list[Split]:
     """All ways to keep exactly `ranks` ranks busy with two passes a step, the one that sends least first."""
-    both = (Split(guidance, ranks // guidance) for guidance in (2, 1) if ranks % guidance == 0)
-    return [split for split in both if heads % split.ulysses == 0]
+    both = (Split(cfg_degree, ranks // cfg_degree) for cfg_degree in (2, 1) if ranks % cfg_degree == 0)
+    return [split for split in both if heads % split.ulysses_degree == 0]
 
 
 def usable_ranks(available: int, heads: int) -> int:
@@ -37,22 +35,23 @@ def usable_ranks(available: int, heads: int) -> int:
     return next(ranks for ranks in range(available, 0, -1) if splits(ranks, heads))
 
 
-def choose_split(ranks: int, heads: int, passes: int, guidance: int = 0, ulysses: int = 0) -> Split:
+def choose_split(ranks: int, heads: int, passes: int, cfg_degree: int = 0, ulysses_degree: int = 0) -> Split:
     """The split of `ranks` ranks for a step of `passes` forward passes (2 with guidance, 1 at cfg 1).
 
-    guidance, ulysses: degrees that a person has chosen, 0 for no choice. Raises MochiError where they cannot be.
+    cfg_degree, ulysses_degree: what a person has chosen, 0 for no choice. Raises MochiError where they cannot be.
     """
     possible = splits(ranks, heads)
-    chosen = [s for s in possible if guidance in (0, s.guidance) and ulysses in (0, s.ulysses)]
+    chosen = [s for s in possible if cfg_degree in (0, s.cfg_degree) and ulysses_degree in (0, s.ulysses_degree)]
     if not chosen:
-        raise MochiError(_why_not(ranks, heads, guidance, ulysses, possible))
+        raise MochiError(_why_not(ranks, heads, cfg_degree, ulysses_degree, possible))
     # A single pass needs all ranks; where its heads do not divide by them, both halves make the same pass.
     return chosen[0] if passes > 1 else chosen[-1]
 
 
-def _why_not(ranks: int, heads: int, guidance: int, ulysses: int, possible: list[Split]) -> str:
+def _why_not(ranks: int, heads: int, cfg_degree: int, ulysses_degree: int, possible: list[Split]) -> str:
     ways = " or ".join(map(str, possible)) or f"none; use {usable_ranks(ranks, heads)} ranks"
     return (
-        f"{ranks} ranks cannot be split as guidance {guidance or 'auto'} x Ulysses {ulysses or 'auto'}: guidance is 1 "
-        f"or 2, Ulysses must divide the model's {heads} heads, and their product must be {ranks}. Possible: {ways}."
+        f"{ranks} ranks cannot be split as guidance {cfg_degree or 'auto'} x Ulysses {ulysses_degree or 'auto'}: "
+        f"guidance is 1 or 2, Ulysses must divide the model's {heads} heads, and their product must be {ranks}. "
+        f"Possible: {ways}."
     )

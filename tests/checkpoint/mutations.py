@@ -31,7 +31,8 @@ from mochi.vae import Decoder
 from tests.checkpoint import independent, toys, writers
 from tests.checkpoint.damage import damaged
 from tests.checkpoint.slots import slots
-from tests.peers import diffusers_dit, randomised
+from tests.peers.diffusers import diffusers_dit
+from tests.random_weights import randomised
 
 SECONDS, MEMORY = 5, 1 << 30  # that a file may take
 

@@ -15,7 +15,7 @@ from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.text import load_prompt_encoder
 from tests.checkpoint import toys
 from tests.checkpoint.toys import Weights
-from tests.peers import diffusers_dit, diffusers_vae
+from tests.peers.diffusers import diffusers_dit, diffusers_vae
 
 
 @dataclass(frozen=True)

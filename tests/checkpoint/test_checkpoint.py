@@ -15,7 +15,7 @@ from mochi.config import DecoderConfig, DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT
 from mochi.errors import CheckpointError
 from mochi.vae import Decoder, Encoder
-from tests.peers import randomised
+from tests.random_weights import randomised
 
 DIT = DiTConfig(depth=2, num_heads=4, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=48, text_width=24, patch_size=2)
 DECODER = DecoderConfig(base=4, multipliers=(1, 2, 3, 4), res_blocks=(1, 2, 1, 3, 2), groups=2)

@@ -12,7 +12,7 @@ from mochi.checkpoint import Checkpoint
 from mochi.checkpoint.lazy import JoinedTensor, Piece, QuantTensor, ReshapedTensor, RoundedTensor, StoredTensor
 from mochi.quant import FLOAT8, QUANT_DTYPE, QuantFormat
 from tests.checkpoint import toys, writers
-from tests.peers import diffusers_dit
+from tests.peers.diffusers import diffusers_dit
 
 QKV, GATE = "blocks.0.attn.qkv_x.weight", "blocks.1.mlp_x.w1.weight"
 PLAIN = "transformer_blocks.0.attn1.to_{}.weight"

@@ -10,8 +10,8 @@ from mochi.dit import formulas
 from mochi.quant import QUANT_DTYPE, Float8, QuantLinear, QuantRows, quantize_rows, use_float8_products
 from tests.checkpoint import toys, writers
 from tests.checkpoint.independent import values
-from tests.golden import relative_error
-from tests.peers import diffusers_dit
+from tests.exact import relative_error
+from tests.peers.diffusers import diffusers_dit
 
 QUANTISED = writers.GGUFS | writers.WIDE_GGUFS | writers.QWEIGHTS | writers.FLOAT8S
 

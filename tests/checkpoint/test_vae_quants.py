@@ -8,7 +8,7 @@ import torch
 from mochi.checkpoint import Checkpoint, load_decoder, load_dit, load_encoder
 from mochi.errors import CheckpointError
 from tests.checkpoint import toys, writers
-from tests.peers import diffusers_vae
+from tests.peers.diffusers import diffusers_vae
 
 LOADERS = {"decoder": load_decoder, "encoder": load_encoder}
 

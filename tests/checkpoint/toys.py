@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mochi.config import DecoderConfig, DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT
 from mochi.vae import Decoder, Encoder
-from tests.peers import randomised
+from tests.random_weights import randomised
 
 Weights = dict[str, Tensor]
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from mochi.config import TINY
 from mochi.errors import Cancelled, MochiError
 from mochi.parallel.pipeline import load_parallel_pipeline
+from mochi.parallel.protocol import Unload
 from mochi.parallel.settings import ParallelSettings
 from mochi.pipeline import GenerateSettings, load_pipeline
 from mochi.sampling import linear_quadratic
@@ -93,9 +94,9 @@ def test_ranks_give_back_what_they_do_not_use_before_the_text_encoder_comes(
     loaded.encode(["a red circle"])  # on a CPU there is nothing to give back
     loaded.text_device = torch.device("meta")
     loaded.encode(["a red circle"])  # nor is there before the ranks have started
-    loaded.manager._group = SimpleNamespace(alive=True, run=lambda method, **names: told.append((method, names)))
+    loaded.manager._group = SimpleNamespace(alive=True, run=told.append)
     loaded.encode(["a red circle"])
-    assert told == ["T5 comes", "T5 comes", ("unload", {"names": []}), "T5 comes"]
+    assert told == ["T5 comes", "T5 comes", Unload(), "T5 comes"]
 
 
 def test_numbers_out_of_range_are_an_error(model_dir: Path) -> None:

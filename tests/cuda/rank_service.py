@@ -23,6 +23,12 @@ class OnOneDevice(Rank):
         self._cuda = self._device().__enter__()  # for the life of the rank
         super().__init__(context)
 
+    def handle(self, request: Any) -> Any:
+        if isinstance(request, tuple):
+            method, arguments = request
+            return getattr(self, method)(**arguments)
+        return super().handle(request)
+
     def _device(self) -> Any:
         from tests.cuda.real import AgainstFormulas
 

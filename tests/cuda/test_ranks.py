@@ -16,15 +16,17 @@ from mochi.dit import AsymmDiT
 from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.protocol import GetStatus, LoadVAE
 from mochi.sampling import guided, linear_quadratic, sample
 from tests.cuda.pretend import Ledger
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Patches, patched_network
 from tests.parallel.dit_groups import weight_file
+from tests.parallel.helpers import ask, float32_dit, frames_of
 
 checkpoint = weight_file()
 SERVICE = str(Path(__file__).with_name("rank_service.py"))
-WITHOUT_CUDA = {"parallel/rank.py", "parallel/worker.py"}
+WITHOUT_CUDA = {"worker/service.py", "worker/loop.py"}
 """Files whose collectives are about the ranks themselves, not about tensors on the device."""
 
 
@@ -39,14 +41,14 @@ def manager(request) -> Iterator[GroupManager]:
 @pytest.fixture(scope="module")
 def vae(manager) -> RemoteVAE:
     decoder, encoder = TINY_WEIGHTS / "decoder.safetensors", TINY_WEIGHTS / "encoder.safetensors"
-    return RemoteVAE(manager, decoder, encoder, torch.float32)
+    return RemoteVAE(manager, LoadVAE(decoder, encoder, torch.float32))
 
 
 def ledgers(manager: GroupManager) -> list[Ledger]:
     """What the ranks have noted since the last call. On a real device nothing is."""
     if not manager.pretends:
         pytest.skip("a real device notes nothing")
-    return manager.use().run("ledger")
+    return ask(manager.use(), "ledger")
 
 
 def assert_no_more_stops(short: list[Ledger], long: list[Ledger]) -> None:
@@ -89,7 +91,7 @@ def lora(name: str) -> Patches:
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_weights_with_and_without_a_lora(manager, checkpoint, sharding):
-    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, sharding)
+    dit = float32_dit(manager, checkpoint, sharding)
     patches = lora("blocks.1.attn.qkv_x.weight") | lora("t5_yproj.weight")
     for key, network in ((None, NETWORK), ("a LoRA", patched_network(patches)), (None, NETWORK)):
         finish(dit.patch(key, patches if key else {}))
@@ -100,7 +102,7 @@ def test_weights_with_and_without_a_lora(manager, checkpoint, sharding):
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_no_step_waits_for_the_device(manager, checkpoint, sharding):
     """A longer run has no more host stops than a short one."""
-    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, sharding)
+    dit = float32_dit(manager, checkpoint, sharding)
     remote_sample(dit, 3)  # the first one sets up what stays
     ledgers(manager)
     remote_sample(dit, 2)
@@ -112,24 +114,23 @@ def test_no_step_waits_for_the_device(manager, checkpoint, sharding):
 
 @pytest.mark.parametrize("degrees", [(1, 2), (2, 1)], ids=["Ulysses", "guidance"])
 def test_forward_pass_of_both_sides(manager, checkpoint, degrees):
-    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, degrees=degrees)
+    dit = float32_dit(manager, checkpoint)
+    dit.degrees = degrees
     rows = [(dit.text(*one), 0) for one in PROMPTS]
     z, sigma = torch.cat([NOISE, NOISE]), torch.tensor([0.7, 0.7])
     found = finish(dit.forward(z, sigma, rows))
     with torch.inference_mode():
         alone = [NETWORK(NOISE, sigma[:1], NETWORK.encode_text(*one)) for one in PROMPTS]
     assert relative_error(found, torch.cat(alone)) <= 5e-6
-    assert dit.name in manager.use().run("status")[0]["models"]
+    assert dit.name in manager.use().run(GetStatus())[0].models
     dit.unload()
-    assert dit.name not in manager.use().run("status")[0]["models"]
+    assert dit.name not in manager.use().run(GetStatus())[0].models
 
 
 @torch.inference_mode()
 def test_strips_of_a_video(manager, vae):
     z = torch.randn(1, 12, 5, 4, 6, generator=torch.Generator().manual_seed(3))
-    frames: list[Tensor] = []
-    finish(vae.decode(z), lambda event: frames.append(event.payload["frames"]) if "frames" in event.payload else None)
-    video = torch.cat(frames, dim=2)
+    video = torch.cat(frames_of(vae, z), dim=2)
     assert relative_error(video, load_decoder(TINY_WEIGHTS / "decoder.safetensors", torch.float32, "cpu")(z)) <= 1e-5
     encoder = load_encoder(TINY_WEIGHTS / "encoder.safetensors", torch.float32, "cpu")
     assert relative_error(finish(vae.encode(video)), encoder(video).mean) <= 1e-5
@@ -149,7 +150,7 @@ def test_no_strip_waits_for_the_device(manager, vae):
 def test_one_rank_over_nccl(checkpoint):
     manager = GroupManager(["cuda:0"], timeout=120.0)
     try:
-        dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32)
+        dit = float32_dit(manager, checkpoint)
         # Convolutions are in TF32 there, of 10 bits.
         assert relative_error(remote_sample(dit, 2), expected_sample(NETWORK, 2)) <= 2**-9
     finally:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
-from tests.golden import relative_error
-from tests.peers import diffusers_dit, randomised
+from tests.exact import relative_error
+from tests.peers.diffusers import diffusers_dit
+from tests.random_weights import randomised
 
 # The diffusers MLP is 8/3 of the width, without the rounding that the published sizes do not need.
 CONFIG = DiTConfig(depth=2, num_heads=4, hidden_x=96, hidden_y=48, mlp_x=256, mlp_y=128, text_width=64, text_length=32)

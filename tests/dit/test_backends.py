@@ -14,8 +14,8 @@ from mochi.dit import AsymmDiT
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import ATTENTIONS, LIBRARIES, attention_named, sdpa
 from mochi.errors import MochiError
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=2, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=32, text_width=32, text_length=16)
 HOPPER = (9, 0)

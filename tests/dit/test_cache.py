@@ -14,8 +14,8 @@ from mochi.dit import PLAIN, AsymmDiT, TextContext
 from mochi.dit.cache import PEAK, POLYNOMIAL, CachePlan, StepCache, in_words
 from mochi.dit.formulas import modulated_rms_norm
 from mochi.sampling import guided, sample
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=3, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=32, text_width=32, text_length=16)
 MODEL = randomised(AsymmDiT(CONFIG), 0)

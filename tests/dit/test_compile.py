@@ -18,8 +18,8 @@ from mochi.parallel.split import Split
 from mochi.parallel.spmd.dit import ParallelDiT, Pass
 from mochi.parallel.spmd.mesh import Meshes
 from mochi.quant import FLOAT8, Float8, QuantLinear, quant_linears
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=5, num_heads=2, hidden_x=64, hidden_y=32, mlp_x=64, mlp_y=32, text_width=32, text_length=16)
 

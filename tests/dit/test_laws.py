@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mochi.config import PREVIEW, DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.vae import Decoder, Encoder
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=3, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=32, text_width=32, text_length=16)
 

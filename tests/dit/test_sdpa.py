@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import mochi.dit.sdpa as module
 from mochi.dit.backends import attention_named, check_attention, describe
 from mochi.dit.sdpa import sdpa, sdpa_without_cudnn
-from tests.golden import relative_error
+from tests.exact import relative_error
 
 HOPPER, RTX_4090, RTX_5090 = (9, 0), (8, 9), (12, 0)
 OLD, NEW = 91002, 91900

@@ -14,16 +14,13 @@ from safetensors.torch import save_file
 from mochi.config import TINY
 from mochi.dit import AsymmDiT
 from tests.checkpoint import writers
+from tests.exact import relative_error
 from tests.host.test_parallel_server import status_in
 from tests.host.test_quants_server import made, prompt_for, tiny_weights
-from tests.peers import diffusers_dit
+from tests.peers.diffusers import diffusers_dit
 
 RANK, ALPHA = 4, 2.0
 LAYERS = [f"blocks.{i}.attn.{name}" for i in (1, 3) for name in ("qkv_x", "proj_x")]
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +108,12 @@ def test_formats_and_strengths(comfy, loras, dits, gpus, weights):
         for name, file in loras.items()
     }
     for name in ("kohya", "comfyui"):
-        assert difference(results[name], results["trainer"]) < 1e-5
-    assert all(difference(result, none) > 0.02 for result in results.values())
+        assert relative_error(results[name], results["trainer"]) < 1e-5
+    assert all(relative_error(result, none) > 0.02 for result in results.values())
     merged = made(comfy, prompt_for("1", MochiLoadDiT=dits["merged"]))
-    assert difference(results["trainer"], merged) < (1e-5 if weights == "plain" else 0.1)
+    assert relative_error(results["trainer"], merged) < (1e-5 if weights == "plain" else 0.1)
     half = made(comfy, with_lora(prompt_for(gpus, MochiLoadDiT=dits[weights]), loras["trainer"], 0.5))
-    assert difference(half, results["trainer"]) > 0.01 and difference(half, none) > 0.01
+    assert relative_error(half, results["trainer"]) > 0.01 and relative_error(half, none) > 0.01
     zero = made(comfy, with_lora(prompt_for(gpus, MochiLoadDiT=dits[weights]), loras["trainer"], 0.0))
     assert torch.equal(zero, none)
 
@@ -126,7 +123,7 @@ def test_comfyuis_own_loader(comfy, loras, dits, gpus):
     """The same as ours wherever alpha is beside the factors."""
     for name in ("kohya", "comfyui"):
         theirs = with_lora(prompt_for(gpus), loras[name], 0.7, "LoraLoaderModelOnly")
-        assert difference(made(comfy, theirs), made(comfy, with_lora(prompt_for(gpus), loras[name], 0.7))) < 1e-5
+        assert relative_error(made(comfy, theirs), made(comfy, with_lora(prompt_for(gpus), loras[name], 0.7))) < 1e-5
 
 
 def test_another_strength_loads_nothing_again(comfy, loras):

@@ -19,6 +19,7 @@ from mochi.checkpoint import Checkpoint
 from mochi.config import TINY_WEIGHTS
 from scripts.comfyui import PROJECT
 from tests.checkpoint import writers
+from tests.exact import relative_error
 
 TINY = json.loads((PROJECT / "workflows" / "api" / "tiny_on_two_ranks.json").read_text(encoding="utf-8"))
 ALL_IN_ONE = "packed/all_in_one.safetensors"
@@ -38,7 +39,7 @@ def diffusers_folder(folder: Path, weights: writers.Weights) -> Path:
     """Written by diffusers itself, in several files."""
     from mochi.config import TINY
     from tests.checkpoint.toys import with_weights
-    from tests.peers import diffusers_dit
+    from tests.peers.diffusers import diffusers_dit
 
     path = folder / "diffusers_layout"
     diffusers_dit(with_weights(TINY.dit, weights)).save_pretrained(path, max_shard_size="8MB")
@@ -108,10 +109,6 @@ def made(comfy, prompt: dict) -> torch.Tensor:
     return load_file(file)["latent_tensor"]
 
 
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
-
-
 # How far the tiny model's latents may be from the unpacked one's: what a packing costs. Read wrongly it is above 1.
 COST = {"float32": 1e-5, "diffusers": 1e-5, "bfloat16": 0.05, "GGUF in safetensors": 0.1, "GGUF": 0.4}
 
@@ -120,16 +117,16 @@ COST = {"float32": 1e-5, "diffusers": 1e-5, "bfloat16": 0.05, "GGUF in safetenso
 def test_each_packing_makes_a_video(comfy, files, packing):
     published = made(comfy, prompt_for("1"))
     one = made(comfy, prompt_for("1", MochiLoadDiT=files[packing]))
-    assert difference(one, published) < COST.get(packing, 0.5)
+    assert relative_error(one, published) < COST.get(packing, 0.5)
     two = made(comfy, prompt_for("2", MochiLoadDiT=files[packing]))
-    assert difference(two, one) <= 1e-5
+    assert relative_error(two, one) <= 1e-5
 
 
 @pytest.mark.parametrize("gpus", ["1", "2"])
 def test_one_file_for_all_loaders(comfy, files, gpus):
     loaders = ("MochiLoadDiT", "MochiLoadT5", "MochiLoadVAE")
     latents = made(comfy, prompt_for(gpus, **dict.fromkeys(loaders, ALL_IN_ONE)))
-    assert difference(latents, made(comfy, prompt_for("1", MochiLoadDiT=ALL_IN_ONE))) < 0.01
+    assert relative_error(latents, made(comfy, prompt_for("1", MochiLoadDiT=ALL_IN_ONE))) < 0.01
 
 
 def test_shards_are_one_entry(comfy, files):

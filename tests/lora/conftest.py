@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
-from tests.peers import diffusers_dit, randomised
+from tests.peers.diffusers import diffusers_dit
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=2, num_heads=4, hidden_x=96, hidden_y=48, mlp_x=256, mlp_y=128, text_width=64, text_length=32)
 TARGETS = ["to_q", "to_k", "add_q_proj", "add_v_proj", "to_out.0", "to_add_out", "net.0.proj", "net.2", "linear_1"]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraMount, LoraPatch, apply_patches, as_patches, layer_shapes, read_lora
-from mochi.lora.patch import flatten_patches, restore_patches
+from mochi.parallel.protocol import flatten_patches, restore_patches
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, quant_linears
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.lora.conftest import predicted, tiny_dit
 
 SHAPES = layer_shapes(tiny_dit())

@@ -12,9 +12,9 @@ from diffusers import MochiPipeline
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from mochi.lora import LoraMount, check_lora, read_lora
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.lora.conftest import CONFIG, RANK, TARGETS, predicted, tiny_dit
-from tests.peers import diffusers_dit
+from tests.peers.diffusers import diffusers_dit
 
 OURS = ("blocks.0.attn.qkv_x", "blocks.1.attn.qkv_y", "blocks.0.attn.proj_y", "blocks.1.mlp_x.w1", "final_layer.mod")
 OURS += ("x_embedder.proj", "t5_yproj")

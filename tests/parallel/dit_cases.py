@@ -12,7 +12,7 @@ from torch import Tensor
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.lora import LoraPatch, ReplacePatch, WeightPatch
-from tests.peers import randomised
+from tests.random_weights import randomised
 
 NETWORK = randomised(
     AsymmDiT(DiTConfig(depth=3, num_heads=12, hidden_x=96, hidden_y=48, mlp_x=256, mlp_y=256, text_width=64)), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,10 @@ class Denoiser:
     def __init__(self, context: Context):
         self.device = context.device
         self.meshes = Meshes(context.device.type)
+
+    def handle(self, request: tuple[str, dict[str, Any]]) -> Any:
+        method, arguments = request
+        return getattr(self, method)(**arguments)
 
     def load(
         self,

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from mochi.errors import Cancelled, MochiError
+from mochi.parallel.protocol import Request, StepDone
 from mochi.parallel.worker.service import Rank
 
 
@@ -19,29 +21,17 @@ class Faulty(Rank):
 
     planned: tuple[int, str, str] | None = None
 
-    def fault(self, rank: int, method: str, kind: str) -> None:
-        """Plan what happens when `method` is called next on `rank`: "raise", "kill" or "stop"."""
-        self.planned = (rank, method, kind)
-
-    def load_dit(self, **arguments):
-        self._fault("load_dit")
-        return super().load_dit(**arguments)
-
-    def sample(self, **arguments):
-        self._fault("sample")
-        return super().sample(**arguments)
-
-    def forward(self, **arguments):
-        self._fault("forward")
-        return super().forward(**arguments)
-
-    def decode(self, **arguments):
-        self._fault("decode")
-        return super().decode(**arguments)
-
-    def _fault(self, method: str) -> None:
-        if self.planned is not None and self.planned[:2] == (self.context.rank, method):
+    def handle(self, request: Request | tuple[str, dict[str, Any]]) -> Any:
+        if isinstance(request, tuple):
+            method, arguments = request
+            return getattr(self, method)(**arguments)
+        if self.planned is not None and self.planned[:2] == (self.context.rank, type(request).__name__):
             fail(self.planned[2])
+        return super().handle(request)
+
+    def fault(self, rank: int, request: str, kind: str) -> None:
+        """Plan what happens at the next request of this type on `rank`: "raise", "kill" or "stop"."""
+        self.planned = (rank, request, kind)
 
     def modules(self) -> list[str]:
         return sorted(sys.modules)
@@ -67,7 +57,7 @@ class Faulty(Rank):
                 self.left_at = step
                 raise Cancelled
             time.sleep(0.02)
-            self.context.emit(phase=f"step {step + 1} of {count}", step=step + 1)
+            self.context.emit(StepDone(step + 1, count, 0.02, 0))
         return count
 
     def sleep(self, seconds: float) -> None:

@@ -6,12 +6,16 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mochi.config import TINY_WEIGHTS
-from mochi.parallel.owner.client import RemoteDiT, RemoteVAE
+from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
+from mochi.parallel.owner.group import Group
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.protocol import Event, FramesDecoded, LoadDiT, LoadVAE
 
 FAULTY = str(Path(__file__).with_name("faulty_service.py"))
 
@@ -55,12 +59,34 @@ def listening_outside_loopback(pid: int) -> list[str]:
     return found
 
 
-def tiny_dit(manager: GroupManager, weights: str = "replicated") -> RemoteDiT:
+def ask(group: Group, method: str, **arguments: Any) -> list[Any]:
+    """Have a method of a test's own service called on all ranks. Returns the result of each."""
+    return group.run((method, arguments), doing=method)
+
+
+def float32_dit(manager: GroupManager, path: Path, sharding: str = "replicated", **ways: Any) -> RemoteDiT:
+    """The denoiser of a file, in float32."""
+    return RemoteDiT(manager, LoadDiT(path, torch.float32, torch.float32, sharding, **ways))
+
+
+def tiny_dit(manager: GroupManager, sharding: str = "replicated") -> RemoteDiT:
     """The built-in denoiser."""
-    return RemoteDiT(manager, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, weights)
+    return float32_dit(manager, TINY_WEIGHTS / "dit.safetensors", sharding)
 
 
 def tiny_vae(manager: GroupManager) -> RemoteVAE:
     """The built-in VAE."""
     decoder, encoder = TINY_WEIGHTS / "decoder.safetensors", TINY_WEIGHTS / "encoder.safetensors"
-    return RemoteVAE(manager, decoder, encoder, torch.float32)
+    return RemoteVAE(manager, LoadVAE(decoder, encoder, torch.float32))
+
+
+def frames_of(vae: RemoteVAE, z: Tensor) -> list[Tensor]:
+    """What the ranks decode, as it comes."""
+    frames = []
+
+    def keep(event: Event) -> None:
+        if isinstance(event.payload, FramesDecoded):
+            frames.append(event.payload.frames)
+
+    finish(vae.decode(z), keep)
+    return frames

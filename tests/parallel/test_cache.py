@@ -12,10 +12,12 @@ from mochi.dit.cache import CachePlan, Passes, StepCache
 from mochi.errors import Cancelled
 from mochi.parallel.owner.client import RemoteDiT, finish, join_passes
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.protocol import PassesComputed, StepDone
 from mochi.sampling import guided, sample
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
+from tests.parallel.helpers import float32_dit
 
 checkpoint = weight_file()
 STEPS = 8
@@ -34,7 +36,7 @@ def manager(request) -> Iterator[GroupManager]:
 
 @pytest.fixture(scope="module", params=["replicated", "sharded"])
 def dit(request, manager, checkpoint) -> RemoteDiT:
-    return RemoteDiT(manager, checkpoint, torch.float32, torch.float32, request.param)
+    return float32_dit(manager, checkpoint, request.param)
 
 
 def prompts(lengths: list[int], seed: int) -> tuple[Tensor, Tensor]:
@@ -66,8 +68,8 @@ def over_ranks(dit: RemoteDiT, cfg: list[float], plan: CachePlan | None) -> tupl
     told: dict[int, Passes] = {}
 
     def hear(event) -> None:
-        if "passes" in event.payload:
-            told[event.rank] = event.payload["passes"]
+        if isinstance(event.payload, PassesComputed):
+            told[event.rank] = event.payload.passes
 
     result = finish(dit.sample(NOISE, SIGMAS, cfg, *rows, plan), hear)
     return result, [told[rank] for rank in sorted(told)]
@@ -134,7 +136,7 @@ def test_a_cancelled_run_leaves_nothing_behind(dit):
     rows = [[(text, row) for row in range(2)] for text in (dit.text(*side) for side in SIDES)]
 
     def cancel(event) -> None:
-        if "latents" in event.payload:
+        if isinstance(event.payload, StepDone):
             raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from mochi.config import PREVIEW, DiTConfig
 from mochi.errors import MochiError
 from mochi.parallel.split import Split, splits
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patch_sets, patched_network, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
+from tests.parallel.helpers import ask
 
 checkpoint = weight_file()
 denoisers = groups_of(1, 2, 3, 4, 6)
@@ -26,11 +27,11 @@ def test_all_ranks_predict_what_one_device_does(denoisers, checkpoint, data):
     split = data.draw(st.sampled_from(splits(denoisers.size, NETWORK.config.num_heads)))
     # FSDP takes every process seconds to import.
     sharding = data.draw(st.sampled_from(SHARDINGS if denoisers.size <= 4 else ["replicated"]))
-    denoisers.run("load", path=checkpoint, sharding=sharding)
-    denoisers.run("patch", patches=patches)
+    ask(denoisers, "load", path=checkpoint, sharding=sharding)
+    ask(denoisers, "patch", patches=patches)
     expected = predicted(patched_network(patches), passes)
     for rank, (results, sent) in enumerate(
-        denoisers.run("predict", passes=list(map(tuple, passes)), split=tuple(split))
+        ask(denoisers, "predict", passes=list(map(tuple, passes)), split=tuple(split))
     ):
         assert all(result.dtype == torch.float32 for result in results)
         errors = [relative_error(a, b) for a, b in zip(results, expected, strict=True)]
@@ -40,13 +41,13 @@ def test_all_ranks_predict_what_one_device_does(denoisers, checkpoint, data):
 
 def bytes_of_step(config: DiTConfig, passes: list[Input], split: Split, rank: int) -> int:
     """Float32 bytes that a rank sends in a step: its forward passes, and the results that guidance groups exchange."""
-    group, within = divmod(rank, split.ulysses)
+    group, within = divmod(rank, split.ulysses_degree)
     total = 0
-    for first in range(0, len(passes), split.guidance):
-        together = passes[first : first + split.guidance]
+    for first in range(0, len(passes), split.cfg_degree):
+        together = passes[first : first + split.cfg_degree]
         mine = together[min(group, len(together) - 1)]
         batch, tokens = len(mine.z), mine.z[0, 0].numel() // 4
-        total += batch * bytes_of_pass(config, tokens, max(mine.prompts), split.ulysses, within, itemsize=4)
+        total += batch * bytes_of_pass(config, tokens, max(mine.prompts), split.ulysses_degree, within, itemsize=4)
         total += mine.z.nbytes * (len(together) - 1)
     return total
 
@@ -72,10 +73,10 @@ def test_a_video_of_the_published_size_sends_what_ulysses_must(ranks):
 
 
 def test_refuses_what_cannot_be(denoisers, checkpoint):
-    denoisers.run("load", path=checkpoint, sharding="replicated")
+    ask(denoisers, "load", path=checkpoint, sharding="replicated")
     z, text = torch.zeros(1, 12, 1, 2, 2), (torch.zeros(1), torch.zeros(1, 256, 64), torch.zeros(1, 256).bool())
     with pytest.raises(MochiError, match="there are"):
-        denoisers.run("predict", passes=[(z, *text)], split=(1, denoisers.size + 1))
+        ask(denoisers, "predict", passes=[(z, *text)], split=(1, denoisers.size + 1))
     with pytest.raises(MochiError, match="different shapes"):
         passes = [(z, *text), (torch.zeros(1, 12, 2, 2, 2), *text)]
-        denoisers.run("predict", passes=passes, split=(1, denoisers.size))
+        ask(denoisers, "predict", passes=passes, split=(1, denoisers.size))

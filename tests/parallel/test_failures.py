@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ import torch.distributed as dist
 from mochi.errors import GroupError, MochiError
 from mochi.parallel.owner.client import finish
 from mochi.parallel.owner.failures import RankState, group_error
-from mochi.parallel.owner.group import Group, _end
+from mochi.parallel.owner.group import Group, end
 from mochi.parallel.owner.manager import GroupManager
-from mochi.parallel.worker.loop import _report
-from tests.parallel.helpers import FAULTY, gone, tiny_dit, tiny_vae, wait_until
+from mochi.parallel.protocol import Decode
+from mochi.parallel.worker.loop import failed
+from tests.parallel.helpers import FAULTY, ask, gone, tiny_dit, tiny_vae, wait_until
 
 HANG = 6.0  # the timeout in these tests; long enough for imports on a busy machine
 SOON = 5.0
@@ -57,8 +59,8 @@ def decoding(manager: GroupManager) -> Callable[[], None]:
     return lambda: finish(vae.decode(LATENTS))
 
 
-STAGES = {"load_dit": sampling, "sample": sampling, "forward": forward, "decode": decoding}
-DOING = {"load_dit": "loading", "sample": "sampling", "forward": "making a forward pass", "decode": "decoding"}
+STAGES = {"LoadDiT": sampling, "Sample": sampling, "Forward": forward, "Decode": decoding}
+DOING = {"LoadDiT": "loading", "Sample": "sampling", "Forward": "making a forward pass", "Decode": "decoding"}
 
 
 @pytest.mark.parametrize("kind", ["raise", "kill", "stop"])
@@ -67,7 +69,7 @@ def test_a_rank_fails(manager, stage, kind):
     group = manager.use()
     pids = group.pids
     work = STAGES[stage](manager)
-    group.run("fault", rank=1, method=stage, kind=kind)
+    ask(group, "fault", rank=1, request=stage, kind=kind)
     started = time.monotonic()
     with pytest.raises(GroupError) as failure:
         work()
@@ -77,7 +79,7 @@ def test_a_rank_fails(manager, stage, kind):
     assert gone(pids) and group.closed
     if kind == "raise":
         assert "Traceback" in message and "faulty_service.py" in message
-    if kind != "raise" or stage == "sample":  # once is enough of the slower half
+    if kind != "raise" or stage == "Sample":  # once is enough of the slower half
         work()
         assert manager.use().pids != pids
 
@@ -96,7 +98,7 @@ def test_killed_in_the_middle_of_a_collective(manager):
     group = manager.use()
     thread = killed_from_outside(lambda: group.pids, signal.SIGKILL, 0.3)
     with pytest.raises(GroupError, match=r"(?s)Rank 1 .* was killed by SIGKILL, while steps, step \d+ of 1000"):
-        group.run("steps", count=1000)
+        ask(group, "steps", count=1000)
     thread.join()
 
 
@@ -105,7 +107,7 @@ def test_killed_while_nothing_runs(manager):
     group = manager.use()
     os.kill(group.pids[0], signal.SIGKILL)
     wait_until(lambda: not group.alive, SOON)
-    assert manager.use().run("echo", x=1) == [1, 1]
+    assert ask(manager.use(), "echo", x=1) == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -168,24 +170,24 @@ OF_PEERS = {
 @pytest.mark.parametrize("name", NO_MEMORY)
 def test_out_of_memory_is_known_by_the_words_of_every_library(name):
     """And is never taken for the fault of a peer, who speaks the same words of NCCL."""
-    report = _report(NO_MEMORY[name])
-    assert report["out_of_memory"] and not report["of_peer"]
-    states = [RankState(rank, f"cuda:{rank}", 0, Path("none")) for rank in range(3)]
-    states[0].report, states[2].report = _report(OF_PEERS["nccl"]), report
+    report = failed(NO_MEMORY[name])
+    assert report.out_of_memory and not report.of_peer
+    states = [RankState(rank, f"cuda:{rank}", Path("none")) for rank in range(3)]
+    states[0].report, states[2].report = failed(OF_PEERS["nccl"]), report
     message = str(group_error(states))
     assert message.startswith("Rank 2 of 3 (cuda:2)") and "ran out of memory. Choose weights" in message
 
 
 @pytest.mark.parametrize("name", OF_PEERS)
 def test_the_words_of_a_peer_s_end_are_known(name):
-    report = _report(OF_PEERS[name])
-    assert report["of_peer"] and not report["out_of_memory"]
+    report = failed(OF_PEERS[name])
+    assert report.of_peer and not report.out_of_memory
 
 
 @pytest.mark.parametrize(("why", "is_of_memory"), [(str(NO_MEMORY["nccl"]), True), ("Watchdog caught timeout", False)])
 def test_why_a_rank_was_aborted_is_read_in_its_log(tmp_path, why, is_of_memory):
     (tmp_path / "rank0.log").write_text(f"terminate called after throwing 'c10::DistBackendError'\n{why}")
-    aborted = RankState(0, "cuda:0", 0, tmp_path / "rank0.log", exitcode=-signal.SIGABRT)
+    aborted = RankState(0, "cuda:0", tmp_path / "rank0.log", exitcode=-signal.SIGABRT)
     assert ("ran out of memory. Choose weights" in str(group_error([aborted]))) == is_of_memory
 
 
@@ -193,49 +195,47 @@ def test_a_rank_that_waits_for_ever_is_found(private_tmp):
     """All ranks live, but the request does not move on. Their logs then show where they are."""
     group = Group(["cpu"] * 2, timeout=3.0, service=(FAULTY, "Faulty"), threads=1)
     with pytest.raises(GroupError, match=r"(?s)gave no sign of life.*faulty_service.py"):
-        group.run("sleep", seconds=60)
+        ask(group, "sleep", seconds=60)
     assert gone(group.pids)
 
 
 def test_a_refusal_of_one_rank_alone_ends_the_group(manager, monkeypatch):
-    monkeypatch.setattr("mochi.parallel.owner.group.LOCKSTEP", 1.0)
+    monkeypatch.setattr("mochi.parallel.owner.hearing.LOCKSTEP", 1.0)
     group = manager.use()
     with pytest.raises(MochiError, match="too blue"):
-        group.run("refuse", ranks=(1,))
+        ask(group, "refuse", ranks=(1,))
     assert gone(group.pids) and group.closed
 
 
 class Stuck:
-    """A process in a call of a driver, which even SIGKILL does not end."""
+    """A worker in a call of a driver, which even SIGKILL does not end."""
 
-    name, pid, exitcode, killed = "mochi-rank3", 4711, None, False
+    rank, pid, is_alive, killed = 3, 4711, True, False
+    channel = SimpleNamespace(close=lambda: None)
 
     def kill(self) -> None:
         self.killed = True
 
-    def join(self, timeout: float | None = None) -> None:
-        assert timeout is not None, "waits for ever"
-
-    def close(self) -> None:
-        raise ValueError("Cannot close a process while it is still running.")
+    def wait(self, seconds: float) -> None:
+        assert seconds < 60
 
 
 def test_nobody_waits_for_ever_for_a_process_that_does_not_go(private_tmp, caplog):
-    folder, process = private_tmp / "mochi-group-1", Stuck()
+    folder, worker = private_tmp / "mochi-group-1", Stuck()
     folder.mkdir()
-    _end([process], [], folder)
-    assert process.killed and not folder.exists()
+    end([worker], folder)
+    assert worker.killed and not folder.exists()
     assert "mochi-rank3 (process 4711) was killed and has not gone" in caplog.text
 
 
 def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("mochi.parallel.owner.group.KEPT_LOGS", 1)
+    monkeypatch.setattr("mochi.parallel.owner.folder.KEPT_LOGS", 1)
     logs = tmp_path_factory.mktemp("logs")
     for _ in range(2):
         group = Group(["cpu"], timeout=HANG, service=(FAULTY, "Faulty"), log_folder=logs, threads=1)
-        group.run("fault", rank=0, method="decode", kind="raise")
+        ask(group, "fault", rank=0, request="Decode", kind="raise")
         with pytest.raises(GroupError, match="a planned failure") as failure:
-            group.run("decode", name="", z=None)
+            group.run(Decode("", torch.zeros(1)))
         (kept,) = logs.iterdir()
         assert str(kept / "rank0.log") in str(failure.value)
         assert "a planned failure" in (kept / "rank0.log").read_text()

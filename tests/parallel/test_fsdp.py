@@ -62,12 +62,12 @@ def param_groups(block: torch.nn.Module) -> list:
 @pytest.mark.parametrize("version", ["2.9.1+cu128", "2.10.0a0+git12"])
 def test_a_torch_that_is_too_old_to_shard(monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", version)
-    assert ParallelSettings("2", weights="replicated").weights_for(1) == "replicated"
+    assert ParallelSettings("2", sharding="replicated").sharding_for(1) == "replicated"
     with pytest.raises(MochiError, match=rf"torch 2\.11 or newer.*{version[:4]}"):
-        ParallelSettings("2", weights="sharded").weights_for(1)
+        ParallelSettings("2", sharding="sharded").sharding_for(1)
 
 
 @pytest.mark.parametrize("version", ["2.11.0a0+nv26.02", "2.14.1+cu130", "3.0"])
 def test_a_torch_that_is_new_enough(monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", version)
-    assert ParallelSettings("2", weights="offloaded").weights_for(1) == "offloaded"
+    assert ParallelSettings("2", sharding="offloaded").sharding_for(1) == "offloaded"

@@ -13,8 +13,8 @@ import torch
 
 from mochi.errors import MochiError
 from mochi.parallel.owner.group import Group
-from mochi.parallel.owner.process import CleanProcess
-from tests.parallel.helpers import FAULTY, gone, listening_outside_loopback, wait_until
+from mochi.parallel.owner.process import Worker
+from tests.parallel.helpers import FAULTY, ask, gone, listening_outside_loopback, wait_until
 
 PROJECT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def group() -> Iterator[Group]:
 
 
 def test_ranks_work_together(group):
-    results = group.run("add_up", x=torch.arange(3.0))
+    results = ask(group, "add_up", x=torch.arange(3.0))
     assert len(results) == 2
     assert all(torch.equal(result, 2 * torch.arange(3.0)) for result in results)
 
@@ -40,24 +40,24 @@ def test_ranks_work_together(group):
 def test_tensors_come_back_as_they_were(group):
     for dtype in (torch.float32, torch.bfloat16, torch.bool, torch.int64):
         x = (torch.randn(3, 5) * 10).to(dtype)
-        back = group.run("echo", x=[x, {"t": x[1:]}])[1]
+        back = ask(group, "echo", x=[x, {"t": x[1:]}])[1]
         assert torch.equal(back[0], x) and torch.equal(back[1]["t"], x[1:])
 
 
 def test_a_rank_starts_clean(group):
-    for modules in group.run("modules"):
+    for modules in ask(group, "modules"):
         names = {name.split(".")[0] for name in modules}
         assert not names & {"comfy", "execution", "server", "folder_paths", "pytest", "tests"}
         assert "mochi.parallel.worker.service" in modules
 
 
 def test_a_rank_has_an_environment_of_its_own(group):
-    for environment in group.run("environment"):
+    for environment in ask(group, "environment"):
         assert environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
         assert "MASTER_PORT" not in environment
         assert environment["GLOO_SOCKET_IFNAME"] == environment["NCCL_SOCKET_IFNAME"] == "lo"
         assert Path(environment["TMPDIR"]).name.startswith("mochi-group-")
-    assert group.run("threads") == [1, 1]
+    assert ask(group, "threads") == [1, 1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -67,52 +67,53 @@ def test_nothing_listens_to_other_machines(group):
 
 def test_ranks_leave_a_cancelled_request_together_and_take_the_next(group):
     pids = group.pids
-    run = group.stream("steps", count=1000)
+    run = group.stream(("steps", {"count": 1000}), "steps")
     for event in run:
-        if event is not None and event.payload.get("step") == 3:
+        if event is not None and event.payload.step == 3:
             break
     run.close()
-    assert group.run("echo", x="next") == ["next", "next"]
-    left = group.run("where_left")
+    assert ask(group, "echo", x="next") == ["next", "next"]
+    left = ask(group, "where_left")
     assert left[0] == left[1] and 3 <= left[0] < 100
     assert group.pids == pids and group.alive
 
 
 def test_an_abandoned_request_does_not_cancel_a_later_one(group):
-    abandoned = group.stream("steps", count=5)
+    abandoned = group.stream(("steps", {"count": 5}), "steps")
     next(abandoned)
-    later = group.stream("steps", count=4)
+    later = group.stream(("steps", {"count": 4}), "steps")
     next(later)
     abandoned.close()
     with pytest.raises(StopIteration) as end:
         while True:
             next(later)
-    assert [answer["result"] for answer in end.value.value] == [4, 4]
+    assert [answer.result for answer in end.value.value] == [4, 4]
 
 
 def test_what_all_ranks_refuse_costs_nothing(group):
     with pytest.raises(MochiError, match="too blue"):
-        group.run("refuse", ranks=(0, 1))
-    assert group.run("echo", x=1) == [1, 1]
+        ask(group, "refuse", ranks=(0, 1))
+    assert ask(group, "echo", x=1) == [1, 1]
 
 
 def test_end_leaves_nothing(private_tmp):
     group = Group(["cpu"] * 2, timeout=60.0, service=(FAULTY, "Faulty"), threads=1)
     assert list(private_tmp.iterdir())
-    group.run("echo", x=torch.ones(10))
+    ask(group, "echo", x=torch.ones(10))
     pids = group.pids
     group.close()
     assert gone(pids)
     assert not [path for path in private_tmp.iterdir() if not path.name.startswith("pymp-")]
     with pytest.raises(MochiError, match="ended"):
-        group.run("echo", x=1)
+        ask(group, "echo", x=1)
 
 
 SCRIPT = """
 import sys, os
 print("main runs", flush=True)
 sys.path.insert(0, {project!r})
-from mochi.parallel.group import Group
+import torch
+from mochi.parallel.owner.group import Group
 if os.environ.get("GUARD", "1"):
     group = Group(["cpu"] * 2, timeout=60.0, service=({faulty!r}, "Faulty"), threads=1)
     print("pids", *group.pids, flush=True)
@@ -120,12 +121,11 @@ if os.environ.get("GUARD", "1"):
 """
 
 
-def run_owner(tmp_path: Path, then: str) -> tuple[subprocess.Popen, list[int]]:
+def run_owner(tmp_path: Path, private_tmp: Path, then: str) -> tuple[subprocess.Popen, list[int]]:
     """A program that owns a group; its process, and the ranks'. The main module has no guard, as ComfyUI's has none."""
     file = tmp_path / "main.py"
     file.write_text(SCRIPT.format(project=str(PROJECT), faulty=FAULTY, then=then))
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(private_tmp)}
     owner = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True, env=environment)
     lines = iter(owner.stdout.readline, "")
     started = [next(lines), next(lines)]
@@ -134,20 +134,20 @@ def run_owner(tmp_path: Path, then: str) -> tuple[subprocess.Popen, list[int]]:
 
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
-def test_ranks_end_with_their_owner(tmp_path, signal):
-    then = "group.run('steps', count=100000)"
-    owner, pids = run_owner(tmp_path, then)
+def test_ranks_end_with_their_owner(tmp_path, private_tmp, signal):
+    then = "group.run(('echo', {'x': torch.ones(3)}), 'echo'); group.run(('steps', {'count': 100000}), 'steps')"
+    owner, pids = run_owner(tmp_path, private_tmp, then)
     owner.send_signal(getattr(__import__("signal"), signal))
     owner.wait()
     wait_until(lambda: gone(pids), 5.0)
-    wait_until(lambda: not list((tmp_path / "tmp").iterdir()), 5.0)
+    wait_until(lambda: not list(private_tmp.iterdir()), 5.0)
 
 
-def test_an_owner_that_ends_in_good_order_leaves_nothing(tmp_path):
-    owner, pids = run_owner(tmp_path, "group.run('echo', x=1)")
+def test_an_owner_that_ends_in_good_order_leaves_nothing(tmp_path, private_tmp):
+    owner, pids = run_owner(tmp_path, private_tmp, "group.run(('echo', {'x': torch.ones(3)}), 'echo')")
     assert owner.wait(30) == 0
     assert gone(pids)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(private_tmp.iterdir()) == []
 
 
 def test_starting_cleanly_disturbs_no_other_child(tmp_path):
@@ -163,7 +163,7 @@ def child(queue):
     queue.put("child of main")
 
 if __name__ == "__main__":
-    from mochi.parallel.spawn import CleanProcess
+    from mochi.parallel.owner.process import Worker
     context = multiprocessing.get_context("spawn")
     empty = Path({str(tmp_path)!r}) / "empty.py"
     empty.write_text("")
@@ -171,9 +171,9 @@ if __name__ == "__main__":
 
     def start_cleanly():
         while going:
-            process = CleanProcess(empty, {{}}, Path({str(tmp_path)!r}), "clean")
-            process.start(); process.join()
-            assert process.exitcode == 0, process.exitcode
+            worker = Worker(0, "cpu", Path({str(tmp_path)!r}), {{}}, empty)
+            worker.wait(60)
+            assert worker.exitcode == 0, worker.exitcode
 
     thread = threading.Thread(target=start_cleanly); thread.start()
     for _ in range(8):
@@ -189,12 +189,14 @@ if __name__ == "__main__":
     assert done.stdout == "fine\n", done.stderr
 
 
-def test_a_clean_process_is_not_told_of_the_main_module(tmp_path):
+def test_a_worker_is_told_nothing_of_the_main_module(tmp_path, monkeypatch):
+    monkeypatch.setenv("SET_HERE", "1")
     seen = tmp_path / "seen.py"
-    out = tmp_path / "out.txt"
-    seen.write_text(f"import sys; open({str(out)!r}, 'w').write(repr((len(sys.argv), 'pytest' in sys.modules, start)))")
-    process = CleanProcess(seen, {"rank": 3}, tmp_path, "a name")
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
-    assert out.read_text() == repr((1, False, {"rank": 3}))
+    seen.write_text(
+        "import os, sys; print(sys.argv[2:4], 'pytest' in sys.modules, 'SET_HERE' in os.environ, os.getcwd())"
+    )
+    worker = Worker(3, "cpu", tmp_path, {}, seen)
+    worker.wait(60)
+    assert worker.exitcode == 0
+    assert worker.state.log.read_text() == f"{['3', str(os.getpid())]} False False {tmp_path}\n"
+    worker.channel.close()

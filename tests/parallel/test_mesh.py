@@ -24,9 +24,9 @@ def ranks(request):
 
 @pytest.mark.parametrize("ranks", [6], indirect=True)
 def test_neighbours_share_a_pass(ranks):
-    mesh = Meshes("cpu")[Split(guidance=2, ulysses=3)]
+    mesh = Meshes("cpu")[Split(cfg_degree=2, ulysses_degree=3)]
     among = {name: dist.get_process_group_ranks(mesh.get_group(name)) for name in Split._fields}
-    assert among == {"guidance": [1, 4], "ulysses": [0, 1, 2]}
+    assert among == {"cfg_degree": [1, 4], "ulysses_degree": [0, 1, 2]}
 
 
 @pytest.mark.parametrize("ranks", [3], indirect=True)

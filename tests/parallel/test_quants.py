@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from mochi.checkpoint import load_dit
 from mochi.errors import MochiError
 from mochi.lora import LoraPatch, ReplacePatch
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patched_weight, predicted
 from tests.parallel.dit_groups import groups_of
+from tests.parallel.helpers import ask
 
 denoisers = groups_of(3)
 CONFIG = f'{{"num_heads": {NETWORK.config.num_heads}, "caption_heads": {NETWORK.config.caption_heads}}}'
@@ -72,16 +73,16 @@ def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
 
     def assert_same():
         passes = a_step()
-        for results, _ in denoisers.run("predict", passes=[tuple(p) for p in passes], split=(1, denoisers.size)):
+        for results, _ in ask(denoisers, "predict", passes=[tuple(p) for p in passes], split=(1, denoisers.size)):
             for ours, expected in zip(results, predicted(alone, passes), strict=True):
                 assert relative_error(ours, expected) <= 2e-6
 
-    denoisers.run("load", path=path, sharding=sharding, dtype=dtype, compute_dtype=torch.float32)
+    ask(denoisers, "load", path=path, sharding=sharding, dtype=dtype, compute_dtype=torch.float32)
     assert_same()
-    on_ranks = denoisers.run("state")[0]
+    on_ranks = ask(denoisers, "state")[0]
     assert {name for name, p in on_ranks.items() if p.dtype == torch.int8} == packed_names
     if sharding != "replicated":
-        assert sum(denoisers.run("bytes")) < denoisers.size * sum(p.nbytes for p in alone.parameters())
+        assert sum(ask(denoisers, "bytes")) < denoisers.size * sum(p.nbytes for p in alone.parameters())
 
     name, plain = "blocks.1.attn.qkv_x.weight", "blocks.0.mod_x.bias"
     rows, columns = NETWORK.get_parameter(name).shape
@@ -92,18 +93,18 @@ def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
     before = alone.get_parameter(plain).clone()
     alone.get_submodule("blocks.1.attn.qkv_x").patch = lambda weight: patched_weight(weight, [lora])
     alone.get_parameter(plain).copy_(torch.ones_like(before))
-    denoisers.run("patch", patches=patches)
+    ask(denoisers, "patch", patches=patches)
     assert_same()
 
     alone.get_submodule("blocks.1.attn.qkv_x").patch = None
     alone.get_parameter(plain).copy_(before)
-    denoisers.run("patch", patches={})
+    ask(denoisers, "patch", patches={})
     assert_same()
 
 
 def test_a_patch_that_does_not_fit_is_refused(denoisers, packed):
     path, dtype = packed
-    denoisers.run("load", path=path, sharding="replicated", dtype=dtype, compute_dtype=torch.float32)
+    ask(denoisers, "load", path=path, sharding="replicated", dtype=dtype, compute_dtype=torch.float32)
     lora = LoraPatch(torch.ones(3, 1), torch.ones(1, 3))
     with pytest.raises(MochiError, match=r"blocks\.1\.attn\.qkv_x\.weight is \[288, 96\]"):
-        denoisers.run("patch", patches={"blocks.1.attn.qkv_x.weight": [lora]})
+        ask(denoisers, "patch", patches={"blocks.1.attn.qkv_x.weight": [lora]})

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from mochi import transfer
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import Cancelled
+from mochi.parallel.protocol import Decode, LoadDiT, LoadVAE, Progress, Sample, StepDone, StripDecoded
 from mochi.parallel.worker import service as module
 from mochi.parallel.worker.service import Rank
 
@@ -29,13 +29,13 @@ class Alone:
     rank, size, device, timeout = 0, 1, CPU, None
 
     def __init__(self, cancel_at: int | None = None):
-        self.told: list[dict[str, Any]] = []
+        self.told: list[Progress] = []
         self.tellers: set[int] = set()
         self.asked, self.cancel_at = 0, cancel_at
 
-    def emit(self, **payload: Any) -> None:
-        self.told.append(payload)
-        if "step" in payload or "strip" in payload:
+    def emit(self, progress: Progress) -> None:
+        self.told.append(progress)
+        if isinstance(progress, (StepDone, StripDecoded)):
             self.tellers.add(threading.get_ident())
 
     def asked_to_cancel(self) -> bool:
@@ -73,7 +73,7 @@ def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def denoise(context: Alone) -> Tensor:
     rank = Rank(context)
-    rank.load_dit("dit", TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, "replicated")
+    rank.handle(LoadDiT(TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, name="dit"))
     config = rank._models["dit"].weights.model.config
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 12, 2, 4, 6, generator=generator)
@@ -81,38 +81,39 @@ def denoise(context: Alone) -> Tensor:
     texts = {1: (features, torch.ones(2, config.text_length, dtype=torch.bool))}
     sigmas = torch.linspace(1, 0, STEPS + 1).tolist()
     with torch.inference_mode():
-        return rank.sample("dit", noise, sigmas, [3.0] * STEPS, [(1, 0)], [(1, 1)], texts, [], (0, 0))
+        prompts = {"positive": [(1, 0)], "negative": [(1, 1)], "texts": texts, "forget": []}
+        return rank.handle(Sample(name="dit", noise=noise, sigmas=sigmas, cfg=[3.0] * STEPS, **prompts))
 
 
 def decode(context: Alone, as_bytes: bool = False) -> None:
     rank = Rank(context)
-    rank.load_vae("vae", TINY_WEIGHTS / "decoder.safetensors", None, torch.float32)
+    rank.handle(LoadVAE(TINY_WEIGHTS / "decoder.safetensors", None, torch.float32, name="vae"))
     z = torch.randn(1, 12, 4, 4, 6, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        rank.decode("vae", z, as_bytes)
+        rank.handle(Decode("vae", z, as_bytes))
 
 
 def test_every_step_comes_with_its_own_tensors(way):
     context = Alone()
     latents = denoise(context)
-    steps = [told for told in context.told if "step" in told]
-    assert [(told["step"], told["steps"], told["phase"]) for told in steps] == [
+    steps = [told for told in context.told if isinstance(told, StepDone)]
+    assert [(told.step, told.steps, told.phase) for told in steps] == [
         (n, STEPS, f"step {n} of {STEPS}") for n in range(1, STEPS + 1)
     ]
     assert (context.tellers == {threading.get_ident()}) == (way == "waits")
-    assert torch.equal(steps[-1]["latents"], latents) and torch.equal(steps[-1]["estimate"], latents)
+    assert torch.equal(steps[-1].latents, latents) and torch.equal(steps[-1].estimate, latents)
     for before, after in pairwise(steps):
-        level = 1 - before["step"] / STEPS  # of the latents, to the estimate that the next step starts from
-        flow = (after["latents"] - before["latents"]) * STEPS
-        assert torch.allclose(before["latents"] + level * flow, after["estimate"], atol=1e-4)
-    assert all(told["seconds"] >= 0 and told["memory"] > 0 for told in steps)
+        level = 1 - before.step / STEPS  # of the latents, to the estimate that the next step starts from
+        flow = (after.latents - before.latents) * STEPS
+        assert torch.allclose(before.latents + level * flow, after.estimate, atol=1e-4)
+    assert all(told.seconds >= 0 and told.memory > 0 for told in steps)
 
 
 def test_a_cancelled_run_tells_nothing_of_later_steps(way):
     context = Alone(cancel_at=3)
     with pytest.raises(Cancelled):
         denoise(context)
-    told = [told["step"] for told in context.told if "step" in told]
+    told = [told.step for told in context.told if isinstance(told, StepDone)]
     assert told == [1, 2][: len(told)] and (way == "goes on" or len(told) == 2)
 
 
@@ -120,18 +121,18 @@ def test_a_cancelled_run_tells_nothing_of_later_steps(way):
 def test_every_strip_comes_in_order(way, as_bytes):
     context, whole = Alone(), Alone()
     decode(context, as_bytes)
-    strips = [told for told in context.told if "strip" in told]
-    assert [(told["first"], told["done"]) for told in strips] == [(n, n + 1) for n in range(4)]
+    strips = [told for told in context.told if isinstance(told, StripDecoded)]
+    assert [(told.first, told.done) for told in strips] == [(n, n + 1) for n in range(4)]
     assert (context.tellers == {threading.get_ident()}) == (way == "waits")
     decode(whole)
-    frames = torch.cat([told["strip"] for told in whole.told], dim=2)
+    frames = torch.cat([told.strip for told in whole.told if isinstance(told, StripDecoded)], dim=2)
     if as_bytes:
         frames = ((frames + 1) / 2).clamp(0, 1).mul(255).round().to(torch.uint8)
-    assert torch.equal(torch.cat([told["strip"] for told in strips], dim=2), frames)
+    assert torch.equal(torch.cat([told.strip for told in strips], dim=2), frames)
 
 
 def test_a_cancelled_decode_ends(way):
     context = Alone(cancel_at=2)
     with pytest.raises(Cancelled):
         decode(context)
-    assert [told["first"] for told in context.told if "strip" in told] in ([0, 1], [0], [])
+    assert [told.first for told in context.told if isinstance(told, StripDecoded)] in ([0, 1], [0], [])

@@ -16,12 +16,12 @@ from mochi.errors import Cancelled, MochiError
 from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.protocol import FramesDecoded, GetStatus, LoadVAE, StepDone, TensorLoaded, Unload
 from mochi.sampling import guide, guided, linear_quadratic, sample
-from tests.exact import InFloat64, float32_bound
-from tests.golden import relative_error
+from tests.exact import InFloat64, float32_bound, relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
-from tests.parallel.helpers import tiny_dit, tiny_vae
+from tests.parallel.helpers import float32_dit, frames_of, tiny_dit, tiny_vae
 
 checkpoint = weight_file()
 EXACT_NETWORK = copy.deepcopy(NETWORK).double()
@@ -37,7 +37,7 @@ def manager(request) -> Iterator[GroupManager]:
 
 @pytest.fixture(scope="module", params=["replicated", "sharded"])
 def dit(request, manager, checkpoint) -> RemoteDiT:
-    return RemoteDiT(manager, checkpoint, torch.float32, torch.float32, request.param)
+    return float32_dit(manager, checkpoint, request.param)
 
 
 def prompts(lengths: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,10 +78,11 @@ def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg):
     exact = exactly(noise, sigmas, cfg, positive, negative)
     expected = on_one_device(NETWORK, noise, sigmas, cfg, positive, negative)
     assert relative_error(run, exact) <= float32_bound(NETWORK, expected, exact)
-    steps = [event.payload for event in told if "latents" in event.payload]
-    assert [step["step"] for step in steps] == [1, 2, 3]
-    assert torch.equal(steps[-1]["latents"], run)
-    assert {event.rank for event in told if "memory" in event.payload} == set(range(dit.manager.use().size))
+    every = [event for event in told if isinstance(event.payload, StepDone)]
+    steps = [event.payload for event in every if event.rank == 0]
+    assert [step.step for step in steps] == [1, 2, 3]
+    assert torch.equal(steps[-1].latents, run)
+    assert {event.rank for event in every if event.payload.memory} == set(range(dit.manager.use().size))
 
 
 @pytest.mark.parametrize("cfg", [[4.0, 4.0, 4.0], [6.0, 4.5, 1.0]])
@@ -139,9 +140,9 @@ def test_what_is_told_of_frames_is_what_came(manager, latent_frames):
     came = []
 
     def hear(event) -> None:
-        if "frames" in event.payload:
-            came.append(event.payload["frames"].shape[2])
-            assert sum(came) == 6 * event.payload["done"] - 5
+        if isinstance(event.payload, FramesDecoded):
+            came.append(event.payload.frames.shape[2])
+            assert sum(came) == 6 * event.payload.done - 5
 
     finish(tiny_vae(manager).decode(torch.randn(1, 12, latent_frames, 4, 6)), hear)
     assert sum(came) == 6 * latent_frames - 5
@@ -151,8 +152,7 @@ def test_what_is_told_of_frames_is_what_came(manager, latent_frames):
 def test_frames_are_those_of_one_device(manager, size):
     vae = tiny_vae(manager)
     z = torch.randn(1, 12, 5, *size)
-    parts = []
-    finish(vae.decode(z), lambda event: parts.append(event.payload["frames"]) if "frames" in event.payload else None)
+    parts = frames_of(vae, z)
     decoder = load_decoder(TINY_WEIGHTS / "decoder.safetensors", torch.float32)
     encoder = load_encoder(TINY_WEIGHTS / "encoder.safetensors", torch.float32)
     with torch.inference_mode():
@@ -170,7 +170,7 @@ def test_a_cancelled_run_leaves_everything_loaded(dit):
     run = dit.sample(torch.randn(1, 12, 2, 8, 8), linear_quadratic(500), [4.0] * 500, [(text, 0)], [(text, 0)])
 
     def stop(event) -> None:
-        if event.payload.get("step") == 2:
+        if isinstance(event.payload, StepDone) and event.payload.step == 2:
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -183,7 +183,7 @@ def test_loading_can_be_cancelled(manager):
     dit = tiny_dit(manager)
 
     def stop(event) -> None:
-        if event.payload.get("tensor") == 3:
+        if isinstance(event.payload, TensorLoaded) and event.payload.done == 3:
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -196,9 +196,9 @@ def test_loading_can_be_cancelled(manager):
 def test_a_wrong_file_is_refused_and_the_group_stays(manager):
     group = manager.use()
     with pytest.raises(MochiError, match="not a"):
-        finish(RemoteDiT(manager, TINY_WEIGHTS / "decoder.safetensors", torch.float32, torch.float32).load())
+        finish(float32_dit(manager, TINY_WEIGHTS / "decoder.safetensors").load())
     with pytest.raises(MochiError, match="no such file"):
-        finish(RemoteVAE(manager, TINY_WEIGHTS / "nothing", None, torch.float32).load())
+        finish(RemoteVAE(manager, LoadVAE(TINY_WEIGHTS / "nothing", None, torch.float32)).load())
     assert manager.use() is group
 
 
@@ -207,12 +207,12 @@ def test_a_model_that_nobody_has_is_unloaded(manager):
     finish(kept.load())
     finish(dropped.load())
     name = dropped.name
-    assert name in manager.use().run("status")[0]["models"]
+    assert name in manager.use().run(GetStatus())[0].models
     del dropped
     finish(kept.load())  # the next use of the group
-    assert name not in manager.use().run("status")[0]["models"]
+    assert name not in manager.use().run(GetStatus())[0].models
     kept.unload()
-    assert kept.name not in manager.use().run("status")[1]["models"]
+    assert kept.name not in manager.use().run(GetStatus())[1].models
     finish(kept.load())
     assert kept.loads == 2
 
@@ -222,7 +222,7 @@ def test_many_runs_in_a_row_take_no_more_memory(checkpoint):
     from mochi.device_memory import give_back, memory_used
 
     manager = GroupManager(["cpu"] * 2, timeout=120.0, threads=1)
-    dit, vae = RemoteDiT(manager, checkpoint, torch.float32, torch.float32), tiny_vae(manager)
+    dit, vae = float32_dit(manager, checkpoint), tiny_vae(manager)
     here = torch.device("cpu")
 
     def prompt(seed: int) -> None:
@@ -233,7 +233,7 @@ def test_many_runs_in_a_row_take_no_more_memory(checkpoint):
 
     def memory() -> list[int]:
         give_back(here)
-        return [memory_used(here), *manager.use().run("unload", names=[])]
+        return [memory_used(here), *manager.use().run(Unload())]
 
     try:
         for seed in range(10):

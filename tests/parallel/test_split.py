@@ -23,7 +23,7 @@ def test_a_chosen_split_keeps_all_ranks_busy(ranks, heads, passes):
         assert usable_ranks(ranks, heads) < ranks
         return
     split = choose_split(ranks, heads, passes)
-    assert split.ranks == ranks and heads % split.ulysses == 0 and split.guidance in (1, 2)
+    assert split.ranks == ranks and heads % split.ulysses_degree == 0 and split.cfg_degree in (1, 2)
     assert usable_ranks(ranks, heads) == ranks
 
 
@@ -44,12 +44,12 @@ def test_guidance_first_when_there_are_two_passes(ranks, guided, single):
 
 
 def test_degrees_can_be_chosen():
-    assert choose_split(4, 24, 2, guidance=1) == Split(1, 4)
-    assert choose_split(4, 24, 1, ulysses=2) == Split(2, 2)
+    assert choose_split(4, 24, 2, cfg_degree=1) == Split(1, 4)
+    assert choose_split(4, 24, 1, ulysses_degree=2) == Split(2, 2)
     with pytest.raises(
         MochiError, match=r"guidance 2 x Ulysses 3.*Possible: guidance 2 x Ulysses 2 or guidance 1 x Ulysses 4"
     ):
-        choose_split(4, 24, 2, guidance=2, ulysses=3)
+        choose_split(4, 24, 2, cfg_degree=2, ulysses_degree=3)
     with pytest.raises(MochiError, match="use 4 ranks"):
         choose_split(5, 24, 2)
 
@@ -97,10 +97,10 @@ def test_auto_shards_weights_that_leave_no_room(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=room[gpu]))
-    assert ParallelSettings("2").weights_for(20_000_000_000) == "sharded"
-    assert ParallelSettings("2").weights_for(14_000_000_000) == "replicated"
-    assert ParallelSettings("2", cpu=True).weights_for(20_000_000_000) == "replicated"
-    assert ParallelSettings("2", weights="offloaded").weights_for(1) == "offloaded"
+    assert ParallelSettings("2").sharding_for(20_000_000_000) == "sharded"
+    assert ParallelSettings("2").sharding_for(14_000_000_000) == "replicated"
+    assert ParallelSettings("2", cpu=True).sharding_for(20_000_000_000) == "replicated"
+    assert ParallelSettings("2", sharding="offloaded").sharding_for(1) == "offloaded"
 
 
 def test_no_nccl(monkeypatch):
@@ -111,10 +111,17 @@ def test_no_nccl(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"guidance": 3}, {"ulysses": -1}, {"weights": "some"}, {"timeout": 0.0}, {"timeout": float("nan")}]
+    ("wrong", "widget"),
+    [
+        ({"cfg_degree": 3}, "guidance"),
+        ({"ulysses_degree": -1}, "ulysses"),
+        ({"sharding": "some"}, "weights"),
+        ({"timeout": 0.0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+    ],
 )
-def test_settings_that_cannot_be(wrong):
-    with pytest.raises(MochiError, match=next(iter(wrong))):
+def test_settings_that_cannot_be(wrong, widget):
+    with pytest.raises(MochiError, match=widget):
         ParallelSettings(**wrong)
 
 

@@ -19,9 +19,9 @@ from mochi.parallel.owner.group import Group
 from mochi.parallel.spmd.vae import plan_strips
 from mochi.vae import Decoder, Encoder
 from mochi.vae.norm import frame_statistics, pooled
-from tests.exact import float32_bound
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import float32_bound, relative_error
+from tests.parallel.helpers import ask
+from tests.random_weights import randomised
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), "groups": 4}
 DECODER = randomised(Decoder(DecoderConfig(**SIZES)), 0)
@@ -61,7 +61,8 @@ class StripVAE:
     def load(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.decoder, self.encoder = (copy.deepcopy(network).to(dtype) for network in (DECODER, ENCODER))
-        self.group.run(
+        ask(
+            self.group,
             "load",
             decoder=DECODER.config,
             encoder=ENCODER.config,
@@ -73,7 +74,7 @@ class StripVAE:
     def decode(self, size: Size, chunk: int = 1) -> Tensor:
         """The frames of all ranks' strips. Ranks without a strip have no frames."""
         plan = plan_strips(size.height, size.width, self.group.size)
-        answers = self.group.run("decode", z=size.latents(self.dtype), chunk=chunk)
+        answers = ask(self.group, "decode", z=size.latents(self.dtype), chunk=chunk)
         assert [len(parts) for parts in answers[: plan.ranks]] == [-(-size.frames // chunk)] * plan.ranks
         assert not any(answers[plan.ranks :])
         return plan.join({rank: torch.cat(parts, dim=2) for rank, parts in enumerate(answers) if parts})
@@ -81,7 +82,7 @@ class StripVAE:
     def encode(self, size: Size) -> Tensor:
         """The latents of all ranks' strips."""
         plan = plan_strips(size.height, size.width, self.group.size)
-        answers = self.group.run("encode", video=size.video(self.dtype))
+        answers = ask(self.group, "encode", video=size.video(self.dtype))
         assert [strip is not None for strip in answers] == [rank < plan.ranks for rank in range(self.group.size)]
         return plan.join(dict(enumerate(answers)))
 
@@ -152,7 +153,7 @@ def test_bfloat16_is_as_near_as_on_one_device(vae):
 def test_a_picture_that_latents_do_not_divide_is_refused(vae):
     vae.load(torch.float32)
     with pytest.raises(MochiError, match="multiples of 8"):
-        vae.group.run("encode", video=torch.zeros(1, 3, 1, 16, 20))
+        ask(vae.group, "encode", video=torch.zeros(1, 3, 1, 16, 20))
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), ranks=st.integers(1, 9))

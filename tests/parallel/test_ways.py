@@ -9,11 +9,12 @@ import torch
 
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import MochiError
-from mochi.parallel.owner.client import RemoteDiT, finish
+from mochi.parallel.owner.client import finish
 from mochi.parallel.owner.manager import GroupManager
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
+from tests.parallel.helpers import float32_dit
 
 checkpoint = weight_file()
 
@@ -27,10 +28,11 @@ def manager() -> Iterator[GroupManager]:
 
 @torch.inference_mode()
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", ["replicated", "sharded"])
+@pytest.mark.parametrize("sharding", ["replicated", "sharded"])
 @pytest.mark.parametrize("degrees", [(1, 2), (2, 1)])
-def test_compiled_blocks_give_the_same(manager, checkpoint, weights, degrees):
-    dit = RemoteDiT(manager, checkpoint, torch.float32, torch.float32, weights, degrees, compiled=True)
+def test_compiled_blocks_give_the_same(manager, checkpoint, sharding, degrees):
+    dit = float32_dit(manager, checkpoint, sharding, compiled=True)
+    dit.degrees = degrees
     for size in ((2, 4, 6), (3, 8, 4)):
         z, sigma = torch.randn(2, 12, *size), torch.tensor([0.3, 0.6])
         features, mask = torch.randn(2, 256, 64), torch.arange(256) < torch.tensor([[17], [30]])
@@ -41,7 +43,7 @@ def test_compiled_blocks_give_the_same(manager, checkpoint, weights, degrees):
 
 
 def test_an_attention_that_cannot_be_used_is_refused_by_the_ranks(manager):
-    dit = RemoteDiT(manager, TINY_WEIGHTS / "dit.safetensors", torch.float32, torch.float32, attention="flash2")
+    dit = float32_dit(manager, TINY_WEIGHTS / "dit.safetensors", attention="flash2")
     with pytest.raises(MochiError, match="choose sdpa"):
         finish(dit.load())
     assert manager.group is not None  # and stay for the next request

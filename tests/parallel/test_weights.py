@@ -10,11 +10,12 @@ from torch import Tensor
 
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraPatch, ReplacePatch
-from mochi.lora.patch import flatten_patches, restore_patches
+from mochi.parallel.protocol import flatten_patches, restore_patches
 from mochi.parallel.worker.weights import RankWeights
-from tests.golden import relative_error
+from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
+from tests.parallel.helpers import ask
 
 checkpoint = weight_file()
 denoisers = groups_of(3)
@@ -31,11 +32,11 @@ def whole(parts: list[dict[str, Tensor]], name: str) -> Tensor:
 @settings(max_examples=4)
 def test_patches_come_and_go(denoisers, checkpoint, sharding, rounded, first, then):
     dtype = torch.bfloat16 if rounded else torch.float32
-    denoisers.run("load", path=checkpoint, sharding=sharding, dtype=dtype, compute_dtype=torch.float32)
+    ask(denoisers, "load", path=checkpoint, sharding=sharding, dtype=dtype, compute_dtype=torch.float32)
     before: set[str] = set()
     for patches in (first, then, {}):
-        assert denoisers.run("patch", patches=patches) == [len(before | patches.keys())] * denoisers.size
-        parts = denoisers.run("state")
+        assert ask(denoisers, "patch", patches=patches) == [len(before | patches.keys())] * denoisers.size
+        parts = ask(denoisers, "state")
         for name, stored in STATE.items():
             kept = torch.float32 if name == "pos_frequencies" else dtype
             expected = patched_weight(stored.to(kept).float(), patches.get(name, [])).to(kept).float()
@@ -52,14 +53,14 @@ def test_a_sharded_rank_holds_its_share_before_and_after_a_pass(denoisers, check
     of_blocks = sum(p.nbytes for name, p in STATE.items() if name.startswith("blocks."))
     of_the_rest = sum(p.nbytes for p in STATE.values()) - of_blocks
     # Rounded and widened, so that what is in memory is not the file's.
-    denoisers.run("load", path=checkpoint, sharding=sharding, dtype=torch.bfloat16, compute_dtype=torch.float32)
+    ask(denoisers, "load", path=checkpoint, sharding=sharding, dtype=torch.bfloat16, compute_dtype=torch.float32)
     for _ in range(2):
-        assert sum(denoisers.run("bytes")) == of_blocks + ranks * of_the_rest
-        assert all(held <= of_blocks / ranks * 1.02 + of_the_rest for held in denoisers.run("bytes"))
-        assert all(held <= (of_blocks / ranks + of_the_rest) * 1.02 for held in denoisers.run("tensors_in_memory"))
+        assert sum(ask(denoisers, "bytes")) == of_blocks + ranks * of_the_rest
+        assert all(held <= of_blocks / ranks * 1.02 + of_the_rest for held in ask(denoisers, "bytes"))
+        assert all(held <= (of_blocks / ranks + of_the_rest) * 1.02 for held in ask(denoisers, "tensors_in_memory"))
         mask = torch.ones(1, 256, dtype=torch.bool)
         passes = [(torch.zeros(1, 12, 1, 2, 2), torch.ones(1), torch.zeros(1, 256, 64), mask)]
-        denoisers.run("predict", passes=passes, split=(1, ranks))
+        ask(denoisers, "predict", passes=passes, split=(1, ranks))
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mochi.parallel.worker.loop import _backend
+from mochi.parallel.worker.loop import backend_for
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from mochi.parallel.worker.loop import _backend
     ],
 )
 def test_ranks_that_share_a_gpu_talk_over_gloo(devices, backend):
-    assert {_backend(torch.device(device), devices) for device in devices} == {backend}
+    assert {backend_for(torch.device(device), devices) for device in devices} == {backend}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,10 @@ class StripService:
 
     def __init__(self, context: Context):
         self.ranks = StripRanks()
+
+    def handle(self, request: tuple[str, dict[str, Any]]) -> Any:
+        method, arguments = request
+        return getattr(self, method)(**arguments)
 
     def load(
         self,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mochi.errors import Cancelled, MochiError
 from mochi.sampling import linear_quadratic, sample
 from mochi.sampling.edit import drawn_to, invert, windowed
-from tests.golden import relative_error
+from tests.exact import relative_error
 
 steps = st.integers(1, 40)
 seeds = st.integers(0, 2**31)

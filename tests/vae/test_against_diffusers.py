@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.vae import Decoder, Encoder
-from tests.golden import relative_error
-from tests.peers import diffusers_vae, randomised
+from tests.exact import relative_error
+from tests.peers.diffusers import diffusers_vae
+from tests.random_weights import randomised
 
 # Of the published proportions: with less channels in a norm's group, a picture of one latent says little in float32.
 SIZES = {"base": 32, "multipliers": (1, 2, 4, 6), "res_blocks": (1, 2, 1, 1, 1)}

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mochi.config import PREVIEW
-from mochi.memory.decode import BUSY, LARGEST, chunk_for, decoding
+from mochi.memory import decoding
+from mochi.vae.chunks import BUSY, LARGEST, chunk_for
 
 DECODER = PREVIEW.decoder
 shapes = st.tuples(st.integers(1, 3), st.just(12), st.integers(1, 40), st.integers(1, 90), st.integers(1, 160))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.vae import Decoder, Encoder, stream
 from mochi.vae.layers import in_order
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 1, 1, 1, 1), "groups": 4}
 DECODER = randomised(Decoder(DecoderConfig(**SIZES)), 0).double()

@@ -14,9 +14,8 @@ from benchmarks.live import peak_bytes
 from mochi.checkpoint import load_decoder
 from mochi.config import TINY_WEIGHTS, DecoderConfig
 from mochi.vae import Decoder, Stream
-from tests.exact import float32_bound
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import float32_bound, relative_error
+from tests.random_weights import randomised
 
 DECODER = randomised(Decoder(DecoderConfig(base=8, multipliers=(1, 2, 2, 3), res_blocks=(1, 2, 1, 1, 1), groups=4)), 0)
 PUBLISHED = randomised(Decoder(DecoderConfig(base=8, groups=2)), 0)  # its blocks, a sixteenth of its width

@@ -13,9 +13,8 @@ from mochi.checkpoint import load_encoder
 from mochi.config import TINY_WEIGHTS, EncoderConfig
 from mochi.vae import Encoder
 from mochi.vae.encoder import AttentionBlock
-from tests.exact import float32_bound
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import float32_bound, relative_error
+from tests.random_weights import randomised
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), "groups": 4, "attention_head_dim": 8}
 ENCODER = randomised(Encoder(EncoderConfig(**SIZES)), 0)

@@ -4,47 +4,44 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ...device_memory import speaks_of_no_memory
 from ...errors import GroupError
-
-OUT_OF_MEMORY = re.compile(
-    "|".join(
-        (
-            "out of memory",  # torch, CUDA, and NCCL, which quotes CUDA
-            "cudaErrorMemoryAllocation",
-            "CUBLAS_STATUS_ALLOC_FAILED",
-            r"CUDNN_STATUS_(\w+_)?ALLOC(ATION)?_FAILED",
-            r"Failed to CUDA (host )?\w*alloc",  # NCCL
-            "[Cc]an(no|')t allocate memory",  # the system, and torch on the CPU
-        )
-    )
-)
-"""Words of libraries that found no memory, as they stand in errors and logs."""
+from ..protocol import Failed
 
 
 @dataclass
 class RankState:
-    """What the owner knows of a rank. phase: what it was last heard to do."""
+    """What the owner knows of a rank.
+
+    Attributes:
+        phase: what it was last heard to do.
+        exitcode: once its process has ended.
+        report: of the exception that it raised.
+        silent_for: seconds, once these are too many.
+    """
 
     rank: int
     device: str
-    pid: int
     log: Path
     phase: str = "starting"
     exitcode: int | None = None
-    report: Mapping[str, Any] | None = field(default=None, repr=False)  # of the exception it raised
-    silent_for: float = 0.0  # seconds, once that is too long
+    report: Failed | None = field(default=None, repr=False)
+    silent_for: float = 0.0
+
+    def begin(self, doing: str) -> None:
+        """It was sent a request, or is starting."""
+        self.phase, self.report, self.silent_for = doing, None, 0.0
 
     @property
     def blame(self) -> int:
         """How likely this rank is the cause rather than a victim of another's end: lower is likelier."""
         if self.exitcode is not None and self.report is None:
             return 0
-        if self.report is not None and not self.report["of_peer"]:
+        if self.report is not None and not self.report.of_peer:
             return 1
         return 2 if self.silent_for else 3 if self.report is not None else 4
 
@@ -58,8 +55,8 @@ def group_error(states: Sequence[RankState]) -> GroupError:
         f"All ranks have been stopped; the next prompt starts them anew. Logs: {culprit.log} and those beside it."
     )
     report = culprit.report
-    if report is not None and report["traceback"]:
-        lines.append(report["traceback"].rstrip())
+    if report is not None and report.traceback:
+        lines.append(report.traceback.rstrip())
     elif tail := _tail(culprit.log):
         lines.append(f"The end of its log:\n{tail}")
     return GroupError("\n".join(lines))
@@ -67,7 +64,7 @@ def group_error(states: Sequence[RankState]) -> GroupError:
 
 def _what(state: RankState) -> str:
     if state.report is not None:
-        return f"failed with {state.report['text']}"
+        return f"failed with {state.report.text}"
     if state.exitcode is not None:
         return f"was killed by {_signal(-state.exitcode)}" if state.exitcode < 0 else f"ended ({state.exitcode})"
     return f"gave no sign of life for {state.silent_for:.0f} s"
@@ -83,7 +80,7 @@ def _advice(state: RankState) -> str:
             "It ran out of memory. Choose weights 'sharded' or 'offloaded' in Mochi Parallel Settings, fewer frames or "
             "a smaller picture, or free the GPU of other programs."
         )
-    if state.report is not None and re.search("No space left|shared memory", state.report["traceback"]):
+    if state.report is not None and re.search("No space left|shared memory", state.report.traceback):
         return "Shared memory or the temporary folder is full. In a container, give it more: docker run --shm-size=8g."
     if state.exitcode == -signal.SIGKILL:
         return "If nobody did that, the machine's memory may have been used up: see the kernel's log (dmesg)."
@@ -96,9 +93,9 @@ def _advice(state: RankState) -> str:
 
 def _ran_out_of_memory(state: RankState) -> bool:
     if state.report is not None:
-        return state.report["out_of_memory"]
+        return state.report.out_of_memory
     # NCCL's watchdog aborts the process, and has said why.
-    return state.exitcode == -signal.SIGABRT and OUT_OF_MEMORY.search(_tail(state.log)) is not None
+    return state.exitcode == -signal.SIGABRT and speaks_of_no_memory(_tail(state.log))
 
 
 def _signal(number: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..protocol import Unload
 from .group import Group
 
 
@@ -37,12 +38,12 @@ class GroupManager:
         """Unload the models that nobody refers to any more, if a group runs."""
         if self.dropped and self.group is not None:
             # One by one: the collector can add a name at any time.
-            self.group.run("unload", names=[self.dropped.pop() for _ in range(len(self.dropped))])
+            self.group.run(Unload([self.dropped.pop() for _ in range(len(self.dropped))]))
 
     def give_back(self) -> None:
         """Have the ranks return the memory that they hold and do not use, for other processes, if a group runs."""
         if self.group is not None:
-            self.group.run("unload", names=[])
+            self.group.run(Unload())
 
     def close(self) -> None:
         """End the group, if there is one; the next use starts another."""

@@ -1,77 +1,94 @@
-"""A child process that starts clean.
+"""A worker as its owner sees it: a process that starts clean, and the channel to it.
 
-Python's spawn method lets a child import the parent's main module first. Under ComfyUI that is the whole server: it
-would parse arguments, run every pack's start-up script and open the first GPU in each child, seconds long. And
-ComfyUI loads a pack under a name made from its path, which no child can import. So the child is told nothing of the
-parent's main module, path or arguments, and runs a file instead of a pickled function.
+Nothing of this process reaches a worker by itself. Under ComfyUI that would be the whole server, which would parse
+arguments, run every pack's start-up script and open the first GPU in each worker. So a worker is a fresh interpreter
+that runs a file.
 """
 
 from __future__ import annotations
 
 import logging
-import runpy
+import os
+import signal
+import subprocess
 import sys
 import time
-import types
-from collections.abc import Sequence
-from multiprocessing import spawn
-from multiprocessing.process import BaseProcess, _children
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import Any
-
-import torch.multiprocessing
 
 from ...errors import MochiError
+from ..wire import Channel
+from .failures import RankState
 
-SPAWN = torch.multiprocessing.get_context("spawn")
+MAIN = Path(__file__).parents[1] / "worker" / "main.py"
 
 LAST_BREATH = 10.0
 """Seconds in which processes go that were killed."""
 
 log = logging.getLogger(__name__)
 
-KEPT = ("log_to_stderr", "authkey", "name", "start_method")
+
+class Worker:
+    """A process of the group, in the group's private folder, where its output goes to `rankN.log`.
+
+    The file that it runs is told, as arguments: the number of the file descriptor of its end of the channel, its rank,
+    the process id of this owner, and the folders to remove when the owner is gone.
+
+    Attributes:
+        state: what was heard of it.
+        channel: to talk to it.
+    """
+
+    def __init__(self, rank: int, device: str, folder: Path, environment: Mapping[str, str], file: Path = MAIN):
+        self.rank = rank
+        self.state = RankState(rank, device, folder / f"rank{rank}.log")
+        ours, theirs = Pipe()
+        descriptor = theirs.fileno()
+        told = map(str, (descriptor, rank, os.getpid(), folder, get_temp_dir()))
+        with self.state.log.open("wb") as log_file, theirs:  # where both had that end, nobody would see it close
+            self._process = subprocess.Popen(
+                [sys.executable, *_interpreter_flags(), "-u", str(file), *told],
+                pass_fds=[descriptor],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+            )
+        self.channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; below zero the number of the signal that ended it."""
+        return self._process.poll()
+
+    @property
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def show_stacks(self) -> None:
+        """Have it write where each of its threads is into its log."""
+        self._process.send_signal(signal.SIGUSR1)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, seconds: float) -> None:
+        """Returns when it has ended, or after so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
 
 
-class _CleanSpawn:
-    """multiprocessing.spawn, with preparation data that leave the child as a fresh interpreter starts."""
-
-    def __init__(self, folder: Path):
-        self._folder = str(folder)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(spawn, name)
-
-    def get_preparation_data(self, name: str) -> dict[str, Any]:
-        data = spawn.get_preparation_data(name)
-        return {**{key: data[key] for key in KEPT if key in data}, "sys_argv": [name], "dir": self._folder}
-
-
-class CleanProcess(SPAWN.Process):
-    """Runs `file` with the global `start` in a new interpreter, in `folder`; sees nothing of this process's modules."""
-
-    def __init__(self, file: Path, start: dict[str, Any], folder: Path, name: str):
-        arguments = (str(file), {"start": start}, name)
-        super().__init__(target=runpy.run_path, args=arguments, name=name, daemon=True)
-        self._spawn = _CleanSpawn(folder)
-
-    @staticmethod
-    def _Popen(process: CleanProcess) -> Any:
-        from multiprocessing import popen_spawn_posix as posix
-
-        # The launcher looks `spawn` up among its module's names: it gets ours, and no other process is touched.
-        launch = types.FunctionType(posix.Popen._launch.__code__, {**vars(posix), "spawn": process._spawn})
-        launcher = type("CleanPopen", (posix.Popen,), {"_launch": launch})
-        return launcher(process)
-
-    def __reduce__(self) -> tuple:
-        # The child unpickles an ordinary process: it cannot import this class.
-        state = {key: value for key, value in self.__dict__.items() if key != "_spawn"}
-        return _restored, (SPAWN.Process,), state
-
-
-# Found by the child under the name of a module that every Python has.
-_restored = object.__new__
+def _interpreter_flags() -> list[str]:
+    """Of this interpreter, those that decide which packages it finds."""
+    return ["-s"] * sys.flags.no_user_site + ["-E"] * sys.flags.ignore_environment
 
 
 def check_platform() -> None:
@@ -83,31 +100,24 @@ def check_platform() -> None:
         )
 
 
-def is_alive(process: BaseProcess) -> bool:
-    """Whether a process runs; a sentinel alone can fire early, an exit code cannot."""
-    return process.exitcode is None
-
-
-def stop(processes: Sequence[BaseProcess], patience: float) -> None:
-    """Wait so many seconds for the processes to end, then kill those that have not.
+def stop(workers: Sequence[Worker], patience: float) -> None:
+    """Wait so many seconds for the workers to end, then kill those that have not.
 
     A process that sleeps in a call of a driver does not go even then. The log tells of it, and nobody waits for it.
     """
-    _join(processes, patience)
-    for process in filter(is_alive, processes):
-        process.kill()
-    _join(processes, LAST_BREATH)
-    for process in processes:
-        if is_alive(process):
+    _wait(workers, patience)
+    for worker in workers:
+        if worker.is_alive:
+            worker.kill()
+    _wait(workers, LAST_BREATH)
+    for worker in workers:
+        if worker.is_alive:
             log.warning(
-                "%s (process %d) was killed and has not gone: its GPU may stay taken", process.name, process.pid
+                "mochi-rank%d (process %d) was killed and has not gone: its GPU may stay taken", worker.rank, worker.pid
             )
-            _children.discard(process)  # else this process would wait for it at its own end
-        else:
-            process.close()
 
 
-def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
+def _wait(workers: Iterable[Worker], seconds: float) -> None:
     end = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
+    for worker in workers:
+        worker.wait(max(0.0, end - time.monotonic()))

@@ -76,8 +76,8 @@ class ParallelDiT:
         if self._plan is not None:
             self._begin_cached_step(self._plan, split, passes)
         results: list[Tensor] = []
-        for first in range(0, len(passes), split.guidance):
-            together = passes[first : first + split.guidance]
+        for first in range(0, len(passes), split.cfg_degree):
+            together = passes[first : first + split.cfg_degree]
             result = self._forward(together[min(self._guidance.rank, len(together) - 1)], split)
             # A pass that all groups made is the same in all of them, but not where each had its own cache.
             differ = len(together) > 1 or self._plan is not None
@@ -128,12 +128,12 @@ class ParallelDiT:
         if split == self._split:
             return
         mesh = self._meshes[split]
-        self._guidance = Peers(mesh.get_group("guidance"), self.traffic)
-        self._shards = TokenShards(Peers(mesh.get_group("ulysses"), self.traffic), self._call)
+        self._guidance = Peers(mesh.get_group("cfg_degree"), self.traffic)
+        self._shards = TokenShards(Peers(mesh.get_group("ulysses_degree"), self.traffic), self._call)
         self._split, self._rotary = split, None
         for attention in attentions(self.model.blocks):
             attend, text_is_read = attention.joint.attend, attention.proj_y is not None
-            if split.ulysses == 1:
+            if split.ulysses_degree == 1:
                 attention.joint = JointAttention(attend)
             else:
                 attention.joint = UlyssesAttention(attend, shards=self._shards, text_is_read=text_is_read)

@@ -25,7 +25,7 @@ class Meshes:
         self._made: dict[Split, DeviceMesh] = {}
 
     def __getitem__(self, split: Split) -> DeviceMesh:
-        """Dimensions "guidance" and "ulysses". Raises MochiError on a split of another number of ranks."""
+        """Dimensions "cfg_degree" and "ulysses_degree". Raises MochiError on a split of another number of ranks."""
         if split.ranks != dist.get_world_size():
             raise MochiError(f"{split} is a split of {split.ranks} ranks, but there are {dist.get_world_size()}")
         if split not in self._made:

@@ -1,50 +1,55 @@
-"""The loop of a rank: joins the others, then answers requests until its owner closes the connection."""
+"""The loop of a worker: joins the other ranks, then answers requests until its owner ends it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import logging
-import os
+import multiprocessing
 import time
 import traceback
 from collections.abc import Sequence
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
-from ...device_memory import memory_used
+from ...device_memory import memory_used, speaks_of_no_memory
 from ...errors import Cancelled, MochiError
-from ..owner.failures import OUT_OF_MEMORY
+from ..protocol import END, Answer, Ask, Failed, Left, Refused, Reply, Start
+from ..wire import Board, Channel
 
 log = logging.getLogger("mochi.rank")
 
+OWNER_NOTICES_FIRST = 30.0
+"""Seconds by which operations among ranks wait longer than the owner, which says more."""
+
 
 class Context:
-    """What a service knows of its rank: number, device, the request in hand. timeout: of operations among ranks.
+    """What a service knows of its rank.
 
-    service methods run in lockstep on all ranks, and may call `emit` (to the owner, at once) and `cancelled`.
+    A service's `handle(request)` runs in lockstep on all ranks, and may call `emit` and `cancelled`.
+
+    Attributes:
+        rank, size: its number, and how many ranks there are.
+        timeout: of operations among ranks.
+        request: number of the one in hand.
     """
 
-    def __init__(
-        self, rank: int, size: int, device: torch.device, timeout: timedelta, connection: Connection, cancel: Any
-    ):
+    def __init__(self, rank: int, size: int, device: torch.device, timeout: timedelta, channel: Channel, board: Board):
         self.rank, self.size, self.device, self.timeout = rank, size, device, timeout
         self.request = 0
-        self._connection, self._cancel = connection, cancel
+        self._channel, self._board = channel, board
 
-    def emit(self, **payload: Any) -> None:
-        """Send an event of the request in hand to the owner."""
-        self._connection.send((self.request, "event", payload))
+    def emit(self, progress: Any) -> None:
+        """Tell the owner of the request in hand, at once."""
+        self._channel.send(Reply(self.request, progress))
 
     def asked_to_cancel(self) -> bool:
         """Whether the request is cancelled, as this rank sees it: another may see it a moment later."""
-        return self._cancel.value >= self.request
+        return self._board.cancelled >= self.request
 
     def cancelled(self) -> bool:
         """Whether the request is cancelled: rank 0's answer, on all ranks. To be called in lockstep."""
@@ -55,43 +60,44 @@ class Context:
         return bool(answer.item())
 
 
-def work(start: dict[str, Any]) -> None:
-    """A rank's life. `start`: see Group."""
-    connection: Connection = start["connection"]
-    device = torch.device(start["device"])
-    timeout = timedelta(seconds=start["timeout"] + 30)  # the owner notices first, and says more
-    context = Context(start["rank"], start["size"], device, timeout, connection, start["cancel"])
+def work(channel: Channel, board: Board) -> None:
+    """The life of a worker."""
+    start: Start = channel.receive()
+    multiprocessing.current_process().authkey = start.authkey
+    device, size = torch.device(start.devices[start.rank]), len(start.devices)
+    timeout = timedelta(seconds=start.timeout + OWNER_NOTICES_FIRST)
+    context = Context(start.rank, size, device, timeout, channel, board)
     try:
         _join(context, start)
-        service = _find(start["service"])(context)
+        service = _find(start.service)(context)
     except BaseException as error:
-        connection.send((0, "failed", _report(error)))
+        channel.send(Reply(0, failed(error)))
         raise
-    connection.send((0, "done", {"pid": os.getpid()}))
+    channel.send(Reply(0, Answer(None, 0.0, 0)))
     with torch.inference_mode():
-        _serve(connection, context, service)
+        _serve(channel, context, service)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _join(context: Context, start: dict[str, Any]) -> None:
+def _join(context: Context, start: Start) -> None:
     """Meet the other ranks through a file in the private folder. Nothing listens beyond the loopback."""
-    torch.set_num_threads(start["threads"])
+    torch.set_num_threads(start.threads)
     if context.device.type == "cuda":
         torch.cuda.set_device(context.device)
     dist.init_process_group(
-        _backend(context.device, start["devices"]),
-        init_method=f"file://{start['folder']}/rendezvous",
+        backend_for(context.device, start.devices),
+        init_method=f"file://{start.folder}/rendezvous",
         rank=context.rank,
         world_size=context.size,
         timeout=context.timeout,
     )
     meeting = torch.ones(1, device=context.device)
     dist.all_reduce(meeting)  # connects them now rather than in the middle of the first request
-    log.info("rank %d of %d on %s, %d threads", context.rank, context.size, context.device, start["threads"])
+    log.info("rank %d of %d on %s, %d threads", context.rank, context.size, context.device, start.threads)
 
 
-def _backend(device: torch.device, devices: Sequence[str]) -> str:
+def backend_for(device: torch.device, devices: Sequence[str]) -> str:
     """NCCL among GPUs, unless ranks share one, which it refuses; gloo takes tensors of GPUs too, slowly."""
     is_shared = len(set(devices)) < len(devices)
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" and not is_shared else "gloo"
@@ -103,53 +109,56 @@ def _find(service: tuple[str, str]) -> type:
     if not place.endswith(".py"):
         return getattr(importlib.import_module(place), name)
     spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place} is no Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return getattr(module, name)
 
 
-def _serve(connection: Connection, context: Context, service: Any) -> None:
+def _serve(channel: Channel, context: Context, service: Any) -> None:
     while True:
         try:
-            context.request, method, arguments = connection.recv()
+            ask: Ask = channel.receive()
         except EOFError:
             return
-        if method is None:
+        if ask == END:
             return
-        answer = _answer(context, service, method, arguments)
+        context.request = ask.number
+        reply = Reply(ask.number, _handle(context, service, ask.request))
         try:
-            connection.send((context.request, *answer))
+            channel.send(reply)
         except (OSError, RuntimeError) as error:  # no room in shared memory, say
-            connection.send((context.request, "failed", _report(error)))
-        del arguments, answer  # nothing of a request stays until the next
+            channel.send(Reply(ask.number, failed(error)))
+        del ask, reply  # nothing of a request stays until the next
 
 
-def _answer(context: Context, service: Any, method: str, arguments: dict[str, Any]) -> tuple[str, Any]:
+def _handle(context: Context, service: Any, request: Any) -> Answer | Left | Refused | Failed:
     started = time.monotonic()
     try:
-        result = getattr(service, method)(**arguments)
+        result = service.handle(request)
     except Cancelled:
-        return "cancelled", None
+        return Left()
     except MochiError as error:
-        return "refused", str(error)
+        return Refused(str(error))
     except BaseException as error:
-        log.exception("%s failed", method)
-        return "failed", _report(error)
-    return "done", {"result": result, "seconds": time.monotonic() - started, "memory": memory_used(context.device)}
+        log.exception("%s failed", getattr(request, "doing", request))
+        return failed(error)
+    return Answer(result, time.monotonic() - started, memory_used(context.device))
 
 
-def _report(error: BaseException) -> dict[str, Any]:
-    """What the owner tells a person. of_peer: the error follows from another rank's end."""
-    lines = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0]}"
-    is_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or OUT_OF_MEMORY.search(str(error))
-    speaks_of_peer = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _SIGNS_OF_PEER)
-    return {
-        "text": text,
-        "traceback": traceback.format_exc(),
-        "of_peer": speaks_of_peer and not is_of_memory,
-        "out_of_memory": bool(is_of_memory),
-    }
+def failed(error: BaseException) -> Failed:
+    """What the owner tells a person of an error."""
+    text = str(error)
+    first_line = next(iter(text.strip().splitlines()), "")
+    is_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or speaks_of_no_memory(text)
+    speaks_of_peer = isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS_OF_PEER)
+    return Failed(
+        f"{type(error).__name__}: {first_line}",
+        traceback.format_exc(),
+        of_peer=speaks_of_peer and not is_of_memory,
+        out_of_memory=is_of_memory,
+    )
 
 
 _SIGNS_OF_PEER = ("onnection closed by peer", "onnection reset", "Broken pipe", "gloo", "NCCL")

@@ -1,28 +1,21 @@
-"""The first lines of a rank's process, run as a file (see spawn.py); `start` is among its globals.
+"""The first lines of a worker, which runs this file: see Worker in owner/process.py for its arguments.
 
-In order: the environment, before anything reads it; output into the rank's log; the package, under its plain name, from
-where it lies; signs of life, before the seconds that torch takes, so that a start that hangs is noticed.
+In order: what Python does with signals and warnings; the package, under its plain name, from where it lies; signs of
+life, before the seconds that torch takes, so that a start that hangs is noticed; and then the loop.
 """
 
 import faulthandler
 import importlib.util
 import logging
-import os
 import resource
 import signal
 import sys
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 
-def begin(start: dict) -> None:
-    os.environ.clear()
-    os.environ.update(start["environment"])
-    log = os.open(start["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)
+def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     warnings.simplefilter("ignore", FutureWarning)  # torch's to developers, which would fill the log people see
     faulthandler.enable()
@@ -30,23 +23,29 @@ def begin(start: dict) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # tensors cross as open files
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the owner decides
+    import_package("mochi", Path(__file__).parents[2])
 
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
-    package = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location(
-        "mochi", package / "__init__.py", submodule_search_locations=[str(package)]
-    )
-    sys.modules["mochi"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from mochi.parallel.wire import Board, Channel
+    from mochi.parallel.worker.watchdog import Watchdog
 
-    from mochi.parallel.worker.watchdog import Watch
-
-    watch = Watch(start["rank"], start["beats"], start["folders_of_owner"], start["owner"])
-    watch.start()
+    board, connection = Board(Path.cwd()), Connection(int(descriptor))
+    Watchdog(int(rank), board, connection.fileno(), int(owner), folders).start()
 
     from mochi.parallel.worker.loop import work
 
-    work(start)
+    work(Channel(connection), board)
 
 
-begin(start)  # noqa: F821 (given by runpy.run_path)
+def import_package(name: str, folder: Path) -> None:
+    """Import a package from its folder, without the folders around it becoming places to import from."""
+    here = str(Path(__file__).parent)  # put there by Python, since it runs this file
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

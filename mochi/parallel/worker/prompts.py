@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...dit import TextContext
-
-Rows = Sequence[tuple[int, int]]
-"""For each sample of a batch: the number of a text that was sent, and the row in it."""
-
-Texts = Mapping[int, tuple[Tensor, Tensor]]
-"""By number: T5 features (b, L, text width) and mask (b, L)."""
+from ..protocol import Rows, Texts
 
 
 class Prompts:

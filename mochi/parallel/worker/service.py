@@ -1,15 +1,12 @@
-"""What can be asked of a rank. Each method runs on all ranks in lockstep, by name, with the same arguments.
-
-Models have names, chosen by the owner. Results that are tensors come from rank 0 alone, on the CPU.
-"""
+"""What can be asked of a rank: for each type of request in `protocol` a method, which all ranks run in lockstep."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -20,20 +17,20 @@ from ...checkpoint import Checkpoint, load_decoder, load_encoder
 from ...device_memory import give_back, memory_used, trim_heap
 from ...dit.attention import use_attention
 from ...dit.backends import SDPA, attention_named, describe
-from ...dit.cache import CachePlan, Key, Passes
+from ...dit.cache import Passes
 from ...errors import Cancelled
 from ...frames import to_pictures
-from ...lora.patch import FlatPatches, restore_patches
 from ...sampling import Denoised, guide
 from ...sampling import sample as euler
 from ...transfer import Outgoing
 from ...vae import Decoder, Encoder
-from ..split import choose_split
+from .. import protocol
+from ..split import Split, choose_split
 from ..spmd.dit import ParallelDiT, Pass
 from ..spmd.mesh import Meshes
 from ..spmd.vae import StripRanks, decode_strips, encode_strip, plan_strips
 from .loop import Context
-from .prompts import Prompts, Rows, Texts
+from .prompts import Prompts
 from .weights import RankWeights
 
 log = logging.getLogger("mochi.rank")
@@ -65,6 +62,11 @@ class RankVAE:
     def __init__(self, decoder: Decoder | None, encoder: Encoder | None):
         self.decoder, self.encoder = decoder, encoder
 
+    @property
+    def nbytes(self) -> int:
+        parts = [part for part in (self.decoder, self.encoder) if part is not None]
+        return sum(p.nbytes for part in parts for p in part.parameters())
+
 
 class Rank:
     """The service of a group; see Group and Context."""
@@ -73,221 +75,183 @@ class Rank:
         self.context = context
         self._meshes = Meshes(context.device.type, context.timeout)
         self._strip_ranks = StripRanks(context.timeout)
-        self._models: dict[str, RankDiT | RankVAE] = {}
+        self._models: dict[str, Any] = {}  # RankDiT and RankVAE, by the name that the owner has given them
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            protocol.LoadDiT: self.load_dit,
+            protocol.LoadVAE: self.load_vae,
+            protocol.Unload: self.unload,
+            protocol.PatchWeights: self.patch_weights,
+            protocol.GetStatus: self.status,
+            protocol.Sample: self.sample,
+            protocol.Forward: self.forward,
+            protocol.ForgetRun: self.forget_run,
+            protocol.Decode: self.decode,
+            protocol.Encode: self.encode,
+        }
+
+    def handle(self, request: protocol.Request) -> Any:
+        """What a request asks for; see its class. Tensors come from rank 0 alone, if no strips."""
+        return self._handlers[type(request)](request)
 
     # --- models
 
-    def load_dit(
-        self,
-        name: str,
-        path: Path,
-        dtype: torch.dtype | None,
-        compute_dtype: torch.dtype | None,
-        weights: str,
-        fast: bool = False,
-        attention: str = SDPA,
-        compiled: bool = False,
-    ) -> dict[str, Any]:
-        """Load an AsymmDiT; see RankWeights and RemoteDiT. Returns this rank's bytes of weights, and what computes
-        attention here, in words."""
-
+    def load_dit(self, request: protocol.LoadDiT) -> protocol.Loaded:
         def load() -> RankDiT:
-            device, progress = self.context.device, self._report_loading
-            checkpoint = Checkpoint.open(path)
-            sizes = checkpoint.config("dit")
-            computed = attention, device, compute_dtype or torch.float32, sizes.head_dim
-            attend = attention_named(*computed)
-            log.info("attention: %s", told := describe(*computed))
-            loaded = RankWeights(checkpoint, dtype, compute_dtype, device, weights, progress, fast)
-            use_attention(loaded.model.blocks, attend)
-            return RankDiT(loaded, self._meshes, compiled, told)
-
-        self._models[name] = dit = self._load(load)
-        return {"bytes": dit.weights.bytes, "attention": dit.attention}
-
-    def load_vae(self, name: str, decoder: Path | None, encoder: Path | None, dtype: torch.dtype) -> dict[str, Any]:
-        """Load the decoder, the encoder or both, each from its file; every rank has all of it."""
-
-        def load() -> RankVAE:
             device = self.context.device
+            checkpoint = Checkpoint.open(request.path)
+            head_dim = checkpoint.config("dit").head_dim
+            chosen = request.attention, device, request.compute_dtype or torch.float32, head_dim
+            attend = attention_named(*chosen)
+            log.info("attention: %s", told := describe(*chosen))
+            dtypes = request.weight_dtype, request.compute_dtype
+            weights = RankWeights(checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast)
+            use_attention(weights.model.blocks, attend)
+            return RankDiT(weights, self._meshes, request.compiled, told)
+
+        self._models[request.name] = dit = self._load(load)
+        return protocol.Loaded(dit.weights.bytes, dit.attention)
+
+    def load_vae(self, request: protocol.LoadVAE) -> protocol.Loaded:
+        def load() -> RankVAE:
+            device, dtype = self.context.device, request.dtype
             return RankVAE(
-                None if decoder is None else load_decoder(decoder, dtype, device),
-                None if encoder is None else load_encoder(encoder, dtype, device),
+                None if request.decoder is None else load_decoder(request.decoder, dtype, device),
+                None if request.encoder is None else load_encoder(request.encoder, dtype, device),
             )
 
-        self._models[name] = vae = self._load(load)
-        parts = [part for part in (vae.decoder, vae.encoder) if part is not None]
-        return {"bytes": sum(p.numel() * p.element_size() for part in parts for p in part.parameters())}
+        self._models[request.name] = vae = self._load(load)
+        return protocol.Loaded(vae.nbytes)
 
-    def unload(self, names: Sequence[str]) -> int:
-        """Forget models and give their memory back. Returns the bytes that this rank still holds."""
-        for name in names:
+    def unload(self, request: protocol.Unload) -> int:
+        for name in request.names:
             self._models.pop(name, None)
         give_back(self.context.device)
         return memory_used(self.context.device)
 
-    def patch(self, name: str, patches: FlatPatches) -> int:
-        """Put patches (see RankWeights) on the pristine weights, in place of those before. Returns the tensors read."""
-        dit = self._models[name]
+    def patch_weights(self, request: protocol.PatchWeights) -> int:
+        dit = self._models[request.name]
         before = dit.weights.tensors_read
-        dit.weights.patch(restore_patches(patches))
+        dit.weights.patch(request.patches)
         dit.prompts.forget_all()  # patches can change what a prompt becomes
         return dit.weights.tensors_read - before
 
-    def status(self) -> dict[str, Any]:
-        """Memory in bytes, the models that are loaded, and the bytes of activations that this rank has sent."""
+    def status(self, _: protocol.GetStatus) -> protocol.RankStatus:
         sent = sum(model.network.bytes_sent for model in self._models.values() if isinstance(model, RankDiT))
-        return {"memory": memory_used(self.context.device), "models": sorted(self._models), "sent": sent}
+        return protocol.RankStatus(memory_used(self.context.device), sorted(self._models), sent)
 
     # --- denoising
 
-    def sample(
-        self,
-        name: str,
-        noise: Tensor,
-        sigmas: Sequence[float],
-        cfg: Sequence[float],
-        positive: Rows,
-        negative: Rows,
-        texts: Texts,
-        forget: Sequence[int],
-        degrees: tuple[int, int],
-        cache: tuple | None = None,
-    ) -> Tensor | None:
-        """A whole run of the Euler loop from noise (B, 12, T, h, w). cfg: a scale for each step; degrees: guidance and
-        Ulysses, 0 for the best. Emits each step; rank 0 with its latents and its estimate of the clean ones. cache: the
-        fields of a CachePlan; in the end each rank emits which passes it computed.
-        """
-        dit = self._models[name]
-        dit.prompts.read(texts, forget)
-        dit.network.use_cache(None if cache is None else CachePlan(*cache))
-        prompts = dit.prompts.context(positive), dit.prompts.context(negative)
+    def sample(self, request: protocol.Sample) -> Tensor | None:
+        """Tells of each step, and in the end which passes a cache computed."""
+        dit, cfg = self._denoiser(request), request.cfg
+        prompts = dit.prompts.context(request.positive), dit.prompts.context(request.negative)
         started = time.monotonic()
 
         def predict(z: Tensor, sigma: Tensor, step: int) -> Tensor:
             keys = [[(side, row) for row in range(len(z))] for side in range(2)]
             sides = zip(prompts[:1] if cfg[step] == 1 else prompts, keys)
             passes = [Pass(z, sigma, prompt, keys_of_side) for prompt, keys_of_side in sides]
-            flows = dit.network.predict(passes, self._split(dit, len(passes), degrees))
+            flows = dit.network.predict(passes, self._split(request, dit, len(passes)))
             return flows[0] if len(flows) == 1 else guide(flows[0], flows[1], cfg[step])
 
         def tell(step: int, *tensors: Tensor) -> None:
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
-            self.context.emit(
-                phase=f"step {step} of {len(cfg)}",
-                step=step,
-                steps=len(cfg),
-                seconds=seconds,
-                memory=memory_used(self.context.device),
-                **dict(zip(("latents", "estimate"), tensors)),
-            )
+            self.context.emit(protocol.StepDone(step, len(cfg), seconds, memory_used(self.context.device), *tensors))
 
         def report(done: Denoised) -> None:
-            shown = (done.latents, done.estimate) if self._first else ()
+            shown = (done.latents, done.estimate) if self._is_first else ()
             outgoing.send(partial(tell, done.step), *shown)
 
-        self.context.emit(split=str(self._split(dit, 2 if any(scale != 1 for scale in cfg) else 1, degrees)))
+        split = self._split(request, dit, 2 if any(scale != 1 for scale in cfg) else 1)
+        self.context.emit(protocol.SplitChosen(str(split)))
         try:
             with Outgoing(self.context.device) as outgoing:
-                latents = euler(predict, noise.to(self.context.device), sigmas, report, self.context.cancelled)
+                noise = request.noise.to(self.context.device)
+                latents = euler(predict, noise, request.sigmas, report, self.context.cancelled)
         finally:  # a cancelled run, too, leaves nothing behind
             passes = dit.network.forget_run()
-        if cache is not None:
-            self.context.emit(passes=passes)
+        if request.cache is not None:
+            self.context.emit(protocol.PassesComputed(passes))
         trim_heap()  # not behind each single pass: what it frees, the next one would have to ask for again
-        return latents.cpu() if self._first else None
+        return latents.cpu() if self._is_first else None
 
-    def forward(
-        self,
-        name: str,
-        z: Tensor,
-        sigma: Sequence[float],
-        rows: Rows,
-        texts: Texts,
-        forget: Sequence[int],
-        degrees: tuple[int, int],
-        cache: tuple | None = None,
-        keys: Sequence[Key] = (),
-    ) -> Tensor | None:
-        """One forward pass: z (B, 12, T, h, w) at sigma (B,), a prompt for each sample -> `z_0 - eps`, float32.
-
-        A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes. cache: the fields of
-        the run's CachePlan, with a key for each sample; the run ends with `forget_run`.
-        """
-        dit = self._models[name]
-        dit.prompts.read(texts, forget)
-        dit.network.use_cache(None if cache is None else CachePlan(*cache))
-        z, levels = z.to(self.context.device), torch.tensor(sigma, device=self.context.device)
+    def forward(self, request: protocol.Forward) -> Tensor | None:
+        dit, device = self._denoiser(request), self.context.device
+        z, sigma = request.z.to(device), torch.tensor(request.sigma, device=device)
         parts = 2 if len(z) % 2 == 0 else 1
         size = len(z) // parts
         passes = [
-            Pass(z[i : i + size], levels[i : i + size], dit.prompts.context(rows[i : i + size]), keys[i : i + size])
-            for i in range(0, len(z), size)
+            Pass(z[part], sigma[part], dit.prompts.context(request.rows[part]), request.keys[part])
+            for part in (slice(i, i + size) for i in range(0, len(z), size))
         ]
-        flows = dit.network.predict(passes, self._split(dit, parts, degrees))
-        return torch.cat(flows).cpu() if self._first else None
+        flows = dit.network.predict(passes, self._split(request, dit, parts))
+        return torch.cat(flows).cpu() if self._is_first else None
 
-    def forget_run(self, name: str) -> Passes:
-        """Free what was kept for the forward passes of a run. Returns which of them a cache computed here."""
-        return self._models[name].network.forget_run()
+    def forget_run(self, request: protocol.ForgetRun) -> Passes:
+        return self._models[request.name].network.forget_run()
+
+    def _denoiser(self, request: protocol.Denoise) -> RankDiT:
+        """The model of a request, which has read its texts and knows of its cache."""
+        dit: RankDiT = self._models[request.name]
+        dit.prompts.read(request.texts, request.forget)
+        dit.network.use_cache(request.cache)
+        return dit
+
+    def _split(self, request: protocol.Denoise, dit: RankDiT, passes: int) -> Split:
+        return choose_split(self.context.size, dit.heads, passes, *request.degrees)
 
     # --- frames
 
-    def decode(self, name: str, z: Tensor, as_bytes: bool = False) -> None:
-        """VAE latents (B, 12, T, h, w): emits this rank's strip of the frames of each chunk of latent frames, in about
-        -1 to 1 or, as bytes, in uint8."""
+    def decode(self, request: protocol.Decode) -> None:
+        """Tells each strip of this rank."""
+        z = request.z
         total, chunk = z.shape[2], plan_strips(*z.shape[3:], self.context.size).chunk
-        strips = decode_strips(self._models[name].decoder, z, self._strip_ranks, chunk)
+        strips = decode_strips(self._models[request.name].decoder, z, self._strip_ranks, chunk)
 
         def tell(first: int, strip: Tensor) -> None:
             done, memory = min(first + chunk, total), memory_used(self.context.device)
-            self.context.emit(
-                phase=f"latent frame {done} of {total}", first=first, done=done, strip=strip, memory=memory
-            )
+            self.context.emit(protocol.StripDecoded(first, done, total, strip, memory))
 
         with Outgoing(self.context.device) as outgoing:
             for first in range(0, total, chunk):
                 strip = next(strips, None)  # a rank without a strip comes along, to hear of a cancel with the others
                 if strip is not None:
-                    outgoing.send(partial(tell, first), to_pictures(strip, as_bytes=True) if as_bytes else strip)
+                    outgoing.send(
+                        partial(tell, first), to_pictures(strip, as_bytes=True) if request.as_bytes else strip
+                    )
                 if self.context.cancelled():
                     raise Cancelled
         trim_heap()
 
-    def encode(self, name: str, video: Tensor) -> Tensor | None:
-        """Frames (B, 3, F, H, W) in -1 to 1 -> this rank's strip of the mean latents, if it has one."""
+    def encode(self, request: protocol.Encode) -> Tensor | None:
+        """Returns this rank's strip, if it has one."""
 
         def report(done: int, total: int) -> None:
-            self.context.emit(phase=f"piece {done} of {total}", done=done, total=total)
+            self.context.emit(protocol.PieceEncoded(done, total))
 
-        strip = encode_strip(self._models[name].encoder, video, self._strip_ranks, report)
+        strip = encode_strip(self._models[request.name].encoder, request.video, self._strip_ranks, report)
         trim_heap()
         return None if strip is None else strip.cpu()
 
     # --- shared
 
     @property
-    def _first(self) -> bool:
+    def _is_first(self) -> bool:
         return self.context.rank == 0
-
-    def _split(self, dit: RankDiT, passes: int, degrees: tuple[int, int]) -> Any:
-        return choose_split(self.context.size, dit.heads, passes, *degrees)
 
     def _report_loading(self, done: int, total: int) -> None:
         if self.context.asked_to_cancel():
             raise Cancelled
-        self.context.emit(phase=f"tensor {done} of {total}", tensor=done, tensors=total)
+        self.context.emit(protocol.TensorLoaded(done, total))
 
     def _load(self, load: Callable[[], Loaded]) -> Loaded:
         """Load on all ranks or on none: a rank that was asked to stop takes the others along."""
         loaded = None
-        try:
+        with suppress(Cancelled):  # the others hear of it
             loaded = load()
-        except Cancelled:
-            self.context.emit(phase="cancelled")
         stopped = torch.tensor([loaded is None], dtype=torch.uint8)
         dist.all_reduce(stopped, dist.ReduceOp.MAX)
-        if stopped.item():
+        if loaded is None or stopped.item():
             raise Cancelled
         return loaded

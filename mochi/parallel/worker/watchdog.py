@@ -1,36 +1,39 @@
-"""A rank's thread that shows that the process lives, and ends it when its owner is gone. Imports no torch."""
+"""A worker's thread that shows that the process lives, and ends it when its owner is gone. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import threading
-import time
-from collections.abc import MutableSequence, Sequence
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from collections.abc import Sequence
 
-BEAT = 0.25
-"""Seconds between signs of life."""
+from ..wire import BEAT, Board
 
 
-class Watch(threading.Thread):
-    """Writes the time into `beats[rank]` (CLOCK_MONOTONIC, the same in all processes), until the owner is gone.
+class Watchdog(threading.Thread):
+    """Beats on the board until the owner is gone.
 
     Then it removes the owner's temporary folders, which nobody else will, and ends this process at once: the main
     thread may be waiting in a collective for ever.
+
+    Args:
+        descriptor: of the connection to the owner, which hangs up when the owner ends.
+        owner: its process id.
+        folders: its temporary folders.
     """
 
-    def __init__(self, rank: int, beats: MutableSequence[float], folders: Sequence[str], owner: int):
-        super().__init__(name="watch", daemon=True)
-        self._rank, self._beats, self._folders, self._owner = rank, beats, folders, owner
+    def __init__(self, rank: int, board: Board, descriptor: int, owner: int, folders: Sequence[str]):
+        super().__init__(name="watchdog", daemon=True)
+        self._rank, self._board, self._owner, self._folders = rank, board, owner, folders
+        self._hang_up = select.poll()
+        self._hang_up.register(descriptor, 0)  # of no other event than the hang-up, which is always told
 
     def run(self) -> None:
-        sentinel = parent_process().sentinel
-        # The sentinel tells at once; but it is an open pipe's end, of which a program that the owner started could
-        # hold a copy. A process whose parent is gone has another parent.
-        while not wait([sentinel], timeout=BEAT) and os.getppid() == self._owner:
-            self._beats[self._rank] = time.monotonic()
+        # The connection tells at once. But a program that the owner started could hold a copy of its end; a process
+        # whose parent is gone has another parent.
+        while not self._hang_up.poll(1000 * BEAT) and os.getppid() == self._owner:
+            self._board.beat(self._rank)
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)

@@ -15,8 +15,18 @@ from torch import nn
 
 from ....mochi.errors import GroupError
 from ....mochi.parallel.owner.client import RemoteDiT, RemoteModel, Work, finish
-from ....mochi.parallel.owner.group import Event, Group
+from ....mochi.parallel.owner.group import Group
 from ....mochi.parallel.owner.manager import GroupManager
+from ....mochi.parallel.protocol import (
+    Event,
+    GetStatus,
+    Progress,
+    SplitChosen,
+    StepDone,
+    StripDecoded,
+    TensorLoaded,
+    Unload,
+)
 from ....mochi.parallel.settings import ParallelSettings
 from ..progress import show_text
 
@@ -60,7 +70,7 @@ class Groups:
             return
         try:
             if manager.group is not None:
-                manager.group.run("unload", names=[name])
+                manager.group.run(Unload([name]))
         except GroupError:
             log.exception("The group failed as a model was unloaded")
         finally:
@@ -84,10 +94,10 @@ class Groups:
             group = self.running.group if self.running is not None else None
             if group is None:
                 return "No group runs."
-            answers = group.run("status", doing="telling its state")
+            answers = group.run(GetStatus())
         lines = [describe(self.running)]
         for rank, (device, pid, answer) in enumerate(zip(group.devices, group.pids, answers)):
-            lines.append(f"rank {rank}: {device}, process {pid}, {size_text(answer['memory'])}")
+            lines.append(f"rank {rank}: {device}, process {pid}, {size_text(answer.memory)}")
         models = [_model_text(model, title) for model, title in self._titles.items() if model.loaded]
         return "\n".join([*lines, *(sorted(models) or ["No model is loaded."])])
 
@@ -135,15 +145,16 @@ class _Teller:
         self._told = (0, 0)
 
     def tell(self, event: Event) -> None:
-        payload = event.payload
-        if "tensor" in payload:
-            self._tell_loading(event.rank, payload["tensor"], payload["tensors"])
+        told = event.payload
+        if isinstance(told, TensorLoaded):
+            self._tell_loading(event.rank, told.done, told.total)
             return
-        self._split = payload.get("split", self._split)
-        if "memory" in payload:
-            self._memory[event.rank] = payload["memory"]
-        if event.rank == 0 and "phase" in payload:
-            show_text(self._text(payload))
+        if isinstance(told, SplitChosen):
+            self._split = told.split
+        if isinstance(told, (StepDone, StripDecoded)):
+            self._memory[event.rank] = told.memory
+        if event.rank == 0 and told.phase:
+            show_text(self._text(told))
 
     def _tell_loading(self, rank: int, done: int, total: int) -> None:
         """How far the slowest rank is, and how many are ready."""
@@ -155,18 +166,18 @@ class _Teller:
             self._told = slowest, ready
             show_text(f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready")
 
-    def _text(self, payload: dict[str, Any]) -> str:
+    def _text(self, told: Progress) -> str:
         ranks = describe(groups.running) + (f", {self._split}" if self._split else "")
-        parts = [ranks, payload["phase"]]
-        if "seconds" in payload:
-            parts.append(f"{payload['seconds']:.1f} s")
+        parts = [ranks, told.phase]
+        if isinstance(told, StepDone):
+            parts.append(f"{told.seconds:.1f} s")
         if self._memory:
             parts.append(f"{size_text(max(self._memory.values()))} a rank")
         return " · ".join(parts)
 
 
 def _model_text(model: RemoteModel, title: str) -> str:
-    text = f"{title}: {size_text(model.bytes)} a rank, loads: {model.loads}"
+    text = f"{title}: {size_text(model.nbytes)} a rank, loads: {model.loads}"
     return f"{text}\n  attention: {model.attention}" if isinstance(model, RemoteDiT) else text
 
 

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from ....mochi.checkpoint import Checkpoint
-from ....mochi.dit.backends import SDPA, check_attention
+from ....mochi.dit.backends import SDPA
 from ....mochi.errors import GroupError, MochiError
 from ....mochi.parallel.owner.client import RemoteDiT, TextRows, Work
+from ....mochi.parallel.plan import plan_dit
+from ....mochi.parallel.protocol import LoadDiT
 from ....mochi.parallel.settings import ParallelSettings
-from ....mochi.parallel.split import choose_split
 from ....mochi.quant import QUANT_DTYPE
-from ..sampling.step_cache import keys_of, plan_of, report
 from ..sockets.attention import attention_of_ranks
 from ..sockets.model import Mochi, Precision, computed_in, model_config
 from ..sockets.network import HostDiT
+from ..sockets.step_cache import keys_of, plan_of, report
 from .group import follow, groups
 from .patcher import RemotePatcher
 from .patches import PREFIX, FileWeights, for_ranks
@@ -122,20 +123,12 @@ def load_remote_model(
     if QUANT_DTYPE not in plan.dtypes.values():
         precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
     manager = groups.manager_for(settings)
-    attention = attention_of_ranks(attention)
-    for device in set(manager.devices):
-        check_attention(attention, device, computed, network.config.head_dim)
-    ranks, degrees = len(manager.devices), (settings.guidance, settings.ulysses)
-    split = choose_split(ranks, network.config.num_heads, 2, *degrees)
-    size = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else computed.itemsize) for p in network.parameters())
-    weights = settings.weights_for(size)
-
-    network.remote = RemoteDiT(
-        manager, checkpoint.path, precision.weights, computed, weights, degrees, precision.fast, attention, compiled
-    )
-    network.weights = FileWeights(plan)
-    model = RemoteMochi(config, network, size if weights == "replicated" else size // ranks)
-    groups.introduce(model, f"{checkpoint.path.name} ({split}, weights {weights})")
+    ways = {"attention": attention_of_ranks(attention), "compiled": compiled, "fast": precision.fast}
+    request = LoadDiT(checkpoint.path, precision.weights, computed, **ways)
+    remote = plan_dit(request, network, settings, manager.devices)
+    network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
+    model = RemoteMochi(config, network, remote.nbytes)
+    groups.introduce(model, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})")
     return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 

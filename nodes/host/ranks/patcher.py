@@ -35,7 +35,7 @@ class RemotePatcher(ModelPatcher):
         return self.loaded_size() or self.model.expected_bytes
 
     def loaded_size(self) -> int:
-        return self.remote.bytes if self.remote.loaded else 0
+        return self.remote.nbytes if self.remote.loaded else 0
 
     def partially_load(
         self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....mochi.checkpoint import Checkpoint
 from ....mochi.parallel.owner.client import RemoteVAE
-from ....mochi.parallel.owner.group import Event
+from ....mochi.parallel.protocol import Event, FramesDecoded, LoadVAE, PieceEncoded
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.vae import Decoder, Encoder
 from ..progress import progress
@@ -35,9 +35,9 @@ class RemoteAsymmVAE(AsymmVAE):
         report = progress()
 
         def hear(event: Event) -> None:
-            if "frames" in event.payload:
-                take(event.payload["frames"])
-                report(event.payload["done"], z.shape[2])
+            if isinstance(told := event.payload, FramesDecoded):
+                take(told.frames)
+                report(told.done, told.total)
 
         follow(self.remote.decode(z.cpu()), hear)
 
@@ -45,8 +45,8 @@ class RemoteAsymmVAE(AsymmVAE):
         report = progress()
 
         def hear(event: Event) -> None:
-            if "done" in event.payload:
-                report(event.payload["done"], event.payload["total"])
+            if isinstance(told := event.payload, PieceEncoded):
+                report(told.done, told.total)
 
         return follow(self.remote.encode(video.cpu()), hear)
 
@@ -62,8 +62,8 @@ def load_remote_vae(
     decoder = None if decoder_file is None else decoder_file.plan("decoder", weight_dtype=computed).model
     encoder = None if encoder_file is None else encoder_file.plan("encoder", weight_dtype=computed).model
     manager = groups.manager_for(settings)
-    paths = [None if file is None else file.path for file in (decoder_file, encoder_file)]
-    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, *paths, computed))
-    groups.introduce(model, next(path.name for path in paths if path is not None))
+    decoder_path, encoder_path = (None if file is None else file.path for file in (decoder_file, encoder_file))
+    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, LoadVAE(decoder_path, encoder_path, computed)))
+    groups.introduce(model, next(path.name for path in (decoder_path, encoder_path) if path is not None))
     patcher = RemotePatcher(model, mm.vae_device(), mm.vae_offload_device())
     return MochiVAE(patcher, computed, ranks=len(manager.devices))

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ....mochi.dit import AsymmDiT
-from ....mochi.memory import CONTEXT, warning_for
+from ....mochi.memory import CONTEXT, Denoising, warning_for
 from ..progress import show_text
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,11 @@ def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
         if devices[0].type == "cpu":
             return None
         free = min(mm.get_total_memory(device) for device in devices) - CONTEXT
-        return warning_for(network.config, size, latents, len(devices), remote.sharding, free, compute)
+        run = Denoising(network.config, size, latents, len(devices), remote.sharding, compute)
+        return warning_for(run, free)
     if mm.is_device_cpu(model.load_device):  # where the weights are in memory already
         free = mm.get_free_memory(model.load_device) + size
-        return warning_for(network.config, size, latents, 1, "replicated", free, compute)
+        return warning_for(Denoising(network.config, size, latents, compute=compute), free)
     # The host makes other models leave, and streams what does not fit.
     free = mm.get_total_memory(model.load_device) - CONTEXT
-    return warning_for(network.config, size, latents, 1, "offloaded", free, compute)
+    return warning_for(Denoising(network.config, size, latents, 1, "offloaded", compute), free)

@@ -1,22 +1,17 @@
 """A whole sampling run as one request to the ranks, where the host would add nothing to a step."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ....mochi.dit.cache import Passes
 from ....mochi.parallel.owner.client import join_passes
-from ....mochi.parallel.owner.group import Event
-from ....mochi.sampling import Denoised
+from ....mochi.parallel.protocol import Event, PassesComputed, StepDone
 from ..ranks.group import follow
 from ..ranks.model import RemoteNetwork
-from .step_cache import STEP_CACHE, plan_of
-from .step_cache import report as report_passes
+from ..sockets.step_cache import STEP_CACHE, plan_of
+from ..sockets.step_cache import report as report_passes
+from .loop import HostRun
 
 # A conditioning, or options of a model, with anything else in them go step by step: the host knows what to do.
 PLAIN_COND = {"cross_attn", "attention_mask", "pooled_output", "model_conds", "uuid"}
@@ -24,15 +19,14 @@ PLAIN_OPTIONS = {"transformer_options", "to_load_options"}
 PLAIN_TRANSFORMER_OPTIONS = {"wrappers", "callbacks", "sample_sigmas", STEP_CACHE}
 
 
-def can_run_whole(
-    guider: CFGGuider, model_options: Mapping[str, Any], denoise_mask: Tensor | None = None, **_: Any
-) -> bool:
+def can_run_whole(run: HostRun) -> bool:
     """Whether a run is nothing but forward passes of a remote network and guidance between two plain prompts."""
+    guider, model_options = run.guider, run.extra_args["model_options"]
     transformer_options = model_options["transformer_options"]
     hooked = [*transformer_options.get("wrappers", {}).values(), *transformer_options.get("callbacks", {}).values()]
     return (
         isinstance(guider.inner_model.diffusion_model, RemoteNetwork)
-        and denoise_mask is None
+        and run.extra_args["denoise_mask"] is None
         and not any(hooked)
         and not guider.model_patcher.object_patches
         and model_options.keys() <= PLAIN_OPTIONS
@@ -41,25 +35,25 @@ def can_run_whole(
     )
 
 
-def run_whole(guider: Any, noise: Tensor, sigmas: Sequence[float], report: Callable[[Denoised], None]) -> Tensor:
-    """The Euler loop on the ranks, from noise (B, 12, T, h, w) at level sigmas[0], with the scales of `guider`."""
-    passes: dict[int, Passes] = {}  # that a cache computed, as each rank told
-    plan = plan_of(guider.model_options["transformer_options"] | {"sample_sigmas": sigmas})
+def run_whole(run: HostRun) -> Tensor:
+    """The Euler loop on the ranks, for a run of which `can_run_whole` holds."""
+    passes: dict[int, Passes] = {}  # those that a step cache computed, by rank
+    plan = plan_of(run.extra_args["model_options"]["transformer_options"])
 
     def hear(event: Event) -> None:
-        told = event.payload
-        if "passes" in told:
-            passes[event.rank] = told["passes"]
-        if "latents" in told:
-            report(Denoised(told["step"], told["steps"], told["latents"], told["estimate"]))
+        if isinstance(event.payload, PassesComputed):
+            passes[event.rank] = event.payload.passes
+        if isinstance(event.payload, StepDone) and event.rank == 0:
+            run.report(event.payload.denoised)
 
     prompts = {
-        name: conds[0]["model_conds"]["text"].process_cond(len(noise)).cond for name, conds in guider.conds.items()
+        name: conds[0]["model_conds"]["text"].process_cond(len(run.noise)).cond
+        for name, conds in run.guider.conds.items()
     }
-    scales = [1.0 if math.isclose(scale, 1.0) else scale for scale in guider.scales]  # as the host takes it
-    remote = guider.inner_model.diffusion_model.remote
-    run = remote.sample(noise.cpu(), sigmas, scales, prompts["positive"], prompts["negative"], plan)
-    latents = follow(run, hear).to(noise.device)
+    scales = [1.0 if math.isclose(scale, 1.0) else scale for scale in run.guider.scales]  # as the host takes it
+    remote = run.guider.inner_model.diffusion_model.remote
+    work = remote.sample(run.noise.cpu(), run.sigmas, scales, prompts["positive"], prompts["negative"], plan)
+    latents = follow(work, hear).to(run.noise.device)
     if plan is not None:
         report_passes(join_passes(passes[rank] for rank in sorted(passes)))
     return latents

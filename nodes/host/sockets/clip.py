@@ -7,7 +7,7 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.sd
 import torch
-from comfy.ops import disable_weight_init
+from comfy.ops import CastWeightBiasOp, disable_weight_init
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
@@ -15,7 +15,6 @@ from ....mochi.checkpoint import Checkpoint
 from ....mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
 from .. import files
 from ..checks import check_choice
-from .casting import make_castable
 from .dtypes import DTYPES, QUANT_DTYPES, weight_dtype
 from .quant import QuantPatcher, quant_layers, with_quant
 
@@ -88,17 +87,31 @@ def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "defaul
     plain = weights if weights in DTYPES.values() and weights else _default_dtype(checkpoint, load_device)
     tokenizer, operations = files.tokenizer_for(checkpoint.path), with_quant(disable_weight_init)
     encoder = load_prompt_encoder(checkpoint, tokenizer, weights, offload_device, compute=plain, operations=operations)
-    make_castable(encoder.model)
+    _let_norms_follow(encoder.model)
 
     model = TextEncoder(encoder, plain, load_device)
     target = ClipTarget(
         lambda embedding_directory, tokenizer_data: Tokenizer(encoder.tokenizer, model),
         lambda device, dtype, model_options: model,
     )
-    options = {"load_device": load_device, "offload_device": offload_device}
-    clip = comfy.sd.CLIP(target, model_options={**options, "initial_device": offload_device, "dtype": plain})
-    clip.patcher.__class__ = QuantPatcher  # which CLIP makes itself, and may have loaded the model with
+    # Without an initial device, CLIP does not load the model with the patcher that it makes.
+    options = {"load_device": load_device, "offload_device": offload_device, "initial_device": None, "dtype": plain}
+    clip = comfy.sd.CLIP(target, model_options=options)
+    made, clip.patcher = clip.patcher, QuantPatcher(model, clip.patcher.load_device, offload_device)
+    clip.patcher.hook_mode, clip.patcher.is_clip = made.hook_mode, made.is_clip
     return clip
+
+
+def _let_norms_follow(model: nn.Module) -> None:
+    """Have T5's norms come to where their input is. ComfyUI has no layer of that kind, and leaves them behind where
+    memory is short."""
+    for module in model.modules():
+        if not isinstance(module, CastWeightBiasOp) and any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(_follow_input)
+
+
+def _follow_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    module.to(inputs[0].device)
 
 
 def _default_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:

@@ -18,7 +18,7 @@ from ....mochi.dit import AsymmDiT, BlockRunner, TextContext
 from ....mochi.dit.cache import StepCache
 from ....mochi.dit.runner import BlockCall, call_block
 from ....mochi.kernels.graph_break import outside
-from ..sampling.step_cache import keys_of, plan_of, report
+from .step_cache import keys_of, plan_of, report
 
 
 class HostDiT(AsymmDiT):

@@ -17,9 +17,10 @@ from ....mochi.checkpoint import Checkpoint, load_decoder, load_encoder
 from ....mochi.errors import MochiError
 from ....mochi.frames import to_bytes
 from ....mochi.geometry import SPACE, TIME, frame_count
-from ....mochi.memory.decode import chunk_for, strip_values
+from ....mochi.memory import strip_values
 from ....mochi.transfer import Outgoing
 from ....mochi.vae import Decoder, Encoder
+from ....mochi.vae.chunks import chunk_for
 from ....mochi.vae.cpu import CpuConv3d
 from ....mochi.vae.encoder import kept_values
 from ....mochi.vae.layers import in_order

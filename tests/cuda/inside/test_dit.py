@@ -9,8 +9,8 @@ import torch
 
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 CONFIG = DiTConfig(depth=3, num_heads=4, hidden_x=64, hidden_y=32, mlp_x=96, mlp_y=64, text_width=64)
 PROMPTS = [[9], [0], [1], [9, 9], [5, 0, 256]]

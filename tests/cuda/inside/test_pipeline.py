@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from mochi.pipeline import GenerateSettings, load_pipeline
-from tests.golden import relative_error
+from tests.exact import relative_error
 
 
 def settings(**changes) -> GenerateSettings:

@@ -9,7 +9,7 @@ from mochi.checkpoint import load_dit
 from mochi.quant import QuantLinear, use_float8_products
 from tests.checkpoint import toys
 from tests.checkpoint.writers import FLOAT8S, GGUFS, WIDE_GGUFS
-from tests.golden import relative_error
+from tests.exact import relative_error
 
 WRITERS = {**GGUFS, **WIDE_GGUFS, **FLOAT8S}
 CASES = [*((name, False) for name in WRITERS), *((name, True) for name in FLOAT8S)]

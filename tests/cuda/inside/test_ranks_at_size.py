@@ -28,7 +28,7 @@ def split(request):
 
 def bytes_sent(split: Split) -> int:
     """What the last rank sends for one pass for each side of guidance, in bfloat16."""
-    p = split.ulysses
+    p = split.ulysses_degree
     width, pixels = CONFIG.hidden_x, CONFIG.patch_size**2 * CONFIG.channels
     own = TOKENS // p  # the last ranks have none of those left over
     heads = width // p
@@ -38,7 +38,7 @@ def bytes_sent(split: Split) -> int:
     gathered = -(-TOKENS // p) * pixels * (p - 1)
     one = CONFIG.depth * (qkv + attended) + (CONFIG.depth - 1) * text + gathered
     flow = CONFIG.channels * math.prod(LATENTS)
-    return 2 * (one * 2 // split.guidance + (split.guidance - 1) * flow)
+    return 2 * (one * 2 // split.cfg_degree + (split.cfg_degree - 1) * flow)
 
 
 def test_a_rank_sends_what_the_formula_says(shapes, split):

@@ -9,8 +9,8 @@ import torch
 
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.vae import Decoder, Encoder
-from tests.golden import relative_error
-from tests.peers import randomised
+from tests.exact import relative_error
+from tests.random_weights import randomised
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), "groups": 4}
 DECODER = randomised(Decoder(DecoderConfig(**SIZES)), 0).requires_grad_(False)

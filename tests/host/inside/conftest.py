@@ -214,10 +214,21 @@ def mochi_sampler(call: Callable[..., tuple], encode: Callable[[str], list]) -> 
 
 
 @pytest.fixture
+def protocol(pack: Any) -> Any:
+    """What the ranks can be asked."""
+    return pack.module("mochi.parallel.protocol")
+
+
+@pytest.fixture
 def requests(groups: Any, remote: Any, k_sampler: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the requests that the ranks get."""
+    """The types of the requests that the ranks get."""
     k_sampler(remote)  # so that the group runs
     group, made = groups.running.use(), []
     stream = group.stream
-    monkeypatch.setattr(group, "stream", lambda method, /, **values: made.append(method) or stream(method, **values))
+
+    def noted(request: Any, *doing: str) -> Any:
+        made.append(type(request).__name__)
+        return stream(request, *doing)
+
+    monkeypatch.setattr(group, "stream", noted)
     return made

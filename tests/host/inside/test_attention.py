@@ -17,7 +17,7 @@ def error(pack):
 @pytest.fixture
 def error_of(pack):
     """How far two tensors are apart."""
-    return pack.module("tests.golden").relative_error
+    return pack.module("tests.exact").relative_error
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,7 @@ import comfy.ops
 import pytest
 import torch
 from comfy.ldm.genmo.joint_model.asymm_models_joint import AsymmDiTJoint
-
-
-def relative_error(ours, theirs):
-    assert ours.shape == theirs.shape
-    return ((ours - theirs).norm() / theirs.norm()).item()
+from exact import relative_error
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 256])

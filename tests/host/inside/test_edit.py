@@ -6,6 +6,7 @@ import comfy.model_management as mm
 import comfy.utils
 import pytest
 import torch
+from exact import relative_error
 
 STEPS = 4
 DRAWN = {"cfg": 4.0, "strength": 0.6, "start": 0.0, "end": 0.5}
@@ -36,10 +37,6 @@ def edit(call, prompts):
     return run
 
 
-def error(a, b):
-    return ((a - b).norm() / b.norm()).item()
-
-
 def test_it_is_the_loop_of_the_core(pack, small, model, edit, prompts, clip):
     edits, sampling = pack.module("mochi.sampling.edit"), pack.module("mochi.sampling")
     network, sigmas = small.network, sampling.linear_quadratic(STEPS)
@@ -53,16 +50,16 @@ def test_it_is_the_loop_of_the_core(pack, small, model, edit, prompts, clip):
         made = sampling.sample(edits.drawn_to(clean, guided, strengths), found, sigmas)
         expected = [model.model.process_latent_out(z) for z in (found, made)]
     for ours, theirs in zip(edit(model, clip), expected, strict=True):
-        assert error(ours, theirs) <= 1e-5
+        assert relative_error(ours, theirs) <= 1e-5
 
 
 def test_full_strength_gives_the_clip_back(model, edit, clip):
     _, made = edit(model, clip, strength=1.0, end=1.0)
-    assert error(made, clip["samples"]) <= 1e-5
+    assert relative_error(made, clip["samples"]) <= 1e-5
 
 
 def test_more_steps_keep_more(model, edit, clip):
-    few, many = (error(edit(model, clip, steps=n, cfg=1.0, strength=0.0)[1], clip["samples"]) for n in (2, 32))
+    few, many = (relative_error(edit(model, clip, steps=n, cfg=1.0, strength=0.0)[1], clip["samples"]) for n in (2, 32))
     assert many < few / 2
 
 
@@ -102,8 +99,8 @@ def test_outside_the_mask_the_clip_stays(model, edit, clip):
     clip["noise_mask"] = mask
     _, made = edit(model, clip)
     left, right = ((part, whole) for part, whole in zip(made.chunk(2, -1), clip["samples"].chunk(2, -1), strict=True))
-    assert error(*left) <= 1e-5
-    assert error(*right) > 0.05
+    assert relative_error(*left) <= 1e-5
+    assert relative_error(*right) > 0.05
 
 
 def test_a_schedule_without_steps_changes_nothing(call, model, prompts, clip):
@@ -124,7 +121,7 @@ def test_noise_of_another_clip_is_refused(call, model, prompts, clip):
 @pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two ranks need no GPU, or two")
 def test_two_ranks_edit_as_one(remote, model, edit, clip):
     for ours, one in zip(edit(remote, clip), edit(model, clip), strict=True):
-        assert error(ours, one) <= 1e-5
+        assert relative_error(ours, one) <= 1e-5
 
 
 @pytest.mark.parametrize(("denoise", "steps"), [(1.0, 6), (0.5, 6), (0.3, 6)])
@@ -136,7 +133,7 @@ def test_denoise_is_that_of_ksampler(call, model, prompts, clip, denoise, steps)
     (ours,) = call("MochiSampler", **links, **values, **size, latent=clip)
     euler = {"sampler_name": "euler", "scheduler": "linear_quadratic", "latent_image": clip}
     (theirs,) = call("KSampler", **links, **values, **euler)
-    assert error(ours["samples"], theirs["samples"]) <= 1e-5
+    assert relative_error(ours["samples"], theirs["samples"]) <= 1e-5
 
 
 def test_denoise_0_changes_nothing(call, model, prompts, clip):

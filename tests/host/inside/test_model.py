@@ -6,6 +6,7 @@ import comfy.model_management as mm
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from exact import relative_error
 from safetensors.torch import save_file
 
 
@@ -33,11 +34,6 @@ def sample(call, encode):
 @pytest.fixture(scope="module")
 def plain(model, sample):
     return sample(model)
-
-
-def relative_error(a, b):
-    assert a.shape == b.shape
-    return ((a - b).norm() / b.norm()).item()
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,10 @@ import comfy.utils
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from exact import assert_close
 
 STEPS, CFG, SEED = 3, 3.0, 3
 SIZE = {"width": 64, "height": 48}
-
-
-def assert_close(a, b, bound=1e-5):
-    assert a.shape == b.shape
-    error = ((a - b).norm() / b.norm()).item()
-    assert error <= bound, f"relative error {error:.2e}"
-    print(f"relative error {error:.2e}")
 
 
 @pytest.mark.parametrize("negative", ["", "a blue square moves left on black"])
@@ -52,10 +46,10 @@ def test_cfg_schedule(model, remote, mochi_sampler):
 
 def test_a_run_is_one_request_and_a_step_is_another(remote, k_sampler, mochi_sampler, requests):
     mochi_sampler(remote)
-    assert requests == ["sample"]
+    assert requests == ["Sample"]
     requests.clear()
     k_sampler(remote, negative="a blue square moves left on black")  # both prompts in one pass
-    assert requests == ["forward"] * STEPS
+    assert requests == ["Forward"] * STEPS
 
 
 def test_prompts_of_one_conditioning_can_differ(model, remote, encode, k_sampler, mochi_sampler):
@@ -81,7 +75,7 @@ def test_what_the_host_adds_to_a_step(call, model, remote, encode, k_sampler, mo
         expected = k_sampler(model, combined)
         assert_close(k_sampler(remote, combined), expected)
         assert_close(mochi_sampler(remote, combined), expected)
-    assert "sample" not in requests
+    assert "Sample" not in requests
 
 
 def test_noise_mask(call, model, remote, mochi_sampler):
@@ -161,27 +155,27 @@ def test_another_timeout_takes_turns(call, small, groups, remote, k_sampler):
     assert groups.running is first
 
 
-def test_unload_releases_and_the_next_use_reloads(remote, k_sampler, groups):
+def test_unload_releases_and_the_next_use_reloads(remote, k_sampler, groups, protocol):
     expected, loads = k_sampler(remote), remote.remote.loads
     pids, size = groups.running.use().pids, remote.model_size()
     assert size > 0 and remote.loaded_size() == size
     mm.unload_all_models()
     assert not remote.remote.loaded and remote.loaded_size() == 0 and remote.model_size() > 0
-    assert all(not answer["models"] for answer in groups.running.use().run("status"))
+    assert all(not status.models for status in groups.running.use().run(protocol.GetStatus()))
     assert_close(k_sampler(remote), expected)
     assert remote.remote.loads == loads + 1 and groups.running.use().pids == pids
 
 
-def test_a_dropped_model_is_released(call, small, groups, k_sampler):
+def test_a_dropped_model_is_released(call, small, groups, k_sampler, protocol):
     (model,) = call("MochiLoadDiT", file=small.dit, dtype="auto", gpus="2")
     k_sampler(with_clone := model.clone())
     name, gone = model.remote.name, weakref.ref(model.model)
     group = groups.running.use()
-    assert name in group.run("status")[0]["models"]
+    assert name in group.run(protocol.GetStatus())[0].models
     del model, with_clone
     gc.collect()
     assert gone() is None
-    assert name not in group.run("status")[0]["models"]
+    assert name not in group.run(protocol.GetStatus())[0].models
 
 
 @pytest.fixture
@@ -229,13 +223,13 @@ def test_what_the_node_says(remote, groups, mochi_sampler, monkeypatch):
     assert re.fullmatch(step, lines[-1])
 
 
-def test_the_node_waits_for_the_slowest_rank(pack, remote, mochi_sampler, monkeypatch):
+def test_the_node_waits_for_the_slowest_rank(pack, remote, mochi_sampler, monkeypatch, protocol):
     host, said = pack.module("nodes.host.ranks.group"), []
     mochi_sampler(remote)  # so that a group runs
     monkeypatch.setattr(host, "show_text", said.append)
     teller = host._Teller()
     for rank, done in ((0, 1), (0, 2), (1, 1), (1, 1), (1, 2)):
-        teller.tell(pack.module("mochi.parallel.owner.group").Event(rank, {"tensor": done, "tensors": 2, "phase": ""}))
+        teller.tell(protocol.Event(rank, protocol.TensorLoaded(done, 2)))
     assert said == [
         "loading: tensor 0 of 2 · 1 of 2 ranks ready",
         "loading: tensor 1 of 2 · 1 of 2 ranks ready",

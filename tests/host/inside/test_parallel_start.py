@@ -15,7 +15,7 @@ def test_no_module_of_the_host_is_in_a_rank(pack):
     assert hosts <= set(sys.modules)
     group = pack.module("mochi.parallel.owner.group").Group(["cpu"] * 2, timeout=60.0, service=SERVICE, threads=1)
     try:
-        for modules in group.run("modules"):
+        for modules in group.run(("modules", {}), "telling modules"):
             assert not {name.split(".")[0] for name in modules} & {*hosts, "nodes", "main"}
             assert "mochi.parallel.worker.service" in modules
     finally:

@@ -74,12 +74,12 @@ def test_cancel(call, vaes, latent, groups, monkeypatch):
     assert groups.running.use().pids == pids and vaes[0].patcher.remote.loads == loads
 
 
-def test_unload_releases_and_the_next_use_reloads(call, vaes, latent, groups):
+def test_unload_releases_and_the_next_use_reloads(call, vaes, latent, groups, protocol):
     vae = vaes[0]
     expected, remote = call("VAEDecode", vae=vae, samples=latent)[0], vae.patcher.remote
     assert vae.patcher.loaded_size() == vae.patcher.model_size() == vae.model_size()
     mm.unload_all_models()
-    assert not remote.loaded and not groups.running.use().run("status")[0]["models"]
+    assert not remote.loaded and not groups.running.use().run(protocol.GetStatus())[0].models
     loads = remote.loads
     assert_close(call("VAEDecode", vae=vae, samples=latent)[0], expected, bound=0)
     assert remote.loads == loads + 1

@@ -13,6 +13,7 @@ from typing import Any
 import comfy.model_management as mm
 import pytest
 import torch
+from exact import relative_error
 from safetensors.torch import save_file
 
 TINY = "tiny (built in)"
@@ -69,11 +70,6 @@ def part_of(monkeypatch) -> Callable[..., Any]:
     return loaded
 
 
-def error(a, b):
-    assert a.shape == b.shape
-    return ((a - b).norm() / b.norm()).item()
-
-
 @pytest.mark.parametrize("sampler", ["k_sampler", "mochi_sampler"])
 def test_denoiser(request, record_property, denoiser, part_of, sampler):
     sample = request.getfixturevalue(sampler)
@@ -83,21 +79,21 @@ def test_denoiser(request, record_property, denoiser, part_of, sampler):
     with part_of(denoiser):
         part = sample(denoiser)
         record_property("loaded", denoiser.loaded_size() / denoiser.model_size())
-    record_property("error", error(part, whole))
-    assert error(part, whole) < 1e-6
+    record_property("error", relative_error(part, whole))
+    assert relative_error(part, whole) < 1e-6
 
 
 def test_lora(record_property, denoiser, with_lora, part_of, mochi_sampler):
     """A weight that is off the device is patched as it comes."""
     mm.unload_all_models()
     plain, whole = mochi_sampler(denoiser), mochi_sampler(with_lora)
-    assert error(whole, plain) > 1e-2
+    assert relative_error(whole, plain) > 1e-2
     with part_of(with_lora):
         part = mochi_sampler(with_lora)
-    record_property("error", error(part, whole))
-    assert error(part, whole) < 1e-4
+    record_property("error", relative_error(part, whole))
+    assert relative_error(part, whole) < 1e-4
     mm.unload_all_models()
-    assert error(mochi_sampler(denoiser), plain) == 0
+    assert relative_error(mochi_sampler(denoiser), plain) == 0
 
 
 def test_decoder(record_property, call, part_of):
@@ -108,5 +104,5 @@ def test_decoder(record_property, call, part_of):
     with part_of(vae.patcher):
         (part,) = call("MochiVAEDecode", vae=vae, samples=samples)
         record_property("loaded", vae.patcher.loaded_size() / vae.patcher.model_size())
-    record_property("error", error(part, whole))
-    assert error(part, whole) < 1e-6
+    record_property("error", relative_error(part, whole))
+    assert relative_error(part, whole) < 1e-6

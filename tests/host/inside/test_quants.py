@@ -13,15 +13,11 @@ import gguf
 import pytest
 import torch
 from comfy.weight_adapter import LoRAAdapter
+from exact import assert_close, relative_error
 from safetensors.torch import load_file, save_file
 
 IN_FILE = "in the file itself"
 KEY = "diffusion_model.blocks.1.attn.qkv_x.weight"
-
-
-def assert_close(a, b, bound=1e-5):
-    error = ((a - b).norm() / b.norm()).item()
-    assert error <= bound, f"relative error {error:.2e}"
 
 
 def in_blocks(name, p):
@@ -172,7 +168,7 @@ def test_float8_of_any_file(call, small, model, k_sampler):
         packed_bytes(rounded)
         assert rounded.model_size() < 0.35 * model.model_size()
         result = k_sampler(rounded)
-        assert 1e-4 < ((result - exact).norm() / exact.norm()).item() < error
+        assert 1e-4 < relative_error(result, exact) < error
 
 
 def test_float8_layers_take_quantised_rows(call, small, pack):

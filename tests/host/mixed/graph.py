@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mochi.parallel.settings import TIMEOUT
+from tests.exact import relative_error
 
 Link = list
 """[node id, number of the output], as the API wants it."""
@@ -147,4 +148,4 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """Relative to b, infinite for other shapes and for what is not finite."""
     if a.shape != b.shape or not (a.isfinite().all() and b.isfinite().all()):
         return math.inf
-    return ((a - b).norm() / b.norm()).item()
+    return relative_error(a, b)

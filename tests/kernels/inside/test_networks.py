@@ -17,7 +17,7 @@ from mochi.kernels import dispatch
 from mochi.quant import Float8, Ggml, QuantLinear, float8, ggml, quant_linears, rows
 from mochi.quant.ggml import FORMATS
 from mochi.vae import norm
-from tests.golden import relative_error
+from tests.exact import relative_error
 
 MODULES = heads, formulas, float8, ggml, rows, norm
 FORMULAS = [f for module in MODULES for f in vars(module).values() if hasattr(f, "launcher")]

@@ -1,4 +1,4 @@
-"""The peers: networks of diffusers and of ComfyUI with our weights, to run beside ours in one process."""
+"""The networks of ComfyUI with the weights of ours, in this process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mochi.config import DecoderConfig, EncoderConfig
 from mochi.dit import AsymmDiT
@@ -102,18 +101,3 @@ def _with_weights(theirs: type[nn.Module], ours: Decoder | Encoder, options: dic
     )
     network.load_state_dict(ours.state_dict())
     return network.eval()
-
-
-def random_weights(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights of a size that keeps activations in range: a mistake shows, and nothing saturates. Made in place."""
-    generators: dict[torch.device, torch.Generator] = {}
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            if p.device not in generators:
-                generators[p.device] = torch.Generator(p.device).manual_seed(seed)
-            values: Tensor = torch.randn(p.shape, generator=generators[p.device], device=p.device)
-            if p.ndim == 1:
-                p.copy_(1 + 0.1 * values if "norm" in name or name.endswith("weight") else 0.1 * values)
-            else:
-                p.copy_(values * p[0].numel() ** -0.5)
-    return network.requires_grad_(False).eval()

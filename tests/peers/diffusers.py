@@ -1,10 +1,10 @@
-"""The same weights in the diffusers library's models, for live comparison."""
+"""The networks of the diffusers library with the weights of ours."""
 
 from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from mochi.config import DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT
@@ -40,18 +40,6 @@ def _renamed(name: str, table: dict[str, str]) -> str:
     for ours, theirs in table.items():
         name = name.replace(ours, theirs)
     return name
-
-
-def randomised(network: nn.Module, seed: int) -> nn.Module:
-    """Random weights of a size that keeps activations and gates away from zero and from saturation."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            fan_in = p[0].numel() if p.ndim > 1 else 1
-            values = torch.randn(p.shape, generator=generator)
-            is_norm_weight = p.ndim == 1 and name.endswith("weight")
-            p.copy_(1 + 0.1 * values if is_norm_weight else values * (0.3 if fan_in == 1 else fan_in**-0.5))
-    return network.eval()
 
 
 def diffusers_dit(ours: AsymmDiT) -> MochiTransformer3DModel:

@@ -1,0 +1,51 @@
+"""The plan of a model over several ranks: how they split its work and hold its weights, if they can."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..dit import AsymmDiT
+from ..dit.backends import check_attention
+from ..quant import QUANT_DTYPE
+from .protocol import LoadDiT
+from .settings import ParallelSettings
+from .split import Split, choose_split
+
+
+@dataclass(frozen=True)
+class DiTPlan:
+    """An AsymmDiT over several ranks.
+
+    Attributes:
+        request: loads it.
+        degrees: cfg and Ulysses degree that a person has chosen, 0 for the best.
+        split: of a step with guidance.
+        nbytes: of the weights that each rank holds.
+    """
+
+    request: LoadDiT
+    degrees: tuple[int, int]
+    split: Split
+    nbytes: int
+
+
+def plan_dit(request: LoadDiT, model: AsymmDiT, settings: ParallelSettings, devices: Sequence[str]) -> DiTPlan:
+    """Plan a model as a person has set it, now rather than when its first step fails.
+
+    Args:
+        request: to load it; the plan chooses its sharding.
+        model: with its parameters as the ranks have them, which can be on the meta device.
+        devices: one for each rank.
+
+    Raises MochiError where so many ranks cannot split the model, a device cannot compute attention in that way, or this
+    torch cannot shard weights.
+    """
+    degrees = settings.cfg_degree, settings.ulysses_degree
+    split = choose_split(len(devices), model.config.num_heads, 2, *degrees)
+    compute_dtype = request.compute_dtype or model.x_embedder.proj.weight.dtype
+    for device in set(devices):
+        check_attention(request.attention, device, compute_dtype, model.config.head_dim)
+    itemsize = compute_dtype.itemsize
+    nbytes = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else itemsize) for p in model.parameters())
+    sharding = settings.sharding_for(nbytes)
+    share = nbytes if sharding == "replicated" else nbytes // len(devices)
+    return DiTPlan(replace(request, sharding=sharding), degrees, split, share)
