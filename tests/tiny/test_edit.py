@@ -20,10 +20,11 @@ STEPS, CFG = TINY.defaults.steps, TINY.defaults.cfg
 @pytest.fixture(scope="module")
 def tiny():
     pipeline = load_pipeline(dtype=torch.float32, device="cpu")
+    dit = pipeline.denoiser.dit
 
     def flow(prompt: str):
-        text = pipeline.dit.encode_text(*pipeline.encode([prompt]))
-        return lambda z, sigma: pipeline.dit(z, sigma, text)
+        text = dit.encode_text(*pipeline.encode([prompt]))
+        return lambda z, sigma: dit(z, sigma, text)
 
     return pipeline, flow
 
