@@ -112,7 +112,7 @@ class RoundedTensor(LazyTensor):
         return quant.dequantize(rows, torch.float32)
 
     def quant_rows(self, start: int, stop: int) -> tuple[Float8, Tensor]:
-        return self._scaled, self._scaled.pack(self.source.rows(start, stop))
+        return self._scaled, self._scaled.quantize(self.source.rows(start, stop))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ Each is an operator of torch too, `torch.ops.<namespace>.<formula>`: so fake ten
 launches see it as one operation.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

@@ -2,14 +2,14 @@
 seconds to import."""
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import torch
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 
-
-@torch.compiler.disable
-def uncompiled(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-    """`function(*args, **kwargs)`, run as it is written."""
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
+
+
+uncompiled: Callable[..., Any] = torch.compiler.disable(_call)
+"""`uncompiled(function, *args, **kwargs)` calls the function as it is written."""
