@@ -7,6 +7,7 @@ from torch import nn
 
 from ..dit import AsymmDiT
 from ..vae import Decoder, Encoder
+from ..vae.cpu import CpuOperations
 from ..vae.layers import in_order
 from .checkpoint import Checkpoint, Source
 from .plan import fill
@@ -35,7 +36,7 @@ def load_dit(
 
 
 def load_decoder(
-    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
+    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = CpuOperations
 ) -> Decoder:
     """AsymmVAE decoder of a decoder file or a combined one.
 
@@ -46,7 +47,7 @@ def load_decoder(
 
 
 def load_encoder(
-    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = nn
+    source: Source, dtype: torch.dtype | None = None, device: Device = None, operations: Any = CpuOperations
 ) -> Encoder:
     """AsymmVAE encoder of an encoder file or a combined one; see `load_decoder`."""
     plan = Checkpoint.open(source).plan("encoder", weight_dtype=dtype, operations=operations)

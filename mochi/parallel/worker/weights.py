@@ -115,4 +115,5 @@ class RankWeights:
 
 def _own(p: Tensor) -> Tensor:
     """This rank's rows of a parameter."""
-    return p.to_local() if hasattr(p, "to_local") else p
+    to_local = getattr(p, "to_local", None)
+    return p if to_local is None else to_local()
