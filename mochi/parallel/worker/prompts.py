@@ -1,7 +1,5 @@
 """Prompts on a rank: sent once, read once, used at every step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
