@@ -18,7 +18,7 @@ GUIDANCE = ("auto", "1", "2")
 MochiParallel = io.Custom("MOCHI_PARALLEL")
 
 
-class Parallel(io.ComfyNode):
+class Parallel(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -78,7 +78,7 @@ class Parallel(io.ComfyNode):
         return io.NodeOutput(_settings(gpus, guidance, ulysses, weights, timeout))
 
 
-class GroupStatus(io.ComfyNode):
+class GroupStatus(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
