@@ -6,8 +6,6 @@ transformers library for both. share: of the time of the tiny model's videos, wh
 same in a real ComfyUI.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,7 +17,8 @@ from benchmarks.compare import Contenders, main
 from mochi.config import PREVIEW, DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.geometry import latent_shape
-from mochi.pipeline import GenerateSettings, Pipeline, noise_from_seed
+from mochi.pipeline import GenerateSettings, noise_from_seed
+from mochi.pipeline.local import LocalDenoiser
 from tests.peers.diffusers import diffusers_dit
 from tests.random_weights import randomised
 
@@ -44,8 +43,8 @@ def sampling(config: DiTConfig, settings: GenerateSettings) -> Contenders:
         return randomised(AsymmDiT(config))
 
     def ours() -> Callable[[], Tensor]:
-        pipeline = Pipeline(PREVIEW, None, network(), None)  # neither prompts nor frames are encoded here
-        return lambda: pipeline.sample(features, mask, noise, settings)
+        denoiser = LocalDenoiser(network())
+        return lambda: denoiser.sample(features, mask, noise, settings)
 
     def diffusers() -> Callable[[], Tensor]:
         from diffusers import FlowMatchEulerDiscreteScheduler, MochiPipeline

@@ -93,9 +93,10 @@ def in_networks(pipeline: Pipeline) -> Iterator[list[float]]:
         taken.append(time.perf_counter() - started)
         return out
 
+    dit, decoder = pipeline.denoiser.dit, pipeline.decoder.decoder
     with ExitStack() as stack:
-        passes = ((pipeline.text.model, "forward"), (pipeline.dit, "forward"), (pipeline.dit, "encode_text"))
-        for network, name in (*passes, (pipeline.decoder, "_deep"), (pipeline.decoder, "_shallow")):
+        passes = ((pipeline.text.model, "forward"), (dit, "forward"), (dit, "encode_text"))
+        for network, name in (*passes, (decoder, "_deep"), (decoder, "_shallow")):
             stack.enter_context(patch.object(network, name, partial(timed, getattr(network, name))))
         yield taken
 

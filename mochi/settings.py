@@ -59,9 +59,8 @@ class GenerateSettings:
             _check(name, getattr(self, name), _is_number(getattr(self, name)), "a number")
         linear = self.linear_steps
         _check("linear_steps", linear, linear is None or _is_int(linear), "a whole number")
-        several = isinstance(self.cfg, (list, tuple))
-        numbers = all(map(_is_number, self.cfg if several else [self.cfg]))
-        _check("cfg", self.cfg, numbers, "a number, or a list of numbers, one for each step")
+        cfg = self.cfg if isinstance(self.cfg, (list, tuple)) else [self.cfg]
+        _check("cfg", self.cfg, all(map(_is_number, cfg)), "a number, or a list of numbers, one for each step")
         _check("teacache", self.teacache, self.teacache >= 0, "0 or more")
         check_size(self.width, self.height)
         check_frames(self.frames)

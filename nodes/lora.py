@@ -5,15 +5,12 @@ from comfy_api.latest import io
 from . import widgets
 from .host.checks import check_range, complaint
 from .host.sockets.lora import check_lora, find_lora, list_loras, with_lora
-from .host.sockets.lora_names import teach_names
 from .host.types import Model
 
 STRONGEST = 10.0
 
-teach_names()
 
-
-class LoadLoRA(io.ComfyNode):
+class LoadLoRA(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

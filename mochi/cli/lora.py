@@ -1,7 +1,5 @@
 """`--lora FILE[=STRENGTH]` of the command line."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Any

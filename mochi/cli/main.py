@@ -1,119 +1,27 @@
-"""The command line: `python -m mochi generate "a prompt"`, and the other commands."""
-
-from __future__ import annotations
+"""The command line: its commands, errors and exit codes."""
 
 import argparse
-import json
 import logging
-import os
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from ..config import RunDefaults
-from ..dit.backends import ATTENTIONS, SDPA
-from ..dit.cache import in_words
 from ..errors import GroupError, MochiError
-from ..model_dir import ModelDir, find_model
-from ..parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
-from ..sampling.guidance import parse_cfg
-from ..settings import GenerateSettings
-from ..video import DEFAULT_QUALITY, VideoWriter
-from . import download as cli_download
-from . import inspect as cli_inspect
-from .jobs import Job, check_outputs, read_jsonl
-from .lora import add_option, read_loras
-
-if TYPE_CHECKING:
-    from ..pipeline import Pipeline
-
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float8": torch.float8_e4m3fn,
-}
-SETTINGS = tuple(field.name for field in fields(GenerateSettings))
+from . import download, generate, inspect
 
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m mochi", description="Generate video with Mochi 1.")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add = commands.add_parser(
-        "generate",
-        help="make a video from a prompt",
-        description="Makes a video from a prompt, and writes its settings beside it as JSON.",
-        epilog="What is not given is the model's own default.",
-    ).add_argument
-    add("prompt", nargs="?", help="what the video shows")
-    add("--model-dir", type=Path, metavar="DIR", help="weights; without it, the built-in tiny model")
-    add("--negative", metavar="PROMPT", help="what the video does not show")
-    add("--seed", type=int, help="of the noise; by default a random one, which is recorded")
-    add("--steps", type=int, help="sampling steps")
-    add("--cfg", metavar="NUMBERS", help="guidance: a number, or one for each step with commas between them")
-    add("--width", type=int, help="in pixels, a multiple of 16")
-    add("--height", type=int, help="in pixels, a multiple of 16")
-    add("--frames", type=int, help="6k + 1 of them")
-    add("--fps", type=float, help="frames a second")
-    add("--threshold-noise", type=float, metavar="NOISE", help="how much noise the linear steps take away")
-    add("--linear-steps", type=int, metavar="STEPS", help="how many steps are linear; by default half of them")
-    add(
-        "--teacache",
-        type=float,
-        metavar="THRESHOLD",
-        help="skip the network where its input hardly changes, such as 0.06: faster, and somewhat another video "
-        "(default: 0, exact)",
-    )
-    add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
-    add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
-    add(
-        "--dtype",
-        choices=DTYPES,
-        help="of weights and computation (default: float32 on the CPU, else bfloat16, "
-        "and quantized weights stay as they are; float8: of weights only)",
-    )
-    add(
-        "--attention",
-        choices=ATTENTIONS,
-        default=SDPA,
-        help="torch's own (sdpa), FlashAttention 2 or 3, or SageAttention, where installed (default: %(default)s)",
-    )
-    add("--compile", action="store_true", help="compile the denoiser's blocks with torch.compile: slow to start")
-    add_option(add)
-    add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
-    commands.choices["generate"].set_defaults(run=generate)
-    group = commands.choices["generate"].add_argument_group("one video over several GPUs").add_argument
-    group(
-        "--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU"
-    )
-    group("--guidance", type=int, default=0, choices=(0, 1, 2), help="passes of a step at a time (default: the best)")
-    group("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
-    group("--weights", choices=SHARDINGS, default="auto", help="what each GPU holds of them (default: %(default)s)")
-    group(
-        "--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)"
-    )
-    add(
-        "--jsonl",
-        type=Path,
-        metavar="FILE",
-        help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
-        "..., output); options given here hold where a line does not say otherwise",
-    )
-    cli_download.add_parser(commands)
-    cli_inspect.add_parser(commands)
+    for command in (generate, download, inspect):
+        command.add_parser(commands)
     return main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit code: 0, 1 when a rank failed, 2 for an error in the settings or files,
-    130 when interrupted."""
+    """Runs a command line.
+
+    Returns the exit code: 0, 1 when a rank failed, 2 for an error in settings or files, 130 when interrupted.
+    """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = parser().parse_args(arguments)
     try:
@@ -125,111 +33,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("cancelled", file=sys.stderr)
         return 130
     return 0
-
-
-def generate(options: argparse.Namespace) -> None:
-    """Everything that can be checked is checked before weights are read."""
-    device = check_device(options.device)
-    parallel = check_parallel(options)
-    model = find_model(options.model_dir)
-    jobs = read_jobs(options, model.config.defaults)
-    loras = read_loras(options.lora, model.config.dit)
-    with closing(load(model, options, device, parallel)) as pipeline:
-        pipeline.use_loras(loras)
-        for number, job in enumerate(jobs, 1):
-            run(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
-        print(f"attention: {pipeline.attention}", file=sys.stderr)
-
-
-def load(
-    model: ModelDir, options: argparse.Namespace, device: torch.device | None, parallel: ParallelSettings | None
-) -> Pipeline:
-    dtype = DTYPES.get(options.dtype)
-    if parallel is None:
-        from ..pipeline import load_pipeline  # imports transformers, which takes seconds
-
-        return load_pipeline(model, dtype, device, options.attention, options.compile)
-
-    from ..parallel.pipeline import load_parallel_pipeline
-
-    return load_parallel_pipeline(model, parallel, dtype, attention=options.attention, compiled=options.compile)
-
-
-def run(pipeline: Pipeline, job: Job, options: argparse.Namespace, title: str) -> None:
-    """Makes one video and its record, and prints the path."""
-    settings, started = job.settings, time.monotonic()
-    with tqdm(total=settings.steps, desc=title, unit="step") as bar:
-        latents = pipeline.denoise(settings, on_step=lambda _: bar.update())
-    if settings.teacache:
-        print(in_words(pipeline.passes), file=sys.stderr)
-    size = (settings.width, settings.height)
-    with (
-        tqdm(total=settings.frames, desc="decoding", unit="frame") as bar,
-        VideoWriter(job.output, settings.fps, size, quality=options.quality) as video,
-    ):
-        for frames in pipeline.decode(latents, as_bytes=True):
-            video.write(frames)
-            bar.update(len(frames))
-    record = {
-        **settings.as_dict(),
-        "output": str(job.output),
-        "run": {
-            "model": str(options.model_dir or pipeline.config.name),
-            "dtype": str(pipeline.dtype).removeprefix("torch."),
-            "device": str(pipeline.device),
-            "attention": pipeline.attention,
-            "loras": options.lora,
-            "seconds": round(time.monotonic() - started, 1),
-        },
-    }
-    write_record(job.record, record)
-    print(video.path)
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
-def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> list[Job]:
-    """The videos that a command line asks for, all of them checked."""
-    if (options.prompt is None) == (options.jsonl is None):
-        raise MochiError("give either a prompt or --jsonl FILE")
-    if not 0 <= options.quality <= 100:
-        raise MochiError(f"quality is {options.quality}, but must be between 0 and 100")
-    chosen = {name: getattr(options, name) for name in SETTINGS}
-    if options.cfg is not None:
-        chosen["cfg"] = parse_cfg(options.cfg)
-    if options.jsonl is not None:
-        jobs = read_jsonl(options.jsonl, chosen, defaults, options.output or options.jsonl.with_suffix(".mp4"))
-        check_outputs(jobs, options.jsonl)
-        return jobs
-    settings = GenerateSettings.of(defaults, **chosen)
-    job = Job(settings, options.output or Path(f"mochi_{settings.seed}.mp4"))
-    check_outputs([job])
-    return [job]
-
-
-def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
-    """How to spread the work, None: not at all. The devices must be there."""
-    if options.gpus is None:
-        return None
-    if options.device is not None:
-        raise MochiError("give either --device, for one, or --gpus")
-    degrees = (options.guidance, options.ulysses)
-    parallel = ParallelSettings(options.gpus, *degrees, sharding=options.weights, timeout=options.timeout)
-    return None if parallel.in_process else parallel
-
-
-def check_device(name: str | None) -> torch.device | None:
-    """The device of that name, which must be there."""
-    if name is None:
-        return None
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise MochiError(f"device {name!r} cannot be used here: {reason}") from error
-    return device

@@ -1,45 +1,44 @@
-"""What is published where: the files of Mochi on the hub, and the folder that each belongs into."""
-
-from __future__ import annotations
+"""The files of Mochi that are published on the hub, and the folder that each belongs into."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tqdm import tqdm
 
-LOADERS = {
-    "diffusion_models": "Load AsymmDiT (Mochi)",
-    "text_encoders": "Load T5 (Mochi)",
-    "vae": "Load AsymmVAE (Mochi)",
-}
-"""The node that reads the files of a folder."""
+FOLDERS = {"dit": "diffusion_models", "t5": "text_encoders", "vae": "vae"}
+"""The folder below ComfyUI's `models` for each part of a model."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """One file on the hub. folder: below ComfyUI's `models`; size: in bytes, about (None: not known here);
-    stored_as: its name on disk, where that differs."""
+    """One file on the hub.
+
+    Attributes:
+        part: what it holds, one of FOLDERS.
+        size: about how many bytes; None where that is not known here.
+        stored_as: its name on disk, where that is not the hub's.
+    """
 
     repository: str
     file: str
-    folder: str
+    part: str
     size: int | None = None
     stored_as: str | None = None
 
     @property
     def name(self) -> str:
-        """The file name on disk, which a person sees in a loader's widget."""
+        """The file name on disk, which a person sees in a list of files."""
         return self.stored_as or PurePosixPath(self.file).name
 
     @property
-    def loader(self) -> str:
-        """The node that reads it."""
-        return LOADERS[self.folder]
+    def folder(self) -> str:
+        """Where it belongs, below ComfyUI's `models`."""
+        return FOLDERS[self.part]
 
 
 COMFY, GENMO, KIJAI = "Comfy-Org/mochi_preview_repackaged", "genmo/mochi-1-preview", "Kijai/Mochi_preview_comfy"
 CALCUIS, FAST = "calcuis/mochi", "FastVideo/FastMochi"
-DIT, T5, VAE = LOADERS
+DIT, T5, VAE = FOLDERS
 
 DIT_BF16 = Published(COMFY, "split_files/diffusion_models/mochi_preview_bf16.safetensors", DIT, 20_100_000_000)
 DIT_FP8 = Published(COMFY, "split_files/diffusion_models/mochi_preview_fp8_scaled.safetensors", DIT, 10_000_000_000)
@@ -66,7 +65,7 @@ VARIANTS: dict[str, tuple[Published, ...]] = {
     "fast": (DIT_FAST, T5_FP16, VAE_BOTH),
     "published": (DIT_FP32, T5_FP16, DECODER, ENCODER),
 }
-"""What makes a whole model, by the name of its kind of weights."""
+"""The files of a whole model, by the name of its kind of weights."""
 
 OTHERS = (
     Published(KIJAI, "mochi_preview_dit_bf16.safetensors", DIT, 20_200_000_000),
@@ -76,19 +75,19 @@ OTHERS = (
     Published(KIJAI, "mochi_preview_vae_encoder_bf16.safetensors", VAE, 725_000_000),
     Published(CALCUIS, "mochi_vae_fp8_e4m3fn.safetensors", VAE, 460_000_000),
 )
-"""What people have besides."""
+"""Files that people have besides."""
 
 PUBLISHED = {file.name: file for files in (*VARIANTS.values(), OTHERS) for file in files}
 """Every file, by its name on disk."""
 
 
 def source_of(name: str) -> Published | None:
-    """The published file that a person means by a name in a widget, which may be in a folder; None if none is known."""
+    """The published file of that name, which may be in a folder. None if none is known."""
     return PUBLISHED.get(name.replace("\\", "/").rpartition("/")[2])
 
 
 def hint(name: str) -> str:
-    """Where a file is to be had, where it belongs, and the command that gets it: one sentence, for messages."""
+    """One sentence for messages: where on the hub a file is, where it belongs, and the command that gets it."""
     file = source_of(name)
     if file is None:
         return "`python -m mochi download --comfyui DIR` gets the files of the published model"

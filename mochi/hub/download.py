@@ -1,10 +1,8 @@
-"""From the hub to the disk: asked before anything is written, resumed, and named only when whole.
+"""From the hub to the disk. The hub is asked before anything is written, and a file gets its name when it is whole.
 
-The hub's own `hf_hub_download` forgets what has arrived when it fails, and over HTTP it checks sizes only. Hence its
-`http_get`, which resumes, on a file of ours, and the hash here.
+The hub's own `hf_hub_download` forgets what has arrived when it fails, and over HTTP it checks sizes only. So its
+`http_get`, which can resume, writes to a file of ours here, and the hash is checked here.
 """
-
-from __future__ import annotations
 
 import os
 import re
@@ -29,7 +27,7 @@ from .catalog import Published, readable
 
 @dataclass(frozen=True)
 class Download:
-    """One published file and where it goes, with its address, size in bytes and SHA-256 as the hub says."""
+    """One published file and where it goes; its address, its size in bytes and its SHA-256 are what the hub says."""
 
     file: Published
     target: Path
@@ -39,12 +37,12 @@ class Download:
 
     @property
     def done(self) -> bool:
-        """Nothing but a whole file has the final name."""
+        """Whether the whole file is there: nothing else has the final name."""
         return self.target.exists()
 
     @property
     def part(self) -> Path:
-        """What has arrived so far. It is named by its content: a file that has changed on the hub starts anew."""
+        """The file for what has arrived so far. Its name has the hash: what has changed on the hub starts anew."""
         return self.target.with_name(f".{self.target.name}.{self.sha256[:12]}.part")
 
     @property
@@ -57,16 +55,16 @@ class Download:
 
 
 def ask(file: Published, target: Path) -> Download:
-    """What the hub has of a file now. Writes nothing.
+    """Ask the hub for a file's address, size and hash. Writes nothing.
 
-    Raises MochiError if the hub cannot be reached, does not have it, or if another file has the name `target`.
+    Raises MochiError if the hub cannot be reached or does not have the file, or if another file is at `target`.
     """
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     with _in_words(file, target):
         found = get_hf_file_metadata(hf_hub_url(file.repository, file.file, endpoint=endpoint))
     if found.size is None or re.fullmatch("[0-9a-f]{64}", found.etag or "") is None:
         raise MochiError(f"{file.file} of {file.repository}: the hub does not say its size and SHA-256")
-    # Of this very revision: the next request must not meet another one.
+    # The address of this very revision: the next request must not meet another one.
     url = hf_hub_url(file.repository, file.file, revision=found.commit_hash, endpoint=endpoint)
     if target.exists() and (not target.is_file() or target.stat().st_size != found.size):
         raise MochiError(
@@ -95,16 +93,16 @@ def check_disk(downloads: Collection[Download]) -> None:
 
 
 def fetch(download: Download) -> None:
-    """Fetch what is missing of a file, check it, give it its name.
+    """Fetch what is missing of a file, check it, and give it its name.
 
-    Raises MochiError when that fails; what has arrived is kept for the next call, but for a file with a wrong hash.
+    Raises MochiError when that fails. What has arrived is kept for the next call, unless the hash is wrong.
     """
     if download.done:
         return
     with _in_words(download.file, download.target):
         download.target.parent.mkdir(parents=True, exist_ok=True)
         with download.part.open("ab" if download.missing < download.size else "wb") as part:
-            # As it is: a server that compresses cannot resume.
+            # A server that compresses cannot resume.
             headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
             sizes = {"resume_size": part.tell(), "expected_size": download.size}
             http_get(download.url, part, headers=headers, displayed_filename=download.target.name, **sizes)
@@ -118,7 +116,7 @@ def fetch(download: Download) -> None:
 
 
 def _sha256(download: Download) -> str:
-    """Of what has arrived, with a progress bar: it takes a minute for the largest."""
+    """The hash of what has arrived. With a progress bar: it takes a minute for the largest file."""
     bar = {"total": download.size, "desc": f"checking {download.target.name}", "leave": False}
     with download.part.open("rb") as file, tqdm.wrapattr(file, "read", **bar) as watched:
         return sha_fileobj(watched).hex()

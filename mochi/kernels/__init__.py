@@ -1,7 +1,5 @@
 """Hand-written kernels for CUDA devices: one launch in place of many small operations. See dispatch.py."""
 
-from __future__ import annotations
-
 from .dispatch import failed_kernels, formula, without_kernels
 
 __all__ = ["failed_kernels", "formula", "without_kernels"]

@@ -1,25 +1,36 @@
-"""GGML's blocks unpacked by one launch for a whole weight. The formulas are those of mochi/quant/ggml.py, by value.
+"""GGML's blocks to values, one launch for a whole weight; the formulas are in mochi/quant/ggml.py.
 
-Indices have three axes: blocks, groups of values that share a scale, values of a group. A format takes pointers to
-the first byte of blocks (blocks, 1, 1), groups (1, groups, 1) and values of the block (1, groups, values of a group).
+Indices have three axes: blocks, groups of values that share a scale, values of a group. The function of a format takes
+pointers to the first byte of blocks (blocks, 1, 1), numbers of groups (1, groups, 1), and numbers of values in their
+block (1, groups, values of a group).
 """
-
-from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..quant.ggml import FORMATS, IQ4_VALUES
+PER_PROGRAM = 2048
+"""Values that a program takes."""
 
-VALUES = 2048
-"""How many values a program unpacks."""
 
-# The table of IQ4, a byte for each value, in two integers of 64 bits.
+def dequantize_blocks(qweight: Tensor, kind: str, values: int, size: int, dtype: torch.dtype) -> Tensor:
+    function, groups = FUNCTIONS[kind]
+    rows, row_bytes = qweight.shape
+    weight = torch.empty(rows, row_bytes // size * values, dtype=dtype, device=qweight.device)
+    count, blocks = qweight.numel() // size, PER_PROGRAM // values
+    if count:
+        bits = qweight.contiguous().view(torch.uint8)
+        sizes = size, blocks, groups, values // groups
+        # A product and a sum fused would round once where the formula rounds twice.
+        _dequantize[(triton.cdiv(count, blocks),)](bits, weight, count, function, *sizes, enable_fp_fusion=False)
+    return weight
+
+
+# The values that 4 bits stand for in IQ4, a byte each, in two integers of 64 bits.
 _LOWER, _UPPER = (
     tl.constexpr(int.from_bytes(bytes(value & 255 for value in half), "little", signed=True))
-    for half in (IQ4_VALUES[:8], IQ4_VALUES[8:])
+    for half in ((-127, -104, -83, -65, -49, -35, -22, -10), (1, 13, 25, 38, 53, 69, 89, 113))
 )
 
 
@@ -137,8 +148,8 @@ def _iq4_xs(block, group, i):
     return _half(block) * step.to(tl.float32) * _iq4(_integer(block + 8, i, 4, 16))
 
 
-# What unpacks a block, and its groups.
-KERNELS = {
+# The function of each format, and the groups of a block.
+FUNCTIONS = {
     "Q4_0": (_q4_0, 1),
     "Q4_1": (_q4_1, 1),
     "Q5_0": (_q5_0, 1),
@@ -155,44 +166,14 @@ KERNELS = {
 
 
 @triton.jit(do_not_specialize=["count"])
-def unpack_kernel(
-    packed,
-    weight,
-    count,
-    unpack: tl.constexpr,
-    size: tl.constexpr,
-    blocks: tl.constexpr,
-    groups: tl.constexpr,
-    values: tl.constexpr,
-):
-    """Unpacks `blocks` of the `count` blocks, each of `size` bytes, in `groups` groups of `values` values."""
-    block = (tl.program_id(0) * blocks + tl.arange(0, blocks)).to(tl.int64)[:, None, None]
-    group = tl.arange(0, groups)[None, :, None]
-    i = group * values + tl.arange(0, values)[None, None, :]
-    is_there = block < count
-    value = unpack(packed + tl.minimum(block, count - 1) * size, group, i)
-    place = weight + block * (groups * values) + i
-    tl.store(place, value.to(weight.dtype.element_ty), mask=is_there)
-
-
-def dequantize_blocks(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    """The reference is in mochi/quant/ggml.py. All but the last rounding is the same for any dtype."""
-    values, size, _ = FORMATS[kind]
-    unpack, groups = KERNELS[kind]
-    rows, row_bytes = packed.shape
-    weight = torch.empty(rows, row_bytes // size * values, dtype=dtype, device=packed.device)
-    count, blocks = packed.numel() // size, VALUES // values
-    if count:
-        # A product and a sum fused would round once where the reference rounds twice.
-        unpack_kernel[(triton.cdiv(count, blocks),)](
-            packed.contiguous().view(torch.uint8),
-            weight,
-            count,
-            unpack,
-            size,
-            blocks,
-            groups,
-            values // groups,
-            enable_fp_fusion=False,
-        )
-    return weight
+def _dequantize(
+    qweight, weight, count,
+    FUNCTION: tl.constexpr, SIZE: tl.constexpr, BLOCKS: tl.constexpr, GROUPS: tl.constexpr, VALUES: tl.constexpr,
+):  # fmt: skip
+    """A program takes BLOCKS of the `count` blocks, each of SIZE bytes, in GROUPS groups of VALUES values."""
+    block = (tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)).to(tl.int64)[:, None, None]
+    group = tl.arange(0, GROUPS)[None, :, None]
+    i = group * VALUES + tl.arange(0, VALUES)[None, None, :]
+    value = FUNCTION(qweight + tl.minimum(block, count - 1) * SIZE, group, i)
+    place = weight + block * (GROUPS * VALUES) + i
+    tl.store(place, value.to(weight.dtype.element_ty), mask=block < count)

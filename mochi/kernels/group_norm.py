@@ -1,10 +1,9 @@
-"""GroupNorm of video in channels_last_3d, each frame by itself: see mochi/vae/norm.py for what each function computes.
+"""GroupNorm of video in channels_last_3d, each frame by itself; the formulas are in mochi/vae/norm.py.
 
-All are bound by memory: x is read once for its statistics and once to be normalised, in which it is written once,
-activated and with its border. Lengths are no constants of a kernel: it is compiled once for each number of channels.
+All kernels are bound by memory: x is read once for its statistics and once to be normalised. Normalising writes it
+once, activated and with its border. Lengths are no constants of a kernel: it is compiled once for each number of
+channels.
 """
-
-from __future__ import annotations
 
 import torch
 import triton
@@ -12,13 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 ELEMENTS = 4096
-"""Of a tile of pixels x channels, which a program of four warps holds in registers: four loads of 16 bytes a thread."""
+"""Elements of a tile of pixels x channels. A program of four warps holds it in registers: four loads of 16 bytes for
+each thread."""
 
 PROGRAMS = 8192
-"""Enough to fill a GPU many times over. With more to do, each one goes over more tiles."""
+"""As many programs fill a GPU many times over. With more to do, each one goes over more tiles."""
 
 CHUNKS = 512
-"""Of a frame at most, whose statistics are put together at the end."""
+"""Chunks of a frame at most. Their statistics are put together at the end."""
 
 
 def frame_statistics(x: Tensor, groups: int) -> Tensor:
@@ -66,32 +66,22 @@ def normalise(
 
 
 def _tile(channels: int) -> tuple[int, int]:
-    """Its pixels and channels, powers of two."""
+    """Pixels and channels of a tile, powers of two."""
     columns = min(triton.next_power_of_2(channels), 256)
     return ELEMENTS // columns, columns
 
 
 def _in_order(x: Tensor) -> Tensor:
     """x with the values of each frame in order: channels, columns, rows."""
-    frame = x[:1, :, :1]
     last = torch.channels_last_3d
-    return x if frame.is_contiguous(memory_format=last) else x.contiguous(memory_format=last)
+    return x if x[:1, :, :1].is_contiguous(memory_format=last) else x.contiguous(memory_format=last)
 
 
 @triton.jit(do_not_specialize=["pixels", "frames", "steps"])
 def _chunk_statistics(
-    x,
-    means,
-    squares,
-    pixels,
-    frames,
-    steps,
-    batch_stride,
-    frame_stride,
-    CHANNELS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    x, means, squares, pixels, frames, steps, batch_stride, frame_stride,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Mean of each channel, and sum of its squares about it, of a chunk of a frame: `steps` tiles of ROWS pixels.
 
     Each place of a tile has a mean and a sum of its own (Welford 1962), put together in the end (Chan, Golub, LeVeque
@@ -124,18 +114,9 @@ def _chunk_statistics(
 
 @triton.jit(do_not_specialize=["pixels", "chunks", "chunk_pixels"])
 def _group_statistics(
-    means,
-    squares,
-    out_mean,
-    out_variance,
-    pixels,
-    chunks,
-    chunk_pixels,
-    CHANNELS: tl.constexpr,
-    EACH: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    means, squares, out_mean, out_variance, pixels, chunks, chunk_pixels,
+    CHANNELS: tl.constexpr, EACH: tl.constexpr, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Mean and variance of a frame and group of EACH channels from those of chunks, COLUMNS channels at a time."""
     frame, group = tl.program_id(0), tl.program_id(1)
     chunk, channel = tl.arange(0, CHUNKS), tl.arange(0, COLUMNS)
@@ -181,31 +162,11 @@ def _pooled(parts, shares, whole, values, COUNT: tl.constexpr, BLOCK: tl.constex
 
 @triton.jit(do_not_specialize=["all_frames", "frames", "height", "width", "out_height", "out_width"])
 def _normalise(
-    x,
-    statistics,
-    weight,
-    bias,
-    out,
-    eps,
-    all_frames,
-    frames,
-    height,
-    width,
-    out_height,
-    out_width,
-    batch_stride,
-    frame_stride,
-    out_batch,
-    out_frame,
-    out_row,
-    out_column,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    ACTIVATE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """A tile of `out`, ROWS pixels of a frame; those of the border take the pixel of x that is nearest to them."""
+    x, statistics, weight, bias, out, eps, all_frames, frames, height, width, out_height, out_width,
+    batch_stride, frame_stride, out_batch, out_frame, out_row, out_column,
+    CHANNELS: tl.constexpr, GROUPS: tl.constexpr, ACTIVATE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """A tile of `out`, ROWS pixels of a frame. Pixels of the border take the pixel of x that is nearest to them."""
     frame = tl.program_id(1)
     sample, time = (frame // frames).to(tl.int64), (frame % frames).to(tl.int64)
     channel = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)

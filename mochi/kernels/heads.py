@@ -1,9 +1,7 @@
 """Queries, keys and values to where attention reads them, normed and turned; the formulas are in mochi/dit/heads.py.
 
-A program takes a few heads of a few tokens: what is one head of one token is a row here.
+A program takes a few rows. A row is one head of one token.
 """
-
-from __future__ import annotations
 
 import torch
 import triton
@@ -11,19 +9,13 @@ import triton.language as tl
 from torch import Tensor
 
 VALUES = 2048
-"""Of queries in a program, and as many keys and values: 16 for each thread."""
+"""Values of the queries of a program, and as many of keys and of values: 16 for each thread."""
 
 
 def joint_heads(
-    x: Tensor,
-    y: Tensor,
-    q_weight_x: Tensor,
-    k_weight_x: Tensor,
-    q_weight_y: Tensor,
-    k_weight_y: Tensor,
-    turns: Tensor,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, y: Tensor,
+    q_weight_x: Tensor, k_weight_x: Tensor, q_weight_y: Tensor, k_weight_y: Tensor, turns: Tensor, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     (batch, visual, _, heads, width), text = x.shape, y.shape[1]
     joint = torch.empty(3, batch, visual + text, heads, width, dtype=x.dtype, device=x.device)
     q, k, v = joint.unbind()
@@ -39,67 +31,29 @@ def write_heads(
 
 
 def _launch(
-    packed: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    q_weight: Tensor,
-    k_weight: Tensor,
-    turns: Tensor | None,
-    eps: float,
-) -> None:
+    packed: Tensor, q: Tensor, k: Tensor, v: Tensor | None,
+    q_weight: Tensor, k_weight: Tensor, turns: Tensor | None, eps: float,
+) -> None:  # fmt: skip
     """q, k and v (B, n, p, h/p, d) have the same strides."""
     batch, tokens, _, heads, width = packed.shape
     if not packed.numel():
         return
+    turns = None if turns is None else turns.contiguous()
     block = triton.next_power_of_2(width)
     rows = max(VALUES // block, 1)
     strides = *packed.stride()[:4], *q.stride()[:4]
     _heads[triton.cdiv(tokens * heads, rows), batch](
-        packed,
-        q,
-        k,
-        v,
-        q_weight,
-        k_weight,
-        turns if turns is None else turns.contiguous(),
-        eps,
-        tokens * heads,
-        *strides,
-        HEADS=heads,
-        TOGETHER=q.shape[3],
-        WIDTH=width,
-        BLOCK=block,
-        ROWS=rows,
-        num_warps=4,
-    )
+        packed, q, k, v, q_weight, k_weight, turns, eps, tokens * heads, *strides,
+        HEADS=heads, TOGETHER=q.shape[3], WIDTH=width, BLOCK=block, ROWS=rows, num_warps=4,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["rows"])  # one code for prompts of any length
 def _heads(
-    packed,
-    q,
-    k,
-    v,
-    q_weight,
-    k_weight,
-    turns,
-    eps,
-    rows,
-    packed_batch,
-    packed_token,
-    packed_part,
-    packed_head,
-    out_batch,
-    out_token,
-    out_rank,
-    out_head,
-    HEADS: tl.constexpr,
-    TOGETHER: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-):
+    packed, q, k, v, q_weight, k_weight, turns, eps, rows,
+    packed_batch, packed_token, packed_part, packed_head, out_batch, out_token, out_rank, out_head,
+    HEADS: tl.constexpr, TOGETHER: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """TOGETHER: heads of a rank. v is None where it goes another way, turns where positions do not count."""
     batch = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

@@ -3,17 +3,16 @@
 A program takes a few tokens of one sample, one after the other, and keeps the vectors that these share in registers.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .float8 import quantized
+from .float8 import empty_rows, quantized
 
 TOKENS = 4
-"""Of a program: with more of them fewer programs remain to fill a device, with fewer tanh takes as long as memory."""
+"""Tokens of a program. With more of them, fewer programs remain to fill a device; with fewer, tanh takes as long as
+memory."""
 
 
 def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -21,7 +20,7 @@ def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
 
 
 def modulated_rms_norm_rows(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    values, scales = _rows(x)
+    values, scales = empty_rows(x.shape, x.device)
     return _norm(x, scale, eps, values, scales), scales
 
 
@@ -45,19 +44,14 @@ def gated_residual_norm(x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, 
 def gated_residual_norm_rows(
     x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    values, scales = _rows(x)
+    values, scales = empty_rows(x.shape, x.device)
     return _gate(x, branch, gate, scale, eps, values, scales), values, scales
 
 
 def _gate(
-    x: Tensor,
-    branch: Tensor,
-    gate: Tensor,
-    scale: Tensor | None,
-    eps: float,
-    normed: Tensor | None,
-    scales: Tensor | None,
-) -> Tensor:
+    x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor | None, eps: float,
+    normed: Tensor | None, scales: Tensor | None,
+) -> Tensor:  # fmt: skip
     x, branch, gate = _in_rows(x), _in_rows(branch), _in_rows(gate)
     scale = None if scale is None else _in_rows(scale)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -68,19 +62,13 @@ def _gate(
     return out
 
 
-def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for rows of x that are quantized: values, and a scale for each row."""
-    values = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    return values, torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
-
-
 def _in_rows(t: Tensor) -> Tensor:
-    """With the values of a row side by side, as all tensors of the model have them."""
+    """The tensor with the values of a row side by side, as all tensors of the model have them."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
 def _launch(x: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
-    """Grid and constants for x (B, N, D); 16 values of a row for each thread, two accesses of 16 bytes in bfloat16."""
+    """Grid and constants for x (B, N, D). A thread takes 16 values of a row: two accesses of 16 bytes in bfloat16."""
     batch, tokens, width = x.shape
     block = triton.next_power_of_2(width)
     options = {"WIDTH": width, "BLOCK": block, "TOKENS": TOKENS, "num_warps": min(max(block // 512, 1), 8)}
@@ -89,19 +77,9 @@ def _launch(x: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
 
 @triton.jit(do_not_specialize=["tokens"])  # one code for prompts of any length
 def _modulated(
-    x,
-    scale,
-    out,
-    scales,
-    eps,
-    tokens,
-    x_batch,
-    x_token,
-    scale_batch,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TOKENS: tl.constexpr,
-):
+    x, scale, out, scales, eps, tokens, x_batch, x_token, scale_batch,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
     batch, first = tl.program_id(1).to(tl.int64), tl.program_id(0).to(tl.int64) * TOKENS
     column = tl.arange(0, BLOCK)
     here = column < WIDTH
@@ -116,25 +94,10 @@ def _modulated(
 
 @triton.jit(do_not_specialize=["tokens"])
 def _gated(
-    x,
-    branch,
-    gate,
-    scale,
-    out,
-    normed,
-    scales,
-    eps,
-    tokens,
-    x_batch,
-    x_token,
-    branch_batch,
-    branch_token,
-    gate_batch,
-    scale_batch,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TOKENS: tl.constexpr,
-):
+    x, branch, gate, scale, out, normed, scales, eps, tokens,
+    x_batch, x_token, branch_batch, branch_token, gate_batch, scale_batch,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
     """scale and normed are None where the next norm is not wanted."""
     batch, first = tl.program_id(1).to(tl.int64), tl.program_id(0).to(tl.int64) * TOKENS
     column = tl.arange(0, BLOCK)
@@ -150,14 +113,14 @@ def _gated(
         value = (_normed(change, eps, WIDTH) * opening + value).to(out.dtype.element_ty)
         _store(out, None, batch * tokens + token, token < tokens, value, WIDTH, BLOCK)
         if scale is not None:
-            # Of what was rounded, as if it had been read back.
+            # From the rounded value, as if it had been read back.
             value = (_normed(value.to(tl.float32), eps, WIDTH) * factor).to(out.dtype.element_ty)
             _store(normed, scales, batch * tokens + token, token < tokens, value, WIDTH, BLOCK)
 
 
 @triton.jit
 def _store(out, scales, row, is_row, value, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """A row, if it is one, as it is or, where scales are wanted, quantized from what was rounded."""
+    """Stores a row, if it is one: as it is or, where scales are wanted, quantized from what was rounded."""
     if scales is not None:
         value, scale = quantized(value.to(tl.float32))
         tl.store(scales + row, scale, is_row)
@@ -167,13 +130,13 @@ def _store(out, scales, row, is_row, value, WIDTH: tl.constexpr, BLOCK: tl.const
 
 @triton.jit
 def _normed(value, eps, WIDTH: tl.constexpr):
-    """A row in float32, zeros behind its WIDTH values, over its root mean square."""
+    """A row in float32, with zeros behind its WIDTH values, over its root mean square."""
     return value * tl.rsqrt(tl.sum(value * value, 0) / WIDTH + eps)
 
 
 @triton.jit
 def _tanh(value):
-    """To a few ulp of float32: the quotient loses its digits near zero, where a polynomial takes its place."""
+    """tanh to a few ulp of float32. The quotient loses its digits near zero: there a polynomial takes its place."""
     size = tl.abs(value)
     square = value * value
     series = -0.33333318 + square * (

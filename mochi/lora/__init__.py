@@ -1,7 +1,5 @@
 """LoRA for the AsymmDiT: files in the formats that trainers write, and what they do to the weights."""
 
-from __future__ import annotations
-
 from .apply import LoraMount, as_patches, layer_shapes
 from .file import Lora, check_lora, read_lora, swap_halves
 from .patch import LoraPatch, ReplacePatch, WeightPatch, apply_patches

@@ -14,7 +14,7 @@ from ..checkpoint import Checkpoint
 from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError, first_few
 from .names import depth_of
-from .pairs import Pair, find_pairs
+from .pairs import find_pairs
 from .patch import LoraPatch
 from .scale import Scales
 
@@ -26,11 +26,11 @@ Shapes = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file's content.
+    """What a LoRA file holds.
 
     Attributes:
         layers: what it adds to the weight of each layer.
-        shapes: rows and columns of the whole weight that each layer's patches are for.
+        shapes: rows and columns of the whole weights that it is for.
     """
 
     path: Path
@@ -38,17 +38,17 @@ class Lora:
     shapes: dict[str, tuple[int, int]]
 
     def fitted(self, shapes: Shapes) -> Lora:
-        """The part of it that is for layers of this model; a warning counts others.
+        """The part of it that is for layers of this model. A warning counts the others.
 
-        Raises CheckpointError when there is no such part, or its shapes are others.
+        Raises CheckpointError when there is no such part, or when it is for weights of other sizes.
         """
-        missing = self.layers.keys() - shapes.keys()
-        if len(missing) == len(self.layers):
+        layers = {name: patches for name, patches in self.layers.items() if name in shapes}
+        missing = self.layers.keys() - layers.keys()
+        if not layers:
             raise CheckpointError(
                 f"{self.path}: a LoRA for layers that this model does not have ({first_few(missing)}); it has "
                 f"{first_few(shapes)}"
             )
-        layers = {name: patches for name, patches in self.layers.items() if name in shapes}
         misshapen = [
             f"{name} is for {list(self.shapes[name])}, but the model's is {list(shapes[name])}"
             for name in layers
@@ -74,25 +74,28 @@ def read_lora(path: str | Path) -> Lora:
     Raises CheckpointError on anything else, on an incomplete file, and on values that are no numbers.
     """
     file = Checkpoint.open(path)
-    pairs, scales = find_pairs(file), Scales(file)
-    layers: dict[str, tuple[LoraPatch, ...]] = {}
-    shapes: dict[str, tuple[int, int]] = {}
-    for pair in pairs:
-        layer = pair.place.layer
-        if shapes.setdefault(layer, pair.shape) != pair.shape:
+    scales = Scales(file)
+    lora = Lora(file.path, {}, {})
+    for pair in find_pairs(file):
+        layer, part = pair.place.layer, pair.place.part
+        shape = lora.shapes.setdefault(layer, pair.shape)
+        if shape != pair.shape:
             raise CheckpointError(
-                f"{file.path}: its parts for {layer} are for weights of different sizes: {list(shapes[layer])} and "
+                f"{file.path}: its parts for {layer} are for weights of different sizes, {list(shape)} and "
                 f"{list(pair.shape)}"
             )
-        layers[layer] = (*layers.get(layer, ()), _patch(file, pair, scales.scale(pair)))
-    return Lora(file.path, layers, shapes)
+        up, down = (_values(entry, f"{file.path}: {pair.stem}") for entry in (pair.up, pair.down))
+        up = swap_halves(up) if pair.place.swapped else up
+        patch = LoraPatch(up, down, scales.scale(pair), start=part * len(up))
+        lora.layers[layer] = (*lora.layers.get(layer, ()), patch)
+    return lora
 
 
 def check_lora(path: str | Path) -> None:
     """Raise CheckpointError unless the file is a LoRA for an AsymmDiT, of whatever size. Reads no factors."""
     file = Checkpoint.open(path)
-    pairs, scales = find_pairs(file), Scales(file)
-    for pair in pairs:
+    scales = Scales(file)
+    for pair in find_pairs(file):
         scales.scale(pair)
 
 
@@ -101,18 +104,10 @@ def swap_halves(rows: Tensor) -> Tensor:
     return torch.cat(rows.tensor_split(2)[::-1])
 
 
-def _patch(file: Checkpoint, pair: Pair, scale: float) -> LoraPatch:
-    up, down = (_values(file, pair, entry) for entry in (pair.up, pair.down))
-    if pair.place.swapped:
-        up = swap_halves(up)
-    return LoraPatch(up, down, scale, start=pair.place.part * len(up))
-
-
-def _values(file: Checkpoint, pair: Pair, entry: LazyTensor) -> Tensor:
+def _values(entry: LazyTensor, whose: str) -> Tensor:
     values = entry.read().flatten(1)
     if not values.float().isfinite().all():
         raise CheckpointError(
-            f"{file.path}: {pair.stem} has values that are no numbers (NaN or infinite): the file is damaged; download "
-            "it again"
+            f"{whose} has values that are no numbers (NaN or infinite): the file is damaged; download it again"
         )
     return values

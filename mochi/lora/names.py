@@ -4,8 +4,6 @@ A name is that of a layer in the published checkpoint or in the diffusers librar
 kohya's format with underscores for dots.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import lru_cache

@@ -1,11 +1,8 @@
 """The pairs of factors in a LoRA file, and the layers that they are for; by names and shapes only."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..checkpoint import Checkpoint
@@ -18,7 +15,7 @@ log = logging.getLogger(__name__)
 # Behind a layer's name: `.lora_A`, `.lora_A.weight`, `.lora_A.default.weight`, `.lora_down.weight`, `_lora.down.weight`
 FACTOR = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:(?:\.\w+)?\.weight)?")
 ALPHA = re.compile(r"(.+?)\.(?:lora_)?alpha")
-UPS = ("B", "up")
+FACTORS = {"A": "down", "B": "up"}
 
 # Adapters of other kinds. Left out in silence, they would make a result that nobody trained.
 OTHER_KINDS = {
@@ -53,7 +50,14 @@ OTHER_MODELS = {
 
 
 class Pair(NamedTuple):
-    """Two factors, up (rows, r, ...) and down (r, columns, ...), for a place; alpha where it is beside them."""
+    """Two factors for a place.
+
+    Attributes:
+        stem: what the file calls the place.
+        up: (rows, r, ...).
+        down: (r, columns, ...).
+        alpha: where it is beside the factors.
+    """
 
     stem: str
     place: Place
@@ -72,49 +76,55 @@ class Pair(NamedTuple):
 
 
 def find_pairs(file: Checkpoint) -> list[Pair]:
-    """The pairs for layers of an AsymmDiT; it warns about others where they are few.
+    """The pairs for layers of an AsymmDiT. A warning tells of others, if they are the fewer.
 
     Raises CheckpointError on a file that is no LoRA, an adapter of another kind, a LoRA for another model, and pairs
     that are incomplete or do not go together.
     """
-    ups, downs, alphas = _by_stem(file)
-    if halves := ups.keys() ^ downs.keys():
+    factors, alphas = _by_stem(file)
+    if halves := [stem for stem, found in factors.items() if len(found) == 1]:
         raise CheckpointError(
             f"{file.path}: {len(halves)} layers have only one of a LoRA's two factors ({first_few(halves)}): the file "
             "is not whole; download it again"
         )
-    for stem in ups:
-        _check_pair(file, stem, ups[stem], downs[stem])
-    table = places(depth_of(ups))
-    known = [stem for stem in ups if stem in table]
-    unknown = ups.keys() - set(known)
-    if len(known) < len(unknown):
-        raise CheckpointError(_for_another_model(file, ups, unknown))
-    if unknown:
-        log.warning(
-            "%s: %d of its %d layers are not known in Mochi and left out (%s)",
-            file.path,
-            len(unknown),
-            len(ups),
-            first_few(unknown),
+    table = places(depth_of(factors))
+    pairs: dict[Place, Pair] = {}
+    unknown = []
+    for stem, found in factors.items():
+        _check_factors(f"{file.path}: the factors of {stem} are", found["up"], found["down"])
+        if stem not in table:
+            unknown.append(stem)
+            continue
+        place = table[stem]
+        if place in pairs:
+            raise CheckpointError(
+                f"{file.path}: {pairs[place].stem} and {stem} are both for {place.layer}; choose a file with one LoRA"
+            )
+        pairs[place] = Pair(stem, place, found["up"], found["down"], alphas.get(stem))
+    if len(pairs) < len(unknown):
+        models = (model for fragment, model in OTHER_MODELS.items() if any(fragment in stem for stem in factors))
+        raise CheckpointError(
+            f"{file.path}: a LoRA, but not for Mochi; it seems to be one for {next(models, 'another model')} (its "
+            f"layers: {first_few(unknown)}). Mochi's are such as blocks.0.attn.qkv_x or transformer_blocks.0.attn1.to_q"
         )
-    pairs = [Pair(stem, table[stem], ups[stem], downs[stem], alphas.get(stem)) for stem in known]
-    _check_twice(file, pairs)
-    return pairs
+    if unknown:
+        count = f"{len(unknown)} of its {len(factors)} layers"
+        log.warning("%s: %s are not known in Mochi and left out (%s)", file.path, count, first_few(unknown))
+    return list(pairs.values())
 
 
-def _by_stem(file: Checkpoint) -> tuple[dict[str, LazyTensor], dict[str, LazyTensor], dict[str, LazyTensor]]:
-    """The factors `up` and `down`, and the alphas, by the name that stands before."""
-    ups: dict[str, LazyTensor] = {}
-    downs: dict[str, LazyTensor] = {}
+def _by_stem(file: Checkpoint) -> tuple[dict[str, dict[str, LazyTensor]], dict[str, LazyTensor]]:
+    """The factors "up" and "down", and the alphas, by the name that stands before them."""
+    factors: dict[str, dict[str, LazyTensor]] = {}
     alphas: dict[str, LazyTensor] = {}
     others = []
     for name, entry in file.tensors.items():
         if factor := FACTOR.fullmatch(name):
-            stem, factors = factor[1], ups if factor[2] in UPS else downs
-            if stem in factors:
+            stem, which = factor[1], FACTORS.get(factor[2], factor[2])
+            found = factors.setdefault(stem, {})
+            if which in found:
                 raise CheckpointError(f"{file.path}: has several LoRAs for {stem}; choose a file with one")
-            factors[stem] = entry
+            found[which] = entry
         elif alpha := ALPHA.fullmatch(name):
             alphas[alpha[1]] = entry
         else:
@@ -125,41 +135,18 @@ def _by_stem(file: Checkpoint) -> tuple[dict[str, LazyTensor], dict[str, LazyTen
                 f"{file.path}: has {kind} ({first_few(strange)}), which is not supported here; choose a plain LoRA, "
                 "with two factors for each layer"
             )
-    if not ups and not downs:
+    if not factors:
         raise CheckpointError(
             f"{file.path}: not a LoRA; it seems to be {file.describe()} (its tensors: {first_few(file.tensors)}). "
             "A LoRA has tensors such as blocks.0.attn.qkv_x.lora_A"
         )
     if others:
         log.warning("%s: %d tensors do not belong to a LoRA, left out (%s)", file.path, len(others), first_few(others))
-    return ups, downs, alphas
+    return factors, alphas
 
 
-def _check_pair(file: Checkpoint, stem: str, up: LazyTensor, down: LazyTensor) -> None:
-    fit = min(len(up.shape), len(down.shape)) > 1 and math.prod(up.shape[1:]) == down.shape[0] > 0
-    if not fit:
-        raise CheckpointError(
-            f"{file.path}: the factors of {stem} are {list(up.shape)} and {list(down.shape)}, which do not go together"
-        )
+def _check_factors(whose: str, up: LazyTensor, down: LazyTensor) -> None:
+    if min(len(up.shape), len(down.shape)) < 2 or not math.prod(up.shape[1:]) == down.shape[0] > 0:
+        raise CheckpointError(f"{whose} {list(up.shape)} and {list(down.shape)}, which do not go together")
     if any(entry.dtype is None or not entry.dtype.is_floating_point for entry in (up, down)):
-        raise CheckpointError(f"{file.path}: the factors of {stem} are not of floating point")
-
-
-def _check_twice(file: Checkpoint, pairs: Iterable[Pair]) -> None:
-    seen: dict[Place, str] = {}
-    for pair in pairs:
-        if pair.place in seen:
-            raise CheckpointError(
-                f"{file.path}: {seen[pair.place]} and {pair.stem} are both for {pair.place.layer}; choose a file with "
-                "one LoRA"
-            )
-        seen[pair.place] = pair.stem
-
-
-def _for_another_model(file: Checkpoint, stems: Iterable[str], unknown: Iterable[str]) -> str:
-    models = (model for fragment, model in OTHER_MODELS.items() if any(fragment in stem for stem in stems))
-    model = next(models, "another model")
-    return (
-        f"{file.path}: a LoRA, but not for Mochi; it seems to be one for {model} (its layers: {first_few(unknown)}). "
-        "Mochi's are such as blocks.0.attn.qkv_x or transformer_blocks.0.attn1.to_q"
-    )
+        raise CheckpointError(f"{whose} not of floating point")

@@ -5,6 +5,7 @@ These are the only patches there are: of LoRA files, of the host's nodes, on one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MochiError
+from ..quant import QuantLinear
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +21,8 @@ class LoraPatch:
     """`base_scale * weight + scale * up @ down`, on some rows of the weight or on all.
 
     Attributes:
-        up: (rows, r). Trailing dimensions of size 1, as of a convolution, do not count.
-        down: (r, columns); or (r, ...), of a convolution.
+        up: (rows, r).
+        down: (r, columns). A convolution has as many columns as its kernels have weights.
         start: the first row of the weight that the patch is for. None: it must be for all rows.
     """
 
@@ -31,15 +33,13 @@ class LoraPatch:
     base_scale: float = 1.0
 
     def __str__(self) -> str:
-        up, down = self.up.flatten(1), self.down.flatten(1)
-        return f"a LoRA of {list(up.shape)} @ {list(down.shape)} from row {self.start or 0} on"
+        return f"a LoRA of {list(self.up.shape)} @ {list(self.down.shape)} from row {self.start or 0} on"
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a whole weight of this shape can be patched."""
-        up, down = self.up.flatten(1), self.down.flatten(1)
-        start = self.start or 0
-        in_range = start >= 0 and start + len(up) <= shape[0] if self.start is not None else len(up) == shape[0]
-        return in_range and up.shape[1] == down.shape[0] and shape[0] * down.shape[1] == torch.Size(shape).numel()
+        (rows, rank), (other_rank, columns) = self.up.shape, self.down.shape
+        in_range = rows == shape[0] if self.start is None else 0 <= self.start <= shape[0] - rows
+        return in_range and rank == other_rank and shape[0] * columns == math.prod(shape)
 
     def apply(self, w: Tensor, rows: slice) -> None:
         """Patch these rows of the weight, which `w` holds in float32, in place."""
@@ -47,7 +47,7 @@ class LoraPatch:
         first, last = max(start, rows.start), min(start + len(self.up), rows.stop)
         if first < last:
             part = w[first - rows.start : last - rows.start]
-            difference = self.up.flatten(1)[first - start : last - start].to(w) @ self.down.flatten(1).to(w)
+            difference = self.up[first - start : last - start].to(w) @ self.down.to(w)
             part.mul_(self.base_scale).add_(difference.view(part.shape).mul_(self.scale))
 
     def to(self, device: torch.device | str) -> LoraPatch:
@@ -72,10 +72,6 @@ class ReplacePatch:
         """Replace these rows of the weight, which `w` holds in float32, in place."""
         w.copy_(self.weight[rows])
 
-    def to(self, device: torch.device | str) -> ReplacePatch:
-        """The patch with its weight on a device."""
-        return replace(self, weight=self.weight.to(device))
-
 
 WeightPatch = LoraPatch | ReplacePatch
 
@@ -97,9 +93,25 @@ def apply_patches(
     Raises:
         MochiError: a patch does not fit.
     """
+    _check(name, patches, shape)
     w = weight.to(torch.float32, copy=True)
+    for patch in patches:
+        patch.apply(w, rows or slice(0, shape[0]))
+    return w.to(weight.dtype)
+
+
+def patch_quant_linear(layer: QuantLinear, name: str, patches: Sequence[WeightPatch], device: torch.device) -> None:
+    """Have a layer patch its weight, the parameter `name`, whenever it dequantises it on the device; without patches
+    it is as the file has it. Raises MochiError when a patch does not fit.
+    """
+    shape = (layer.out_features, layer.in_features)
+    _check(name, patches, shape)
+    # Factors are needed again and again; a whole weight would take on the device what quantising saves there.
+    here = [patch.to(device) if isinstance(patch, LoraPatch) else patch for patch in patches]
+    layer.patch = (lambda weight: apply_patches(name, weight, here, shape)) if patches else None
+
+
+def _check(name: str, patches: Sequence[WeightPatch], shape: Sequence[int]) -> None:
     for patch in patches:
         if not patch.fits(shape):
             raise MochiError(f"{name} is {list(shape)}: {patch} does not fit it")
-        patch.apply(w, rows or slice(0, shape[0]))
-    return w.to(weight.dtype)

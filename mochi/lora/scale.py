@@ -4,12 +4,9 @@ Sources: `demos/fine_tuner/train.py` and `lora.py` of the published trainer; `Lo
 writes into the metadata.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
@@ -24,19 +21,33 @@ class Scales:
 
     def __init__(self, file: Checkpoint):
         self._path = file.path
-        self._trainer = _json(file, "kwargs")
-        self._peft = _without_prefix(_json(file, "lora_adapter_metadata") or _beside(file.files[0]))
+        self._trainer = _of_metadata(file, "kwargs")
+        peft = _of_metadata(file, "lora_adapter_metadata")
+        config = file.path.with_name(PEFT_CONFIG)
+        if not peft and file.path.name == PEFT_FILE and config.is_file():
+            peft = _parsed(config.read_bytes(), str(config))
+        # A pipeline writes the settings of each of its parts with that part's name before.
+        self._peft = {key.removeprefix("transformer."): value for key, value in peft.items()}
 
     def scale(self, pair: Pair) -> float:
         """What `up @ down` is multiplied by. Raises CheckpointError on an alpha that is no number."""
+        values, divisor = [], float(pair.rank)
         if pair.alpha is not None:
-            return self._number(pair, pair.alpha.read().float().reshape(-1).tolist()) / pair.rank
-        if (alpha := self._peft_alpha(pair.stem)) is not None:
-            root = math.sqrt(pair.rank) if self._peft.get("use_rslora") else pair.rank
-            return self._number(pair, [alpha]) / root
-        if (alpha := self._trainer_alpha(pair.place.layer)) is not None:
-            return self._number(pair, [alpha]) / pair.rank
-        return 1.0
+            values = pair.alpha.read().float().reshape(-1).tolist()
+        elif (alpha := self._peft_alpha(pair.stem)) is not None:
+            values = [alpha]
+            divisor = math.sqrt(divisor) if self._peft.get("use_rslora") else divisor
+        elif (alpha := self._trainer_alpha(pair.place.layer)) is not None:
+            values = [alpha]
+        else:
+            return 1.0
+        try:
+            (alpha,) = (float(value) for value in values)
+        except (TypeError, ValueError, OverflowError):
+            alpha = math.nan
+        if not math.isfinite(alpha):
+            raise CheckpointError(f"{self._path}: the alpha of {pair.stem} is {values}, but must be a number")
+        return alpha / divisor
 
     def _peft_alpha(self, stem: str) -> Any:
         try:
@@ -52,26 +63,9 @@ class Scales:
         names = (f"{kind}_proj_lora_alpha", f"{kind}_lora_alpha", f"{kind}_alpha", "lora_alpha", "alpha")
         return next((self._trainer[name] for name in names if self._trainer.get(name) is not None), None)
 
-    def _number(self, pair: Pair, values: list[Any]) -> float:
-        try:
-            (alpha,) = (float(value) for value in values)
-        except (TypeError, ValueError, OverflowError):
-            alpha = math.nan
-        if not math.isfinite(alpha):
-            raise CheckpointError(f"{self._path}: the alpha of {pair.stem} is {values}, but must be a number")
-        return alpha
 
-
-def _json(file: Checkpoint, key: str) -> dict[str, Any]:
+def _of_metadata(file: Checkpoint, key: str) -> dict[str, Any]:
     return _parsed(file.metadata.get(key) or "{}", f"{file.path}: its metadata under {key!r}")
-
-
-def _beside(path: Path) -> dict[str, Any]:
-    """The settings that PEFT itself keeps in a file of their own."""
-    config = path.with_name(PEFT_CONFIG)
-    if path.name != PEFT_FILE or not config.is_file():
-        return {}
-    return _parsed(config.read_bytes(), str(config))
 
 
 def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
@@ -82,8 +76,3 @@ def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{what} is not an object but {text[:40]!r}")
     return parsed
-
-
-def _without_prefix(config: dict[str, Any]) -> dict[str, Any]:
-    """A pipeline writes the settings of each of its parts with that part's name before."""
-    return {key.removeprefix("transformer."): value for key, value in config.items()}

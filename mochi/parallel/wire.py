@@ -96,7 +96,7 @@ class Board:
     @property
     def beats(self) -> list[float]:
         """When each rank last showed that it lives, by CLOCK_MONOTONIC, which is the same in all processes."""
-        return self._values[1:].tolist()
+        return [float(beat) for beat in self._values[1:]]
 
     def beat(self, rank: int) -> None:
         self._values[1 + rank] = time.monotonic()

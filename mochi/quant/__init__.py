@@ -1,6 +1,4 @@
-"""Weights of Linear layers kept as the bytes of a file, and unpacked layer by layer as they are used."""
-
-from __future__ import annotations
+"""Quantised weights of Linear layers: they stay the bytes of the file, and each layer dequantises its own in use."""
 
 from .float8 import FLOAT8, Float8
 from .format import QUANT_DTYPE, QuantFormat

@@ -4,8 +4,6 @@ A row is cut into blocks of 32 or 256 values; a block has small integers, and sc
 computed in float32, like the reference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,13 +14,13 @@ from torch import Tensor
 from ..kernels import formula
 from .format import QuantFormat
 
-# Values that are unpacked at a time: they go through float32, in which a whole weight could be too much for the device.
+# Values that are computed at a time: they go through float32, in which a whole weight could be too much for a device.
 CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
 class Ggml(QuantFormat):
-    """kind: one of FORMATS."""
+    """A format by its name, `kind`, which is one of FORMATS."""
 
     kind: str
 
@@ -32,30 +30,32 @@ class Ggml(QuantFormat):
 
     def row_bytes(self, columns: int) -> int:
         values, size, _ = FORMATS[self.kind]
-        if columns % values:
-            raise ValueError(f"rows of {columns} values cannot be {self.kind}, which has blocks of {values}")
-        return columns // values * size
+        return self._blocks(columns, values, "values") * size
 
     def columns(self, row_bytes: int) -> int:
         values, size, _ = FORMATS[self.kind]
-        if row_bytes % size:
-            raise ValueError(f"rows of {row_bytes} bytes cannot be {self.kind}, which has blocks of {size}")
-        return row_bytes // size * values
+        return self._blocks(row_bytes, size, "bytes") * values
 
-    def dequantize(self, packed: Tensor, dtype: torch.dtype) -> Tensor:
-        return dequantize_blocks(packed, self.kind, dtype)
+    def dequantize(self, qweight: Tensor, dtype: torch.dtype) -> Tensor:
+        values, size, _ = FORMATS[self.kind]
+        return dequantize_blocks(qweight, self.kind, values, size, dtype)
+
+    def _blocks(self, length: int, each: int, unit: str) -> int:
+        if length % each:
+            raise ValueError(f"rows of {length} {unit} cannot be {self.kind}, which has blocks of {each}")
+        return length // each
 
 
 @formula("ggml:dequantize_blocks")
-def dequantize_blocks(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    """Bytes (rows, row_bytes), QUANT_DTYPE, of one of FORMATS -> weight (rows, columns), rounded once, to `dtype`."""
-    values, size, unpack = FORMATS[kind]
-    columns = packed.shape[1] // size * values
-    weight = torch.empty(packed.shape[0], columns, dtype=dtype, device=packed.device)
+def dequantize_blocks(qweight: Tensor, kind: str, values: int, size: int, dtype: torch.dtype) -> Tensor:
+    """Bytes of a format, whose blocks have `values` values in `size` bytes -> weight, rounded once, to `dtype`."""
+    dequantize = FORMATS[kind].dequantize
+    columns = qweight.shape[1] // size * values
+    weight = torch.empty(qweight.shape[0], columns, dtype=dtype, device=qweight.device)
     each = max(1, CHUNK // max(1, columns))
-    for rows, target in zip(packed.split(each), weight.split(each), strict=True):
+    for rows, target in zip(qweight.split(each), weight.split(each), strict=True):
         blocks = rows.reshape(-1, size).view(torch.uint8)
-        target.copy_(unpack(blocks).view(target.shape))
+        target.copy_(dequantize(blocks).view(target.shape))
     return weight
 
 
@@ -69,7 +69,7 @@ def _half(field: Tensor) -> Tensor:
 
 
 def _integers(field: Tensor, bits: int, run: int) -> Tensor:
-    """Integers of `bits` bits from (blocks, bytes): the lowest bits of all bytes of a run come first, then the next."""
+    """Integers of `bits` bits from (blocks, bytes). The lowest bits of all bytes of a run come first, then the next."""
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=field.device)[:, None]
     return (field.unflatten(1, (-1, 1, run)) >> shifts & (1 << bits) - 1).flatten(1)
 
@@ -162,11 +162,11 @@ def _iq4_xs(blocks: Tensor) -> Tensor:
 
 
 class Format(NamedTuple):
-    """A block of `values` values in `size` bytes; unpack takes (blocks, size) uint8 to their values, float32."""
+    """A block has `values` values in `size` bytes. `dequantize` takes (blocks, size) uint8 to the values, float32."""
 
     values: int
     size: int
-    unpack: Callable[[Tensor], Tensor]
+    dequantize: Callable[[Tensor], Tensor]
 
 
 FORMATS = {

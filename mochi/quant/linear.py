@@ -1,8 +1,6 @@
-"""A Linear layer over packed weights."""
+"""A Linear layer whose weight stays quantised."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +14,17 @@ from .rows import QuantRows
 
 
 class QuantLinear(nn.Module):
-    """`x @ weight.T + bias` with a weight that stays packed and is unpacked, to the dtype of x, each time.
+    """`x @ weight.T + bias` with a weight that is dequantised, to the dtype of x, each time.
 
     State dict: `weight` (out_features, bytes of a row) in QUANT_DTYPE, and `bias` where the layer has one.
 
     Attributes:
-        compute: what to compute in and to return, whatever x is; None: the dtype of x.
-        patch: takes the unpacked weight (out_features, in_features) to the one to compute with, such as with a LoRA,
-            which quant again would lose.
+        compute: the dtype to compute in and to return. None: that of x.
+        patch: makes of the dequantised weight (out_features, in_features) the one to compute with, such as with a
+            LoRA, which would be lost if the weight were quantised again.
     """
+
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -37,16 +37,16 @@ class QuantLinear(nn.Module):
     ):
         super().__init__()
         self.in_features, self.out_features, self.quant = in_features, out_features, quant
-        packed = torch.empty(out_features, quant.row_bytes(in_features), dtype=QUANT_DTYPE, device=device)
-        self.weight = nn.Parameter(packed, requires_grad=False)
+        qweight = torch.empty(out_features, quant.row_bytes(in_features), dtype=QUANT_DTYPE, device=device)
+        self.weight = nn.Parameter(qweight, requires_grad=False)
         values = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), requires_grad=False)
         self.register_parameter("bias", values if bias else None)
         self.compute: torch.dtype | None = None
         self.patch: Callable[[Tensor], Tensor] | None = None
 
     def takes_rows(self, like: Tensor) -> bool:
-        """Whether `forward` takes rows that are quantized already in place of a tensor of that dtype and device."""
-        if self.patch is not None or (self.compute or like.dtype) != torch.bfloat16:
+        """Whether `forward` takes rows that are quantised already in place of a tensor of that dtype and device."""
+        if self.patches() or (self.compute or like.dtype) != torch.bfloat16:
             return False
         return self.quant.takes_rows(self.weight, like.device)
 
@@ -55,18 +55,34 @@ class QuantLinear(nn.Module):
         if torch.compiler.is_compiling():
             from ..kernels.graph_break import uncompiled
 
-            return uncompiled(self._product, x)
-        return self._product(x)
+            return uncompiled(self.product, x)
+        return self.product(x)
 
-    def _product(self, x: Tensor | QuantRows) -> Tensor:
+    def product(self, x: Tensor | QuantRows) -> Tensor:
+        """What `forward` returns."""
         if isinstance(x, Tensor):
             x = x.to(self.compute or x.dtype)
-        if self.patch is None:
-            out = self.quant.matmul(x, self.weight, self.bias)
-            if out is not None:
-                return out
-        weight = self.quant.dequantize(self.weight, x.dtype)
-        return F.linear(x, weight if self.patch is None else self.patch(weight), self.bias)
+        qweight, bias = self.parameters_for(x)
+        out = None if self.patches() else self.quant.matmul(x, qweight, bias)
+        if out is not None:
+            return out
+        assert isinstance(x, Tensor), "rows come only where takes_rows says so"
+        return F.linear(x, self.dequantized(qweight, x.dtype), bias)
+
+    def parameters_for(self, x: Tensor | QuantRows) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as they are computed with. A host may keep them on another device than x."""
+        return self.weight, self.bias
+
+    def patches(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """What is done to the dequantised weight, one after the other."""
+        return () if self.patch is None else (self.patch,)
+
+    def dequantized(self, qweight: Tensor, dtype: torch.dtype) -> Tensor:
+        """The patched weight (out_features, in_features)."""
+        weight = self.quant.dequantize(qweight, dtype)
+        for patch in self.patches():
+            weight = patch(weight)
+        return weight
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.quant.title}"
@@ -80,9 +96,11 @@ def use_float8_products(model: nn.Module) -> None:
 
 
 def quant_linears(model: nn.Module, quants: dict[str, QuantFormat], kind: Any = QuantLinear) -> None:
-    """Put a layer over packed weights in place of each Linear whose `weight` is among `quants`, by parameter name.
+    """Replace the Linear layers whose weights are quantised.
 
-    kind: the class of these layers, QuantLinear or a host's own that is made in the same way.
+    Args:
+        quants: the formats of their weights, by the parameter's name.
+        kind: the class of the new layers, QuantLinear or a host's own that is made in the same way.
     """
     for name, quant in quants.items():
         path = name.removesuffix(".weight")

@@ -1,6 +1,4 @@
-"""Activations rounded to float8, each row with a scale of its own, and products of them."""
-
-from __future__ import annotations
+"""Activations in float8, each row with a scale of its own, and products with them."""
 
 from typing import NamedTuple
 
@@ -14,9 +12,11 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 class QuantRows(NamedTuple):
-    """What stands for x (..., columns): `values * scales`; products of it are in bfloat16.
+    """Activations x (..., columns) as `values * scales`. Products with them are in bfloat16.
 
-    values (..., columns) float8_e4m3fn; scales (..., 1) float32, in which the largest value of a row is 448.
+    Attributes:
+        values: (..., columns) float8_e4m3fn. The largest of a row is 448.
+        scales: (..., 1) float32.
     """
 
     values: Tensor
@@ -33,26 +33,26 @@ class QuantRows(NamedTuple):
 
 @formula("float8:quantize_rows")
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (..., columns) -> the two of QuantRows, computed in float32."""
+    """x (..., columns) -> values and scales of QuantRows, computed in float32."""
     scales = (x.abs().amax(-1, keepdim=True).float() * (1 / MOST)).clamp_(min=TINY)
     return (x.float() * scales.reciprocal()).to(torch.float8_e4m3fn), scales
 
 
 @formula("float8:quantize")
 def quantize(x: Tensor, scale: Tensor) -> Tensor:
-    """x over a scale () float32, rounded to float8_e4m3fn, and cut off at the largest there is."""
+    """x over a scale () float32, rounded to float8_e4m3fn and cut off at its largest value."""
     return (x.float() * scale.reciprocal()).clamp_(-MOST, MOST).to(torch.float8_e4m3fn)
 
 
 def has_products(device: torch.device) -> bool:
-    """Whether matrices in float8 can be multiplied there, each with one scale."""
+    """Whether the device multiplies matrices in float8, each with one scale."""
     if device.type == "cuda" and torch.version.hip is None:
         return torch.cuda.get_device_capability(device) >= (8, 9)
     return device.type == "cpu" and hasattr(torch.nn.functional, "scaled_mm")
 
 
 def has_row_products(device: torch.device) -> bool:
-    """Whether rows may have scales of their own there: H100 and its kin do that in one launch."""
+    """Whether rows may have scales of their own in such a product: H100 and its kin take them in one launch."""
     if device.type == "cuda" and torch.version.hip is None:
         return torch.cuda.get_device_capability(device)[0] in (9, 10)
     return has_products(device)
@@ -63,20 +63,25 @@ def product(
 ) -> Tensor:
     """`(x * scale) @ (weight * weight_scale).T + bias` in `dtype`, the product itself in half precision.
 
-    x (..., columns) and weight (out, columns) are float8_e4m3fn; both sizes of the weight are multiples of 16. Scales
-    are float32, each () or, for rows, (..., 1) and (1, out), of which products are in bfloat16 only.
+    Args:
+        x: (..., columns) float8_e4m3fn.
+        scale: () or, one for each row, (..., 1), float32.
+        weight: (out, columns) float8_e4m3fn; both sizes are multiples of 16.
+        weight_scale: () or, where rows have their own, (1, out), float32. Those products are in bfloat16 only.
     """
     rows, scale = x.reshape(-1, x.shape[-1]), scale.reshape(-1, 1)
     if not len(rows):
         return torch.empty(*x.shape[:-1], len(weight), dtype=dtype, device=x.device)
     half = torch.bfloat16 if dtype == torch.float32 else dtype
     inside = bias if bias is not None and bias.dtype == half else None
+    # torch has this operator under no public name before 2.10.
+    multiply = torch._scaled_mm  # pyright: ignore[reportPrivateImportUsage]
     if weight_scale.dim() and x.device.type == "cpu":  # torch before 2.14 takes no scales of rows there
         one = scale.new_ones(())
-        out = torch._scaled_mm(rows, weight.t(), one, one, out_dtype=torch.float32)
+        out = multiply(rows, weight.t(), one, one, out_dtype=torch.float32)
         out = out.mul_(scale).mul_(weight_scale)
         out = (out if inside is None else out.add_(inside)).to(half)
     else:
-        out = torch._scaled_mm(rows, weight.t(), scale, weight_scale, inside, out_dtype=half, use_fast_accum=True)
+        out = multiply(rows, weight.t(), scale, weight_scale, inside, out_dtype=half, use_fast_accum=True)
     out = out.to(dtype).unflatten(0, x.shape[:-1])
-    return out if bias is inside else (out + bias).to(dtype)
+    return out if bias is None or bias is inside else (out + bias).to(dtype)

@@ -54,7 +54,7 @@ def test_products_are_within_networks_within_the_whole(tmp_path):
     # T5, the prompts' part of both sides, two steps of both; deep layers, and shallow ones piece by piece.
     assert len(passes) == 1 + 2 + 4 + 1 + 2
     assert 0 < sum(passes) < whole
-    assert "forward" not in vars(video.pipeline.dit)  # as it was
+    assert "forward" not in vars(video.pipeline.denoiser.dit)  # as it was
 
 
 def test_the_workflow_has_the_seed_and_the_text():

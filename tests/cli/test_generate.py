@@ -126,7 +126,7 @@ def test_ctrl_c(here: Path, model_dir: Path) -> None:
         [sys.executable, "-m", "mochi", "generate", "red", *options],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
     )
     seen = ""
     while "step/s" not in seen:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from mochi.config import TINY
 from mochi.errors import Cancelled, MochiError
-from mochi.parallel.pipeline import load_parallel_pipeline
 from mochi.parallel.protocol import Unload
 from mochi.parallel.settings import ParallelSettings
 from mochi.pipeline import GenerateSettings, load_pipeline
@@ -38,6 +37,7 @@ def test_other_file_names(model_dir: Path, tmp_path: Path) -> None:
 def test_follows_the_published_procedure(model_dir: Path) -> None:
     """Against the sampler written out: noise from the seed, Euler steps, guidance, statistics, decoder."""
     loaded = load_pipeline(model_dir, device="cpu")
+    dit = loaded.denoiser.dit
     chosen = settings(seed=3, cfg=[3.0, 1.0, 2.0], negative="blue")
     with torch.no_grad():
         features, mask = loaded.text(["a red circle", "blue"])
@@ -45,9 +45,10 @@ def test_follows_the_published_procedure(model_dir: Path) -> None:
         sigmas = linear_quadratic(3, TINY.defaults.threshold_noise)
         for i, cfg in enumerate(chosen.cfg):
             sigma = torch.tensor([sigmas[i]])
-            flow = [loaded.dit(z, sigma, loaded.dit.encode_text(features[k : k + 1], mask[k : k + 1])) for k in (0, 1)]
+            texts = (dit.encode_text(features[k : k + 1], mask[k : k + 1]) for k in (0, 1))
+            flow = [dit(z, sigma, text) for text in texts]
             z = z + (sigmas[i] - sigmas[i + 1]) * (flow[1] + cfg * (flow[0] - flow[1]))
-        video = (loaded.decoder(to_vae(z, loaded.config.latents))[0] + 1) / 2
+        video = (loaded.decoder.decoder(to_vae(z, loaded.config.latents))[0] + 1) / 2
     frames = torch.cat(list(loaded.generate(chosen)))
     assert frames.shape == (7, 32, 32, 3) and frames.dtype == torch.float32
     torch.testing.assert_close(frames, video.clamp(0, 1).permute(1, 2, 3, 0), rtol=1e-4, atol=1e-4)
@@ -57,7 +58,7 @@ def test_empty_prompt_and_bfloat16(model_dir: Path) -> None:
     loaded = load_pipeline(model_dir, torch.bfloat16, "cpu")
     frames = torch.cat(list(loaded.generate(settings(prompt="", seed=0))))
     assert frames.dtype == torch.float32 and frames.isfinite().all()
-    assert {p.dtype for p in loaded.dit.parameters()} == {torch.bfloat16, torch.float32}
+    assert {p.dtype for p in loaded.denoiser.dit.parameters()} == {torch.bfloat16, torch.float32}
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -74,7 +75,7 @@ def test_the_text_encoder_is_on_the_device_only_while_it_encodes(
         told.append({p.device.type for p in weights()})
         assert not fails or 1 / 0
 
-    monkeypatch.setattr("mochi.pipeline.give_back", lambda device: told.append("give back"))
+    monkeypatch.setattr("mochi.pipeline.pipeline.give_back", lambda device: told.append("give back"))
     monkeypatch.setattr(loaded.text, "encode", encode)
     loaded.text_device = torch.device("meta")
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
@@ -86,22 +87,22 @@ def test_the_text_encoder_is_on_the_device_only_while_it_encodes(
 def test_ranks_give_back_what_they_do_not_use_before_the_text_encoder_comes(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, told = load_parallel_pipeline(model_dir, ParallelSettings("2", cpu=True)), []
-    monkeypatch.setattr("mochi.pipeline.visiting", lambda *args: told.append("T5 comes") or nullcontext())
-    monkeypatch.setattr("mochi.pipeline.give_back", lambda device: None)
+    loaded, told = load_pipeline(model_dir, parallel=ParallelSettings("2", cpu=True)), []
+    monkeypatch.setattr("mochi.pipeline.pipeline.visiting", lambda *args: told.append("T5 comes") or nullcontext())
+    monkeypatch.setattr("mochi.pipeline.pipeline.give_back", lambda device: None)
     monkeypatch.setattr(loaded, "text", lambda prompts: None)
     loaded.text.model = None
     loaded.encode(["a red circle"])  # on a CPU there is nothing to give back
     loaded.text_device = torch.device("meta")
     loaded.encode(["a red circle"])  # nor is there before the ranks have started
-    loaded.manager._group = SimpleNamespace(alive=True, run=told.append)
+    loaded.denoiser._dit.manager._group = SimpleNamespace(alive=True, run=told.append)
     loaded.encode(["a red circle"])
     assert told == ["T5 comes", "T5 comes", Unload(), "T5 comes"]
 
 
 def test_numbers_out_of_range_are_an_error(model_dir: Path) -> None:
     loaded = load_pipeline(model_dir, device="cpu")
-    loaded.dit.final_layer.linear.bias.fill_(float("inf"))
+    loaded.denoiser.dit.final_layer.linear.bias.fill_(float("inf"))
     with pytest.raises(MochiError, match="out of the range"):
         next(loaded.generate(settings()))
 
@@ -134,6 +135,6 @@ def test_packed_weights_of_any_file_in_a_directory(model_dir: Path, tmp_path: Pa
     (tmp_path / "decoder.safetensors").symlink_to(model_dir / "decoder.safetensors")
     (tmp_path / "t5").symlink_to(model_dir / "t5")
     loaded = load_pipeline(tmp_path, device="cpu")
-    assert loaded.dtype == torch.float32
-    assert loaded.dit.blocks[0].attn.qkv_x.quant.title == "Q8_0"
+    assert loaded.denoiser.dtype == torch.float32
+    assert loaded.denoiser.dit.blocks[0].attn.qkv_x.quant.title == "Q8_0"
     assert torch.cat(list(loaded.generate(settings(seed=1)))).isfinite().all()

@@ -19,7 +19,8 @@ def test_blocks(compiled: list, kind: str):
     """Products and sums are not fused: the formulas round both."""
     from mochi.kernels import ggml
 
-    ggml.dequantize_blocks(torch.zeros(4, 4 * FORMATS[kind].size, dtype=QUANT_DTYPE), kind, torch.bfloat16)
+    values, size, _ = FORMATS[kind]
+    ggml.dequantize_blocks(torch.zeros(4, 4 * size, dtype=QUANT_DTYPE), kind, values, size, torch.bfloat16)
     (kernel,) = compiled
     assert "mul." in kernel.asm["ptx"] and "fma." not in kernel.asm["ptx"]
 

@@ -87,7 +87,7 @@ def ggml(weight):
 
 def float8(weight):
     packing = Float8(torch.float8_e4m3fn)
-    return packing, packing.pack(weight)
+    return packing, packing.quantize(weight)
 
 
 @pytest.mark.parametrize("packed", [ggml, float8])

@@ -1,7 +1,5 @@
 """The trained tiny model edits a clip: another colour, the same shape, movement and background."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 
 import pytest
@@ -20,10 +18,11 @@ STEPS, CFG = TINY.defaults.steps, TINY.defaults.cfg
 @pytest.fixture(scope="module")
 def tiny():
     pipeline = load_pipeline(dtype=torch.float32, device="cpu")
+    dit = pipeline.denoiser.dit
 
     def flow(prompt: str):
-        text = pipeline.dit.encode_text(*pipeline.encode([prompt]))
-        return lambda z, sigma: pipeline.dit(z, sigma, text)
+        text = dit.encode_text(*pipeline.encode([prompt]))
+        return lambda z, sigma: dit(z, sigma, text)
 
     return pipeline, flow
 

@@ -15,7 +15,7 @@ import huggingface_hub.file_download
 import pytest
 
 from mochi.cli import main as cli
-from mochi.hub.catalog import LOADERS, PUBLISHED, T5_FP16, VAE_BOTH, VARIANTS, hint, readable, source_of
+from mochi.hub.catalog import FOLDERS, PUBLISHED, T5_FP16, VAE_BOTH, VARIANTS, hint, readable, source_of
 from tests.weights.hub import Hub, serving
 
 Run = Callable[..., tuple[int, str, str]]
@@ -230,7 +230,7 @@ def test_disk_that_fills_up(hub: Hub, run: Run, comfyui: Path, monkeypatch: pyte
 def test_catalog() -> None:
     assert source_of("mochi/t5xxl_fp16.safetensors") is source_of("mochi\\t5xxl_fp16.safetensors") is T5_FP16
     assert source_of("mine.safetensors") is None and "--comfyui DIR" in hint("mine.safetensors")
-    assert {file.folder for file in PUBLISHED.values()} == set(LOADERS)
+    assert {file.folder for file in PUBLISHED.values()} == set(FOLDERS.values())
     distinct = {file for variant in VARIANTS.values() for file in variant}
     assert len({file.name for file in distinct}) == len(distinct), "a name says which file it is"
     for word in ("Comfy-Org/mochi_preview_repackaged", "models/vae", "--file mochi_vae.safetensors", "920MB"):

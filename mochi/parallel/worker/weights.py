@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import assign, fill
-from ...checkpoint.load import Source, opened
+from ...checkpoint import Checkpoint, assign, fill
+from ...checkpoint.checkpoint import Source
 from ...checkpoint.plan import Whole
 from ...errors import MochiError
-from ...lora.patch import LoraPatch, WeightPatch, apply_patches
+from ...lora.patch import WeightPatch, apply_patches, patch_quant_linear
 from ...quant import QUANT_DTYPE, use_float8_products
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class RankWeights:
         self._device = torch.device(device)
         self._patched: set[str] = set()
 
-        self._plan = opened(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
+        self._plan = Checkpoint.open(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
         self.model = self._plan.model
         self.compute_dtype = self.model.x_embedder.proj.weight.dtype
         self._layout = self._lay_out(sharding)
@@ -78,8 +78,8 @@ class RankWeights:
     def patch(self, patches: Mapping[str, Sequence[WeightPatch]]) -> None:
         """Let the weights be the file's with these patches, by parameter; earlier patches are gone.
 
-        Only the parameters that are patched, or were, are read again; not packed ones, which are patched as they are
-        unpacked. Raises MochiError on patches that do not fit.
+        Only the parameters that are patched, or were, are read again; not quantised ones, which are patched as they are
+        dequantised. Raises MochiError on patches that do not fit.
         """
         if unknown := patches.keys() - self._plan.dtypes.keys():
             raise MochiError(f"patches for {sorted(unknown)[0]}, which the model does not have")
@@ -90,7 +90,8 @@ class RankWeights:
         self._patched |= patches.keys()  # should a patch fail, the next call mends what is half done
         for name in names:
             if self._plan.dtypes[name] == QUANT_DTYPE:
-                self._patch_packed(name, patches.get(name), entries[name].shape)
+                layer = self.model.get_submodule(name.removesuffix(".weight"))
+                patch_quant_linear(layer, name, patches.get(name, ()), self._device)
                 continue
             weight = self._read(name)
             if name in patches:
@@ -98,18 +99,6 @@ class RankWeights:
                 weight = apply_patches(name, weight.to(self._device), patches[name], entries[name].shape, rows)
             assign(self.model, name, weight, self._layout)
         self._patched = set(patches)
-
-    def _patch_packed(self, name: str, patches: Sequence[WeightPatch] | None, shape: Sequence[int]) -> None:
-        layer = self.model.get_submodule(name.removesuffix(".weight"))
-        if patches is None:
-            layer.patch = None
-            return
-        empty, nowhere = torch.empty(*shape, device="meta"), [patch.to("meta") for patch in patches]
-        apply_patches(name, empty, nowhere, shape)  # do they fit?
-        # Factors are needed again and again; a whole weight would take on the device what quantising saves there.
-        factors = all(isinstance(patch, LoraPatch) for patch in patches)
-        here = [patch.to(self._device) for patch in patches] if factors else patches
-        layer.patch = lambda weight: apply_patches(name, weight, here, shape)
 
     def _lay_out(self, sharding: str) -> Whole | ShardedLayout:
         if sharding == "replicated" or dist.get_world_size() == 1:  # one rank has nobody to share with
@@ -126,4 +115,5 @@ class RankWeights:
 
 def _own(p: Tensor) -> Tensor:
     """This rank's rows of a parameter."""
-    return p.to_local() if hasattr(p, "to_local") else p
+    to_local = getattr(p, "to_local", None)
+    return p if to_local is None else to_local()

@@ -1,6 +1,4 @@
-"""Weight patches of ComfyUI's nodes (LoRA and its kin) as the ranks take them; see mochi/lora/patch.py."""
-
-from __future__ import annotations
+"""Weight patches of ComfyUI's nodes (LoRA and its kin) as the ranks take them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +12,7 @@ from ....mochi.checkpoint import Plan
 from ....mochi.lora import swap_halves
 from ....mochi.lora.patch import LoraPatch, ReplacePatch, WeightPatch
 from ....mochi.quant import QUANT_DTYPE
-
-PREFIX = "diffusion_model."
+from ..sockets.lora_names import PREFIX
 
 HostPatch = tuple
 """(strength, what to do, strength of the weight, offset, function), as ModelPatcher keeps them."""
@@ -37,10 +34,10 @@ class FileWeights:
 def for_ranks(
     patches: Mapping[str, Sequence[HostPatch]], weights: FileWeights, device: torch.device
 ) -> dict[str, list[WeightPatch]]:
-    """Patches by name of the MODEL's parameter -> those for the ranks, by name of the network's.
+    """Patches of a MODEL, by its parameters, as patches for the ranks, by the network's parameters.
 
-    A plain LoRA, on a weight or some of its rows, goes as its two factors. Whatever else there is, the host computes
-    from the file's weight on `device`, in the way that it does on one GPU, and the result goes.
+    A plain LoRA, on a weight or some of its rows, goes as its two factors. With patches of any other kind the host
+    computes the weight on `device`, from the file's, in the way that it does on one GPU; then the weight goes.
     """
     out: dict[str, list[WeightPatch]] = {}
     for key, of_weight in patches.items():
@@ -65,12 +62,12 @@ def _lora_patch(patch: HostPatch) -> LoraPatch:
     strength, adapter, strength_model, offset, function = patch
     up, down, alpha, *_ = adapter.weights
     scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
-    up = up.cpu() if function is None else function(up.cpu())
+    up, down = up.flatten(1).cpu(), down.flatten(1).cpu()
     start = None if offset is None else offset[1]
-    return LoraPatch(up, down.cpu(), scale, start, base_scale=strength_model)
+    return LoraPatch(up if function is None else function(up), down, scale, start, base_scale=strength_model)
 
 
 def _patched(weight: Tensor, patches: Sequence[HostPatch], key: str, device: torch.device) -> Tensor:
-    # What ModelPatcher.patch_weight_to_device does.
+    # This is what ModelPatcher.patch_weight_to_device does.
     whole = mm.cast_to_device(weight, device, torch.float32, copy=True)
     return comfy.lora.calculate_weight(patches, whole, key).to("cpu", weight.dtype)

@@ -1,6 +1,4 @@
-"""LoRA files in ComfyUI's folder, and what they become on a MODEL: patches, as ComfyUI's own loaders make them."""
-
-from __future__ import annotations
+"""LoRA files in ComfyUI's folder. On a MODEL they become patches, as ComfyUI's own loaders make them."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +11,7 @@ from ....mochi import lora
 from ....mochi.errors import MochiError
 from ....mochi.lora import Lora, LoraPatch
 from ..checks import text_width
-from ..ranks.patches import PREFIX
+from .lora_names import PREFIX
 
 FOLDER = "loras"
 
@@ -37,7 +35,7 @@ def check_lora(name: str) -> None:
 
 
 def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
-    """A clone of a MODEL with a LoRA; of the MODEL's weights none is loaded again.
+    """A clone of a MODEL with a LoRA. No weights of the MODEL are loaded again.
 
     Raises MochiError for a model that is no Mochi, CheckpointError for a file that is no LoRA for it.
     """
@@ -68,11 +66,11 @@ def _version(path: Path) -> tuple[Path, int, int]:
 
 @lru_cache(maxsize=64)
 def _check_unchanged(path: Path, modified: int, size: int) -> None:
-    """Remembered while the file is the same: the check is made whenever a prompt is queued."""
+    """The result is kept while the file is the same: the check is made whenever a prompt is queued."""
     lora.check_lora(path)
 
 
 @lru_cache(maxsize=2)
 def _read_unchanged(path: Path, modified: int, size: int) -> Lora:
-    """Remembered for another strength."""
+    """The file is kept for another strength."""
     return lora.read_lora(path)

@@ -1,24 +1,21 @@
-"""Layers over packed weights (fp8, GGUF) which ComfyUI moves between devices and patches like its own."""
+"""Layers with quantised weights (fp8, GGUF) that ComfyUI moves between devices and patches like its own."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import comfy.lora
 import comfy.model_management as mm
 import torch
-import torch.nn.functional as F
 from comfy.model_patcher import LowVramPatch, ModelPatcher
 from comfy.ops import CastWeightBiasOp, run_every_op
 from torch import Tensor, nn
 
-from ....mochi import quant as packing
+from ....mochi import quant
 from ....mochi.errors import MochiError
 
 
-class QuantLinear(packing.QuantLinear, CastWeightBiasOp):
-    """The packed bytes come to where x is, and are unpacked there. LoRA and its kin are applied to what is unpacked."""
+class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
+    """The bytes come to where x is and are dequantised there. Then LoRA and its kin are applied."""
 
     comfy_cast_weights = True  # the weight may be on another device than x
 
@@ -26,38 +23,22 @@ class QuantLinear(packing.QuantLinear, CastWeightBiasOp):
         super().__init__(*args, **kwargs)
         self.weight_function, self.bias_function = [], []
 
-    def takes_rows(self, like: Tensor) -> bool:
-        return not self._functions() and super().takes_rows(like)
-
-    @torch.compiler.disable  # each layer has its own packing and patch, and would be compiled for itself
-    def forward(self, x: Tensor | packing.QuantRows) -> Tensor:
+    def product(self, x: Tensor | quant.QuantRows) -> Tensor:
         run_every_op()
-        if isinstance(x, Tensor):
-            x = x.to(self.compute or x.dtype)
-        packed, bias = self._here(self.weight, None, x.device), None
-        if self.bias is not None:
-            bias = self._here(self.bias, x.dtype, x.device)
-            for function in self.bias_function:
-                bias = function(bias)
-        functions = self._functions()
-        if not functions:
-            out = self.quant.matmul(x, packed, bias)
-            if out is not None:
-                return out
-        weight = self.quant.dequantize(packed, x.dtype)
-        for function in functions:
-            weight = function(weight)
-        return F.linear(x, weight, bias)
+        return super().product(x)
+
+    def parameters_for(self, x: Tensor | quant.QuantRows) -> tuple[Tensor, Tensor | None]:
+        bias = None if self.bias is None else self._here(self.bias, x.dtype, x.device)
+        for function in self.bias_function if bias is not None else ():
+            bias = function(bias)
+        return self._here(self.weight, None, x.device), bias
 
     def whole(self, dtype: torch.dtype) -> Tensor:
         """The weight (out_features, in_features) as it is computed with, in host memory."""
-        weight = self.quant.dequantize(self.weight, dtype)
-        for function in self._functions():
-            weight = function(weight)
-        return weight.cpu()
+        return self.dequantized(self.weight, dtype).cpu()
 
-    def _functions(self) -> Sequence[Any]:
-        """What changes the weight. ComfyUI brings a patch of its own where a model is loaded only in part."""
+    def patches(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """ComfyUI brings a patch of its own where a model is loaded only in part."""
         if self.patch is None or any(isinstance(function, LowVramPatch) for function in self.weight_function):
             return self.weight_function
         return [self.patch, *self.weight_function]
@@ -68,7 +49,7 @@ class QuantLinear(packing.QuantLinear, CastWeightBiasOp):
 
 
 def with_quant(operations: type) -> type:
-    """The host's operations, with the layer for packed weights among them."""
+    """The host's operations, with the layer for quantised weights among them."""
     return type("Operations", (operations,), {"QuantLinear": QuantLinear})
 
 
@@ -78,7 +59,7 @@ def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
 
 
 class QuantPatcher(ModelPatcher):
-    """Patches packed weights as they are unpacked: patching and packing them again would lose one or the other."""
+    """Patches quantised weights when they are dequantised: a patch would be lost if they were quantised again."""
 
     def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> None:
         layer = self._layer(key)
@@ -95,12 +76,12 @@ class QuantPatcher(ModelPatcher):
         super().unpatch_model(device_to, unpatch_weights)
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
-        """Each weight with its patches, for nodes that merge models; packed ones as a function that unpacks."""
+        """Each weight with its patches, for nodes that merge models; quantised ones as a function that dequantises."""
         found = super().get_key_patches(filter_prefix)
         for key in found:
             layer = self._layer(key)
             if layer is not None:
-                found[key][0] = (layer.weight, _unpacks(layer))
+                found[key][0] = (layer.weight, _dequantizes(layer))
         return found
 
     def add_hook_patches(self, hook: Any, patches: dict, *args: Any, **kwargs: Any) -> Any:
@@ -121,6 +102,6 @@ class QuantPatcher(ModelPatcher):
         return module if leaf == "weight" and isinstance(module, QuantLinear) else None
 
 
-def _unpacks(layer: QuantLinear) -> Any:
+def _dequantizes(layer: QuantLinear) -> Callable[..., Tensor]:
     """For ComfyUI, which calls it with what it took for the weight."""
     return lambda weight, **_: layer.quant.dequantize(layer.weight.to(weight.device), torch.float32)

@@ -1,9 +1,10 @@
 """LoRA in every format: our loader and ComfyUI's own make what weights with the LoRA merged into them make."""
 
-from __future__ import annotations
-
+import importlib
 import json
-from types import SimpleNamespace
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import comfy.lora
 import comfy.model_patcher
@@ -211,10 +212,20 @@ def test_comfyuis_own_mochi(call, small):
             torch.testing.assert_close(found, weight)
 
 
+def test_importing_the_nodes_replaces_nothing(pack, monkeypatch):
+    """Only the pack's own __init__ does."""
+    another = ModuleType("another_pack")
+    another.__path__ = [str(Path(pack.module("nodes").__file__).parents[1])]
+    monkeypatch.setitem(sys.modules, "another_pack", another)
+    functions = {name: value for name, value in vars(comfy.lora).items() if callable(value)}
+    importlib.import_module("another_pack.nodes.lora")
+    assert all(vars(comfy.lora)[name] is function for name, function in functions.items())
+
+
 def test_names_are_taught_once_and_to_mochi_only(pack, model):
     names = pack.module("nodes.host.sockets.lora_names")
-    names.teach_names()
-    names.teach_names()
+    names.teach_comfyui_lora_names()
+    names.teach_comfyui_lora_names()
     taught = comfy.lora.model_lora_keys_unet
     assert not hasattr(taught.before_mochi, "before_mochi")
     other = SimpleNamespace(

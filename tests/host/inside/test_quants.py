@@ -134,11 +134,11 @@ def test_lora_on_a_model_that_is_loaded_in_part(packed, k_sampler):
     patched.partially_load(torch.device("cpu"), model.model_size() // 2)
     assert patched.model.model_lowvram
     layer = patched.model.diffusion_model.get_submodule("blocks.1.attn.qkv_x")
-    assert len(layer._functions()) == 1
+    assert len(layer.patches()) == 1
     assert_close(k_sampler(patched), expected)
     k_sampler(patched)
     patched.partially_unload(torch.device("cpu"), model.model_size())
-    assert len(layer._functions()) == 1
+    assert len(layer.patches()) == 1
     assert_close(k_sampler(patched), expected)
     mm.unload_all_models()
 

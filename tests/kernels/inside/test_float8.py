@@ -1,4 +1,4 @@
-"""Kernels quantize to, and unpack from, float8 as the formulas do."""
+"""Kernels round to float8 and back as the formulas do."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_with_one_scale(x: torch.Tensor, scale: float):
 
 @pytest.mark.parametrize("kind", FLOAT8, ids=str)
 @given(scale=st.floats(1e-6, 1e3), dtype=DTYPES)
-def test_unpacking(kind: torch.dtype, scale: float, dtype: torch.dtype):
+def test_dequantising(kind: torch.dtype, scale: float, dtype: torch.dtype):
     """Every byte there is, infinities and NaN too."""
-    packed = torch.arange(-128, 128).to(QUANT_DTYPE).view(2, 128)
+    qweight = torch.arange(-128, 128).to(QUANT_DTYPE).view(2, 128)
     found, expected = (
-        unpack(packed, kind, scale, dtype) for unpack in (float8.dequantize_scaled, dequantize_scaled.reference)
+        run(qweight, kind, scale, dtype) for run in (float8.dequantize_scaled, dequantize_scaled.reference)
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)

@@ -1,4 +1,4 @@
-"""Kernels unpack blocks of GGML to the bits of the formulas, whatever the bytes."""
+"""Kernels dequantise blocks of GGML to the bits of the formulas, whatever the bytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from mochi.quant.ggml import FORMATS, dequantize_blocks
 )
 def test_any_bytes(kind: str, seed: int, rows: int, blocks: int, dtype: torch.dtype):
     """Any scales too, infinite ones and NaN among them: of NaN the bits need not be the same."""
-    shape = rows, blocks * FORMATS[kind].size
-    packed = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(QUANT_DTYPE)
-    found, expected = ggml.dequantize_blocks(packed, kind, dtype), dequantize_blocks.reference(packed, kind, dtype)
+    values, size, _ = FORMATS[kind]
+    shape = rows, blocks * size
+    qweight = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed)).to(QUANT_DTYPE)
+    arguments = qweight, kind, values, size, dtype
+    found, expected = ggml.dequantize_blocks(*arguments), dequantize_blocks.reference(*arguments)
     assert found.dtype == dtype and found.shape == expected.shape
     assert found.isnan().equal(expected.isnan())
     bits = torch.int32 if dtype == torch.float32 else torch.int16

@@ -79,7 +79,7 @@ def test_a_pass_whose_layers_take_quantised_rows(launched, monkeypatch):
     network = load_dit(TINY_WEIGHTS / "dit.safetensors", torch.float32).to(torch.bfloat16)
     network.pos_frequencies.data = network.pos_frequencies.data.float()
     packing, state = Float8(torch.float8_e4m3fn, 1e-3, fast=True), network.state_dict()
-    packed = {k: packing.pack(w) for k, w in state.items() if k.startswith("blocks.") and w.ndim == 2}
+    packed = {k: packing.quantize(w) for k, w in state.items() if k.startswith("blocks.") and w.ndim == 2}
     quant_linears(network, dict.fromkeys(packed, packing))
     network.load_state_dict({**state, **packed})
     generator = torch.Generator().manual_seed(0)
@@ -104,7 +104,7 @@ def test_a_video_there_and_back(launched):
 def test_a_packed_layer(launched, packing):
     layer = QuantLinear(512, 8, False, packing)
     if packing is USUAL:
-        layer.weight.data = packing.pack(torch.randn(8, 512) / 10)
+        layer.weight.data = packing.quantize(torch.randn(8, 512) / 10)
     else:
         # Blocks of small numbers: float16 steps of any bytes could be infinite.
         layer.weight.data = torch.randint(0, 20, layer.weight.shape, dtype=torch.int8)

@@ -1,0 +1,194 @@
+"""The command `generate`: videos from prompts."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from ..config import RunDefaults
+from ..dit.backends import ATTENTIONS, SDPA
+from ..dit.cache import in_words
+from ..errors import MochiError
+from ..model_dir import find_model
+from ..parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
+from ..sampling import Denoised
+from ..sampling.guidance import parse_cfg
+from ..settings import GenerateSettings
+from ..video import DEFAULT_QUALITY, VideoWriter
+from .jobs import Job, check_outputs, read_jsonl
+from .lora import add_option, read_loras
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8": torch.float8_e4m3fn,
+}
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "generate",
+        help="make a video from a prompt",
+        description="Makes a video from a prompt, and writes its settings beside it as JSON.",
+        epilog="What is not given is the model's own default.",
+    )
+    parser.set_defaults(run=generate)
+    add = parser.add_argument
+    add("prompt", nargs="?", help="what the video shows")
+    add("--model-dir", type=Path, metavar="DIR", help="weights; without it, the built-in tiny model")
+    add("--negative", metavar="PROMPT", help="what the video does not show")
+    add("--seed", type=int, help="of the noise; by default a random one, which is recorded")
+    add("--steps", type=int, help="sampling steps")
+    add("--cfg", metavar="NUMBERS", help="guidance: a number, or one for each step with commas between them")
+    add("--width", type=int, help="in pixels, a multiple of 16")
+    add("--height", type=int, help="in pixels, a multiple of 16")
+    add("--frames", type=int, help="6k + 1 of them")
+    add("--fps", type=float, help="frames a second")
+    add("--threshold-noise", type=float, metavar="NOISE", help="how much noise the linear steps take away")
+    add("--linear-steps", type=int, metavar="STEPS", help="how many steps are linear; by default half of them")
+    add(
+        "--teacache",
+        type=float,
+        metavar="THRESHOLD",
+        help="skip the network where its input hardly changes, such as 0.06: faster, and somewhat another video "
+        "(default: 0, exact)",
+    )
+    add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
+    add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
+    add(
+        "--dtype",
+        choices=DTYPES,
+        help="of weights and computation (default: float32 on the CPU, else bfloat16, "
+        "and quantized weights stay as they are; float8: of weights only)",
+    )
+    add(
+        "--attention",
+        choices=ATTENTIONS,
+        default=SDPA,
+        help="torch's own (sdpa), FlashAttention 2 or 3, or SageAttention, where installed (default: %(default)s)",
+    )
+    add("--compile", action="store_true", help="compile the denoiser's blocks with torch.compile: slow to start")
+    add_option(add)
+    add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
+    add(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
+        "..., output); options given here hold where a line does not say otherwise",
+    )
+    add = parser.add_argument_group("one video over several GPUs").add_argument
+    add("--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU")
+    add("--guidance", type=int, default=0, choices=(0, 1, 2), help="passes of a step at a time (default: the best)")
+    add("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
+    add("--weights", choices=SHARDINGS, default="auto", help="what each GPU holds of them (default: %(default)s)")
+    add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)")
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Makes the videos. All that can be checked is checked before weights are read."""
+    device = check_device(options.device)
+    parallel = check_parallel(options)
+    model = find_model(options.model_dir)
+    jobs = read_jobs(options, model.config.defaults)
+    loras = read_loras(options.lora, model.config.dit)
+
+    from ..pipeline import load_pipeline  # imports transformers, which takes seconds
+
+    dtype = DTYPES.get(options.dtype)
+    with closing(load_pipeline(model, dtype, device, options.attention, options.compile, parallel)) as pipeline:
+        pipeline.use_loras(loras)
+        for number, job in enumerate(jobs, 1):
+            make(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
+        print(f"attention: {pipeline.attention}", file=sys.stderr)
+
+
+def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str) -> None:
+    """Makes one video and its record, and prints the path."""
+    settings, started = job.settings, time.monotonic()
+    with tqdm(total=settings.steps, desc=title, unit="step") as bar:
+
+        def on_step(_: Denoised) -> None:
+            bar.update()
+
+        latents = pipeline.denoise(settings, on_step)
+    if settings.teacache:
+        print(in_words(pipeline.passes), file=sys.stderr)
+    size = (settings.width, settings.height)
+    with (
+        tqdm(total=settings.frames, desc="decoding", unit="frame") as bar,
+        VideoWriter(job.output, settings.fps, size, quality=options.quality) as video,
+    ):
+        for frames in pipeline.decode(latents, as_bytes=True):
+            video.write(frames)
+            bar.update(len(frames))
+    record = {
+        **settings.as_dict(),
+        "output": str(job.output),
+        "run": {
+            "model": str(options.model_dir or pipeline.config.name),
+            "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
+            "device": ", ".join(map(str, pipeline.denoiser.devices)),
+            "attention": pipeline.attention,
+            "loras": options.lora,
+            "seconds": round(time.monotonic() - started, 1),
+        },
+    }
+    part = job.record.with_name(f".{job.record.name}.part")
+    part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, job.record)
+    print(video.path)
+
+
+def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> list[Job]:
+    """The videos that a command line asks for, all of them checked."""
+    if (options.prompt is None) == (options.jsonl is None):
+        raise MochiError("give either a prompt or --jsonl FILE")
+    if not 0 <= options.quality <= 100:
+        raise MochiError(f"quality is {options.quality}, but must be between 0 and 100")
+    chosen = {field.name: getattr(options, field.name) for field in fields(GenerateSettings)}
+    if options.cfg is not None:
+        chosen["cfg"] = parse_cfg(options.cfg)
+    if options.jsonl is not None:
+        jobs = read_jsonl(options.jsonl, chosen, defaults, options.output or options.jsonl.with_suffix(".mp4"))
+        check_outputs(jobs, options.jsonl)
+        return jobs
+    settings = GenerateSettings.of(defaults, **chosen)
+    job = Job(settings, options.output or Path(f"mochi_{settings.seed}.mp4"))
+    check_outputs([job])
+    return [job]
+
+
+def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
+    """How to spread the work over devices, which must be there; None where one device does it in this process."""
+    if options.gpus is None:
+        return None
+    if options.device is not None:
+        raise MochiError("give either --device, for one, or --gpus")
+    parallel = ParallelSettings(options.gpus, options.guidance, options.ulysses, options.weights, options.timeout)
+    return None if parallel.in_process else parallel
+
+
+def check_device(name: str | None) -> torch.device | None:
+    """The device of that name, which must be there."""
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MochiError(f"device {name!r} cannot be used here: {reason}") from error
+    return device

@@ -1,0 +1,50 @@
+"""The model of a directory, ready to make videos."""
+
+from pathlib import Path
+
+import torch
+
+from ..dit.backends import SDPA
+from ..model_dir import ModelDir, find_model
+from ..parallel.settings import ParallelSettings
+from ..quant import FLOAT8
+from ..text import load_prompt_encoder
+from .local import load_local
+from .pipeline import Pipeline
+from .remote import load_remote
+
+
+def load_pipeline(
+    model: str | Path | ModelDir | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    attention: str = SDPA,
+    compiled: bool = False,
+    parallel: ParallelSettings | None = None,
+) -> Pipeline:
+    """Load a model.
+
+    Args:
+        model: its directory, see `find_model`; None for the built-in tiny one.
+        dtype: of weights and computation. By default float32 on the CPU and bfloat16 elsewhere, and quantised weights
+            stay so. A float8 dtype is for the weights of Linear layers alone.
+        device: by default the GPU if there is one.
+        attention: one of ATTENTIONS.
+        compiled: whether torch.compile compiles the denoiser's blocks.
+        parallel: the devices that denoise and decode together, in place of `device`.
+
+    Raises CheckpointError on files that are missing or wrong, MochiError on an attention that cannot be used here, on
+    devices that are not there, and on a split that cannot be.
+    """
+    files = model if isinstance(model, ModelDir) else find_model(model)
+    if parallel is not None:
+        device = parallel.devices()[0]
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    usual_dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    compute_dtype = usual_dtype if dtype is None or dtype in FLOAT8 else dtype
+    if parallel is None:
+        networks = load_local(files, dtype, compute_dtype, device, attention, compiled)
+    else:
+        networks = load_remote(files, dtype, compute_dtype, parallel, attention, compiled)
+    text = load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute_dtype)
+    return Pipeline(files.config, text, *networks)

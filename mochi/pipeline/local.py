@@ -1,0 +1,104 @@
+"""A denoiser and a decoder on a device of this process."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import load_decoder, load_dit
+from ..device_memory import memory_free
+from ..dit import PLAIN, AsymmDiT, BlockRunner, TextContext
+from ..dit.attention import use_attention
+from ..dit.backends import SDPA, attention_named, describe
+from ..dit.cache import Passes, StepCache
+from ..frames import to_pictures
+from ..lora.apply import LoraMount, Loras
+from ..model_dir import ModelDir
+from ..sampling import Denoised, guided, sample
+from ..settings import GenerateSettings
+from ..vae import Decoder
+from ..vae.chunks import chunk_for
+
+
+class LocalDenoiser:
+    """See Denoiser."""
+
+    def __init__(self, dit: AsymmDiT, attention: str = SDPA, runner: BlockRunner = PLAIN):
+        self.dit, self._attention, self._runner = dit, attention, runner
+        weight = dit.x_embedder.proj.weight  # which is never quantised
+        self.dtype, self.devices = weight.dtype, (weight.device,)
+        self.passes: Passes = {}
+        self._loras = LoraMount(dit)
+
+    @property
+    def attention(self) -> str:
+        return describe(self._attention, self.devices[0], self.dtype, self.dit.config.head_dim)
+
+    def use_loras(self, loras: Loras) -> None:
+        self._loras.use(loras)
+
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
+        rotary = self.dit.rotary(*noise.shape[2:])
+        plan = settings.cache()
+        cache = StepCache(plan) if plan is not None else None
+
+        def flow_of(side: int, text: TextContext) -> Callable[[Tensor, Tensor], Tensor]:
+            def flow(z: Tensor, sigma: Tensor) -> Tensor:
+                runner = self._runner if cache is None else cache.around([side], sigma.item(), self._runner)
+                return self.dit(z.to(self.dtype), sigma, text, rotary, runner).float()
+
+            return flow
+
+        predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales())
+        latents = sample(predict, noise.to(self.devices[0]), settings.sigmas(), on_step, cancelled)
+        self.passes = cache.passes if cache is not None else {}
+        return latents
+
+    def give_back(self) -> None:
+        """There is no other process."""
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class LocalDecoder:
+    """See FrameDecoder. On a CPU it decodes one latent frame at a time, on a GPU as many as keep it busy and fit."""
+
+    def __init__(self, decoder: Decoder, dtype: torch.dtype):
+        self.decoder, self._dtype = decoder, dtype
+
+    def decode(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
+        z, chunk = z.to(self._dtype), 1
+        if z.device.type != "cpu":
+            chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
+        return (to_pictures(frames, as_bytes) for frames in self.decoder.stream(z, chunk))
+
+
+def load_local(
+    files: ModelDir,
+    weight_dtype: torch.dtype | None,
+    compute_dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    compiled: bool,
+) -> tuple[LocalDenoiser, LocalDecoder]:
+    """The networks of a model on a device; see `load_pipeline`."""
+    attend = attention_named(attention, device, compute_dtype, files.config.dit.head_dim)  # before weights are read
+    dit = load_dit(files.dit, weight_dtype, device, compute=compute_dtype)
+    use_attention(dit.blocks, attend)
+    runner = PLAIN
+    if compiled:
+        from ..dit.compiled import CompiledBlocks  # imports torch._dynamo, which takes seconds
+
+        runner = BlockRunner(CompiledBlocks())
+    decoder = load_decoder(files.decoder, compute_dtype, device)
+    return LocalDenoiser(dit, attention, runner), LocalDecoder(decoder, compute_dtype)

@@ -1,0 +1,162 @@
+"""A whole Mochi: T5, a denoiser and a frame decoder, which may be here or in other processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..device_memory import give_back
+from ..dit.cache import Passes
+from ..errors import Cancelled, MochiError
+from ..geometry import latent_shape
+from ..lora.apply import Loras
+from ..sampling import Denoised
+from ..settings import GenerateSettings
+from ..text import PromptEncoder
+from ..text.visit import visiting
+from ..transfer import arriving
+from ..vae import to_vae
+
+
+class Denoiser(Protocol):
+    """Makes latents of noise.
+
+    Attributes:
+        dtype: what it computes in.
+        devices: that it computes on. The text encoder visits the first one.
+        passes: of the last run, which of its passes a step cache computed; empty without one.
+    """
+
+    dtype: torch.dtype
+    devices: tuple[torch.device, ...]
+    passes: Passes
+
+    @property
+    def attention(self) -> str:
+        """What computes attention, in words."""
+        ...
+
+    def use_loras(self, loras: Loras) -> None:
+        """Have these LoRAs, each with its strength, and no others. Raises CheckpointError on one that does not fit."""
+
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """DiT latents from noise (1, 12, T, h, w). features (2, L, width), mask (2, L): the prompt, the negative one.
+
+        Raises Cancelled between two steps once `cancelled` says so.
+        """
+        ...
+
+    def give_back(self) -> None:
+        """Return memory of other processes that is not used, so that the text encoder finds room."""
+
+    def close(self) -> None:
+        """End what the denoiser has started."""
+
+
+class FrameDecoder(Protocol):
+    """Makes frames of latents."""
+
+    def decode(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
+        """VAE latents (1, 12, T, h, w) -> frames (1, 3, F, H, W) of some latent frames after the other, as
+        `to_pictures` gives them."""
+        ...
+
+
+class Pipeline:
+    """Makes videos. To be closed where the denoiser is in other processes.
+
+    Attributes:
+        config: sizes of the model, and the settings that it likes.
+        text_device: where T5 is while it encodes; otherwise it is on the CPU, for it is as large as the denoiser of a
+            small file.
+    """
+
+    def __init__(self, config: ModelConfig, text: PromptEncoder, denoiser: Denoiser, decoder: FrameDecoder):
+        self.config, self.text, self.denoiser, self.decoder = config, text, denoiser, decoder
+        self.text_device = denoiser.devices[0]
+
+    @property
+    def attention(self) -> str:
+        """What computes attention, in words."""
+        return self.denoiser.attention
+
+    @property
+    def passes(self) -> Passes:
+        """See Denoiser."""
+        return self.denoiser.passes
+
+    def use_loras(self, loras: Loras) -> None:
+        """See `Denoiser.use_loras`."""
+        self.denoiser.use_loras(loras)
+
+    def close(self) -> None:
+        """End other processes, if there are any."""
+        self.denoiser.close()
+
+    def generate(
+        self,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[Tensor]:
+        """The video as batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU.
+
+        Raises Cancelled between two steps or batches once `cancelled` says so.
+        """
+        for frames in self.decode(self.denoise(settings, on_step, cancelled)):
+            if cancelled is not None and cancelled():
+                raise Cancelled("cancelled while decoding")
+            yield frames
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
+        features, mask = self.encode([settings.prompt, settings.negative])
+        noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
+        latents = self.denoiser.sample(features, mask, noise, settings, on_step, cancelled)
+        if not latents.isfinite().all():
+            dtype = self.denoiser.dtype
+            raise MochiError(f"sampling in {dtype} ran out of the range of numbers; choose bfloat16 or float32")
+        return latents
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """T5 features (B, L, width) and mask (B, L) of B prompts."""
+        is_on_gpu = self.text_device.type != "cpu"
+        if is_on_gpu:
+            self.denoiser.give_back()
+            give_back(self.text_device)  # what the last video took
+        try:
+            with visiting(self.text.model, self.text_device):
+                return self.text(prompts)
+        finally:
+            if is_on_gpu:
+                give_back(self.text_device)  # to the rank on the same GPU, if there is one
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, as_bytes: bool = False) -> Iterator[Tensor]:
+        """DiT latents (1, 12, T, h, w) -> batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU.
+
+        as_bytes: uint8 from 0 to 255 instead, rounded. A quarter as much then comes from a GPU to the CPU.
+        """
+        parts = self.decoder.decode(to_vae(latents, self.config.latents), as_bytes)
+        yield from arriving(frames[0].permute(1, 2, 3, 0) for frames in parts)
+
+
+def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Unit Gaussian noise, drawn on the CPU as ComfyUI's samplers draw it: the same on every device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

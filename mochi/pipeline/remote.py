@@ -1,0 +1,103 @@
+"""A denoiser and a decoder in the processes of a group, one for each device."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..config import DiTConfig
+from ..dit.cache import Passes
+from ..errors import Cancelled
+from ..frames import to_pictures
+from ..lora.apply import Loras, as_patches, shapes_of
+from ..model_dir import ModelDir
+from ..parallel.owner.client import RemoteDiT, RemoteVAE, finish, join_passes
+from ..parallel.owner.manager import GroupManager
+from ..parallel.plan import plan_dit
+from ..parallel.protocol import Event, FramesDecoded, LoadDiT, LoadVAE, PassesComputed, StepDone
+from ..parallel.settings import ParallelSettings
+from ..sampling import Denoised
+from ..settings import GenerateSettings
+
+
+class RemoteDenoiser:
+    """See Denoiser. The processes start at the first use; before, `attention` is empty."""
+
+    def __init__(self, config: DiTConfig, dit: RemoteDiT, dtype: torch.dtype):
+        self._config, self._dit, self.dtype = config, dit, dtype
+        self.devices = tuple(map(torch.device, dit.manager.devices))
+        self.passes: Passes = {}
+
+    @property
+    def attention(self) -> str:
+        return self._dit.attention
+
+    def use_loras(self, loras: Loras) -> None:
+        patches = as_patches(loras, shapes_of(self._config))
+        if patches or self._dit.patched is not None:  # without any, the processes need not start yet
+            finish(self._dit.patch(object() if patches else None, patches))
+
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        on_step: Callable[[Denoised], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """The whole run is one request."""
+        told: dict[int, Passes] = {}
+
+        def hear(event: Event) -> None:
+            if isinstance(event.payload, PassesComputed):
+                told[event.rank] = event.payload.passes
+            if on_step is not None and event.rank == 0 and isinstance(event.payload, StepDone):
+                on_step(event.payload.denoised)
+
+        def check() -> None:
+            if cancelled is not None and cancelled():
+                raise Cancelled("cancelled while sampling")
+
+        text = self._dit.text(features, mask)
+        run = self._dit.sample(noise, settings.sigmas(), settings.scales(), [(text, 0)], [(text, 1)], settings.cache())
+        latents = finish(run, hear, check)
+        self.passes = join_passes(told[rank] for rank in sorted(told))
+        return latents
+
+    def give_back(self) -> None:
+        self._dit.manager.give_back()
+
+    def close(self) -> None:
+        self._dit.manager.close()
+
+
+class RemoteDecoder:
+    """See FrameDecoder. Frames come as soon as all processes have their part of them."""
+
+    def __init__(self, vae: RemoteVAE):
+        self._vae = vae
+
+    def decode(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
+        for event in self._vae.decode(z, as_bytes):
+            if event is not None and isinstance(event.payload, FramesDecoded):
+                frames = event.payload.frames
+                yield frames if as_bytes else to_pictures(frames)
+
+
+def load_remote(
+    files: ModelDir,
+    weight_dtype: torch.dtype | None,
+    compute_dtype: torch.dtype,
+    parallel: ParallelSettings,
+    attention: str,
+    compiled: bool,
+) -> tuple[RemoteDenoiser, RemoteDecoder]:
+    """The networks of a model over the devices of `parallel`, once they are used; see `load_pipeline`."""
+    manager = GroupManager(parallel.devices(), parallel.timeout)
+    network = files.dit.plan("dit", weight_dtype=weight_dtype, compute_dtype=compute_dtype).model
+    request = LoadDiT(files.dit.path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)
+    plan = plan_dit(request, network, parallel, manager.devices)
+    dit = RemoteDiT(manager, plan.request, plan.degrees)
+    vae = RemoteVAE(manager, LoadVAE(files.decoder.path, None, compute_dtype))
+    return RemoteDenoiser(files.config.dit, dit, compute_dtype), RemoteDecoder(vae)
