@@ -43,7 +43,7 @@ class Channel:
         return _Unpickler(io.BytesIO(self._connection.recv_bytes())).load()
 
     def fileno(self) -> int:
-        """Lets `multiprocessing.connection.wait` wait for it."""
+        """Lets a selector wait for messages."""
         return self._connection.fileno()
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ def group_error(states: Sequence[RankState], place: str = "") -> GroupError:
     place: where a person finds the settings of a group, see ParallelSettings.
     """
     culprit = min(states, key=lambda state: state.blame)
-    lines = [f"Rank {culprit.rank} of {len(states)} ({culprit.device}) {_what(culprit)}, {_while(culprit)}."]
+    lines = [f"Rank {culprit.rank} of {len(states)} ({culprit.device}) {_what(culprit)}, while {culprit.phase}."]
     lines += [advice] if (advice := _advice(culprit, place)) else []
     lines.append(
         f"All ranks have been stopped; the next prompt starts them anew. Logs: {culprit.log} and those beside it."
@@ -71,10 +71,6 @@ def _what(state: RankState) -> str:
     if state.exitcode is not None:
         return f"was killed by {_signal(-state.exitcode)}" if state.exitcode < 0 else f"ended ({state.exitcode})"
     return f"gave no sign of life for {state.silent_for:.0f} s"
-
-
-def _while(state: RankState) -> str:
-    return f"while {state.phase}"
 
 
 def _advice(state: RankState, place: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import selectors
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import NoReturn
 
 from ...errors import Cancelled, MochiError
@@ -47,7 +47,7 @@ class Hearing:
     patience: float
 
     def __post_init__(self) -> None:
-        self._open = {worker.channel: worker for worker in self.workers}
+        self._open = list(self.workers)  # those whose channel has not ended
         self._answers: dict[int, Answer | Left | Refused] = {}
         for worker in self.workers:
             worker.state.begin(self.doing)
@@ -83,8 +83,9 @@ class Hearing:
     def _result(self) -> list[Answer]:
         if refusal := self._refusal():
             raise MochiError(refusal)
-        answers = [self._answers[worker.rank] for worker in self.workers]
-        if any(isinstance(answer, Left) for answer in answers):
+        ended = [self._answers[worker.rank] for worker in self.workers]
+        answers = [answer for answer in ended if isinstance(answer, Answer)]
+        if len(answers) < len(ended):
             raise Cancelled(f"cancelled while {self.doing}")
         return answers
 
@@ -94,12 +95,15 @@ class Hearing:
 
     def _receive(self, seconds: float) -> Iterator[tuple[Worker, Reply]]:
         """What the workers say next, within so many seconds. Raises RanksFailed when one says that it has failed."""
-        for channel in wait(list(self._open), seconds):
-            worker = self._open[channel]
+        with selectors.DefaultSelector() as selector:
+            for worker in self._open:
+                selector.register(worker.channel, selectors.EVENT_READ, worker)
+            ready: list[Worker] = [key.data for key, _ in selector.select(seconds)]
+        for worker in ready:
             try:
-                reply = channel.receive()
+                reply = worker.channel.receive()
             except (EOFError, ConnectionError, FileNotFoundError):
-                del self._open[channel]  # the worker is gone
+                self._open.remove(worker)  # it is gone
                 continue
             if isinstance(reply.content, Failed):
                 worker.state.report = worker.state.report or reply.content
