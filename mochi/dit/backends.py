@@ -1,7 +1,7 @@
 """Ways to compute attention: torch's own, and libraries that a person may have installed.
 
-Each takes queries, keys and values (B, tokens, h, d), and gives (B, tokens, h, d). What the libraries need is from their
-readmes.
+Each takes queries, keys and values (B, tokens, h, d), and gives (B, tokens, h, d). What the libraries need is from
+their readmes.
 """
 
 import importlib

@@ -91,7 +91,7 @@ def _is_sound(device: torch.device, dtype: torch.dtype, head_width: int) -> bool
 
 @functools.lru_cache
 def _passes(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether the kernel that torch takes computes a small case right. The answer is kept, since planning takes time."""
+    """Whether the kernel that torch takes computes a small case right. It is asked once: planning takes time."""
     shape, generator = (3, 2, TOKENS, 2, head_width), torch.Generator().manual_seed(0)
     q, k, v = torch.randn(shape, generator=generator).to(dtype)
     try:
