@@ -1,7 +1,5 @@
 """What a weight file is, in numbers and words: how it is packed, which parts of a Mochi are in it, what they lack."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
