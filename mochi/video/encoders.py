@@ -11,8 +11,10 @@ from typing import Protocol
 
 import av
 import numpy as np
+from av.error import BlockingIOError, EOFError
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -61,7 +63,9 @@ class _Container:
         flags: dict[str, str] | None = None,
     ):
         self._container = av.open(str(target.path), mode="w", format=format, options=flags or {})
-        self._stream = self._container.add_stream(codec, rate=target.fps, options=options or {})
+        stream = self._container.add_stream(codec, rate=target.fps, options=options or {})
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
         self._stream.width, self._stream.height = target.size
         self._stream.pix_fmt = pixels
 
@@ -133,7 +137,7 @@ class Gif(_Container):
         self._target, self._time_base, self._count = target, 1 / target.fps, 0
         self._palettes = graph = Graph()
         width, height = target.size
-        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=self._time_base)
+        source = graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={self._time_base}")
         split, use = graph.add("split"), graph.add("paletteuse", "new=1")
         palette, sink = graph.add("palettegen", "stats_mode=single"), graph.add("buffersink")
         source.link_to(split)
@@ -151,9 +155,9 @@ class Gif(_Container):
         self._encode(self._ready())
 
     def _ready(self) -> Iterable[av.VideoFrame]:
-        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+        with contextlib.suppress(BlockingIOError, EOFError):
             while True:
-                yield self._palettes.pull()
+                yield self._palettes.vpull()
 
     def finish(self) -> None:
         self._palettes.push(None)

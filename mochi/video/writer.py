@@ -13,9 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 
 from ..errors import MochiError
 from ..frames import to_bytes
@@ -118,7 +118,7 @@ class VideoWriter:
         """What the system says when it cannot write, as one line for people."""
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, FFmpegError) as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             raise MochiError(f"{self.path}: the video could not be written: {reason}") from error
