@@ -9,7 +9,7 @@ from .host.sockets.step_cache import with_cache
 from .host.types import Model
 
 
-class TeaCache(io.ComfyNode):
+class TeaCache(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

@@ -13,7 +13,7 @@ from .host.sampling.edit import noise_of, resampled
 from .host.types import Conditioning, Latent, Model
 
 
-class Invert(io.ComfyNode):
+class Invert(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -47,7 +47,7 @@ class Invert(io.ComfyNode):
         return io.NodeOutput(noise_of(model, positive, latent, sigmas), torch.tensor(sigmas))
 
 
-class Resample(io.ComfyNode):
+class Resample(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

@@ -20,7 +20,7 @@ from .parallel import check_gpus, parallel_inputs, parallel_settings
 IN_FILE = "in the file itself"
 
 
-class LoadT5(io.ComfyNode):
+class LoadT5(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -60,7 +60,7 @@ class LoadT5(io.ComfyNode):
         return io.NodeOutput(load_clip(files.open_text_encoder(file), dtype, device))
 
 
-class LoadDiT(io.ComfyNode):
+class LoadDiT(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -125,7 +125,7 @@ class LoadDiT(io.ComfyNode):
         return io.NodeOutput(model)
 
 
-class LoadVAE(io.ComfyNode):
+class LoadVAE(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         vaes = files.list_vaes()

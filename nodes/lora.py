@@ -10,7 +10,7 @@ from .host.types import Model
 STRONGEST = 10.0
 
 
-class LoadLoRA(io.ComfyNode):
+class LoadLoRA(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

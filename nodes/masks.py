@@ -11,7 +11,7 @@ from .host.sockets.latents import noise_mask
 from .host.types import Latent
 
 
-class Extend(io.ComfyNode):
+class Extend(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -42,7 +42,7 @@ class Extend(io.ComfyNode):
         return io.NodeOutput({**samples, "samples": longer, "noise_mask": mask})
 
 
-class NoiseMask(io.ComfyNode):
+class NoiseMask(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

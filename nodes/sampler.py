@@ -16,7 +16,7 @@ from .host.types import Conditioning, Latent, Model
 from .widgets import MAX_FRAMES, MAX_SIZE, MAX_STEPS
 
 
-class Sigmas(io.ComfyNode):
+class Sigmas(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -67,7 +67,7 @@ class Sigmas(io.ComfyNode):
         return io.NodeOutput(torch.tensor(last_part(whole, steps, denoise)))
 
 
-class Sampler(io.ComfyNode):
+class Sampler(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         defaults, tiny = PREVIEW.defaults, TINY.defaults

@@ -7,7 +7,7 @@ from .host.sockets.text import encode_prompt
 from .host.types import Clip
 
 
-class TextEncode(io.ComfyNode):
+class TextEncode(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

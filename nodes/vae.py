@@ -13,7 +13,7 @@ from .host.types import Latent, Vae
 TILE_LEAST = 64  # with an overlap of 16 pixels, two latents
 
 
-class VAEDecode(io.ComfyNode):
+class VAEDecode(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
@@ -59,7 +59,7 @@ class VAEDecode(io.ComfyNode):
         return io.NodeOutput(frames.flatten(0, 1))
 
 
-class VAEEncode(io.ComfyNode):
+class VAEEncode(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

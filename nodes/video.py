@@ -19,7 +19,7 @@ from .host.sockets.vae import MochiVAE
 from .host.types import Latent, Vae
 
 
-class SaveVideo(io.ComfyNode):
+class SaveVideo(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(

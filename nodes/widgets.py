@@ -14,6 +14,9 @@ MAX_STEPS = 1000
 MAX_SIZE = 16384
 MAX_FRAMES = 6 * 2000 + 1
 
+Node: Any = io.ComfyNode
+"""The class of every node. Any, since each node's methods take that node's own inputs, and not those of ComfyNode's."""
+
 
 def schema(
     node_id: str, display_name: str, description: str, found_as: Sequence[str], inputs: list[io.Input], **options: Any
@@ -52,8 +55,9 @@ def steps(tooltip: str) -> io.Int.Input:
 
 def cfg(tooltip: str) -> io.Float.Input:
     """The guidance scale."""
-    limits = {"min": 0.0, "max": 100.0, "step": 0.05, "round": 0.01}
-    return io.Float.Input("cfg", default=PREVIEW.defaults.cfg, **limits, tooltip=tooltip)
+    return io.Float.Input(
+        "cfg", default=PREVIEW.defaults.cfg, min=0.0, max=100.0, step=0.05, round=0.01, tooltip=tooltip
+    )
 
 
 def schedule(tooltip: str) -> io.Combo.Input:

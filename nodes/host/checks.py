@@ -51,10 +51,15 @@ def check_range(name: str, value: float, least: float, most: float) -> None:
 
 def check_latent(samples: Tensor) -> None:
     """LATENT samples must be those of a Mochi video: (B, 12, T, h, w)."""
-    if samples.ndim != 5 or samples.shape[1] != CHANNELS:
-        channels = samples.shape[1] if samples.ndim > 1 else samples.ndim
+    check_latent_shape(samples.shape)
+
+
+def check_latent_shape(shape: Sequence[int]) -> None:
+    """The same of the samples' shape."""
+    if len(shape) != 5 or shape[1] != CHANNELS:
+        channels = shape[1] if len(shape) > 1 else len(shape)
         raise MochiError(
-            f"The latent has {channels} channels and the shape {tuple(samples.shape)}, but Mochi's are "
+            f"The latent has {channels} channels and the shape {tuple(shape)}, but Mochi's are "
             f"(batch, {CHANNELS}, frames, rows, columns): it comes from another model. "
             "Use Empty Mochi Latent Video or Mochi VAE Encode."
         )

@@ -1,7 +1,5 @@
 """The owner's side of a group: it starts the workers, asks them, and ends them."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import shutil
@@ -38,7 +36,9 @@ class Group:
         timeout: seconds without a sign of life, or without progress, after which a rank has failed.
         service: the class of which each rank has an object, as (module or file, class name); its `handle` is called
             with each request on all ranks.
-        log_folder: where the logs of a failed group are kept; its own private folder by default.
+        log_folder: where the logs of a failed group are kept; by default beside its private folder.
+        threads: of each rank; by default its share of the processor's cores.
+        place: where a person finds these settings, see ParallelSettings.
     """
 
     def __init__(
@@ -48,15 +48,16 @@ class Group:
         service: tuple[str, str] = ("mochi.parallel.worker.service", "Rank"),
         log_folder: Path | None = None,
         threads: int | None = None,
+        place: str = "",
     ):
         check_platform()
         self.devices, self.timeout, self.closed = tuple(devices), timeout, False
-        self._log_folder = log_folder
+        self._log_folder, self._place = log_folder, place
         self._number = 0  # of the newest request
         self._folder, self._board = private_folder(self.size)
         self._workers: list[Worker] = []
         # Also when the group is forgotten, and when this process ends in good order. Else see watchdog.py.
-        self._finalizer = weakref.finalize(self, end, self._workers, self._folder)
+        self._finalizer = weakref.finalize(self, end, self._workers, self._folder, os.getpid())
         try:
             self._start(service, threads or threads_per_rank(self.size))
             finish(self._answers(0, "starting", START_TIME))
@@ -123,7 +124,7 @@ class Group:
                 with suppress(OSError):
                     worker.channel.send(END)
             self._finalizer.detach()
-            end(self._workers, self._folder, patience)
+            end(self._workers, self._folder, os.getpid(), patience)
 
     def _send(self, ask: Ask) -> None:
         try:
@@ -149,13 +150,15 @@ class Group:
             logs = keep_logs(self._folder, self._log_folder)
             for worker in self._workers:
                 worker.state.log = logs / worker.state.log.name
-            error = group_error([worker.state for worker in self._workers])
+            error = group_error([worker.state for worker in self._workers], self._place)
             self.close(patience=0)
         raise error
 
 
-def end(workers: Sequence[Worker], folder: Path, patience: float = 0.0) -> None:
-    """End the workers, and remove their folder."""
+def end(workers: Sequence[Worker], folder: Path, owner: int, patience: float = 0.0) -> None:
+    """End the workers, and remove their folder. Called at the end of a fork of the owner, it does nothing."""
+    if os.getpid() != owner:
+        return
     stop(workers, patience)
     for worker in workers:
         worker.channel.close()

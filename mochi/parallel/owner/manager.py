@@ -1,7 +1,5 @@
 """A group that is there when it is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,11 @@ class GroupManager:
 
     def use(self) -> Group:
         """The group; started if there is none. Raises GroupError or MochiError where it cannot be."""
-        if self.group is None:
+        group = self.group
+        if group is None:
             self.close()
-            self._group = Group(self.devices, self.timeout, **self._arguments)
-        return self._group
+            self._group = group = Group(self.devices, self.timeout, **self._arguments)
+        return group
 
     def release_dropped(self) -> None:
         """Unload the models that nobody refers to any more, if a group runs."""

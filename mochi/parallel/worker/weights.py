@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import assign, fill
-from ...checkpoint.load import Source, opened
+from ...checkpoint import Checkpoint, assign, fill
+from ...checkpoint.checkpoint import Source
 from ...checkpoint.plan import Whole
 from ...errors import MochiError
 from ...lora.patch import WeightPatch, apply_patches, patch_quant_linear
@@ -32,10 +32,10 @@ class RankWeights:
     Args:
         source: a file with an AsymmDiT; CheckpointError is raised on any other.
         dtype: what weights are rounded to, see `load_dit`. Positions stay in float32.
-        compute_dtype: what those that are not packed are then kept in, and all is computed in; None: the same. (A CPU
-            that is slow in bfloat16 computes bfloat16 weights in float32.)
-        sharding: "replicated", every rank has all of it; "sharded", a block's weights are gathered from all
-            ranks just before they are needed (FSDP2); "offloaded", the same from host memory. A single rank has all.
+        compute_dtype: what weights that are not quantised are kept in, and what is computed in; None: the same. A CPU
+            that is slow in bfloat16 computes bfloat16 weights in float32.
+        sharding: "replicated": every rank has all weights. "sharded": the weights of a block are gathered from all
+            ranks just before they are needed (FSDP2). "offloaded": the same, from host memory. A single rank has all.
         on_tensor: is told (tensors read, tensors in all) as loading goes on. What it raises ends the loading.
         fast: whether float8 weights are multiplied in float8, see `use_float8_products`.
     """
@@ -56,7 +56,7 @@ class RankWeights:
         self._device = torch.device(device)
         self._patched: set[str] = set()
 
-        self._plan = opened(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
+        self._plan = Checkpoint.open(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
         self.model = self._plan.model
         self.compute_dtype = self.model.x_embedder.proj.weight.dtype
         self._layout = self._lay_out(sharding)
@@ -115,4 +115,5 @@ class RankWeights:
 
 def _own(p: Tensor) -> Tensor:
     """This rank's rows of a parameter."""
-    return p.to_local() if hasattr(p, "to_local") else p
+    to_local = getattr(p, "to_local", None)
+    return p if to_local is None else to_local()

@@ -20,7 +20,7 @@ from ....mochi.parallel.protocol import LoadDiT
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.quant import QUANT_DTYPE
 from ..sockets.attention import attention_of_ranks
-from ..sockets.model import Mochi, Precision, computed_in, model_config
+from ..sockets.model import Config, Mochi
 from ..sockets.network import HostDiT
 from ..sockets.step_cache import keys_of, plan_of, report
 from .group import follow, groups
@@ -115,16 +115,14 @@ def load_remote_model(
 
     Raises MochiError where the devices or the split cannot be, CheckpointError like `load_model`.
     """
-    config, precision = model_config(checkpoint, dtype)
-    plain = config.unet_config["dtype"]
-    computed = computed_in(config)
-    plan = checkpoint.plan("dit", RemoteNetwork, precision.weights, plain)
-    network = plan.model
+    config = Config(checkpoint, dtype)
+    plan = checkpoint.plan("dit", RemoteNetwork, config.rounded, config.plain)
+    network: RemoteNetwork = plan.model
+    rounded, fast = config.rounded, config.fast
     if QUANT_DTYPE not in plan.dtypes.values():
-        precision = Precision(plain, False)  # rounded so on the ranks too, which may compute in another dtype
-    manager = groups.manager_for(settings)
-    ways = {"attention": attention_of_ranks(attention), "compiled": compiled, "fast": precision.fast}
-    request = LoadDiT(checkpoint.path, precision.weights, computed, **ways)
+        rounded, fast = config.plain, False  # rounded so on the ranks too, which may compute in another dtype
+    manager, attention = groups.manager_for(settings), attention_of_ranks(attention)
+    request = LoadDiT(checkpoint.path, rounded, config.computed, attention=attention, compiled=compiled, fast=fast)
     remote = plan_dit(request, network, settings, manager.devices)
     network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
     model = RemoteMochi(config, network, remote.nbytes)

@@ -42,7 +42,7 @@ def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
         if devices[0].type == "cpu":
             return None
         free = min(mm.get_total_memory(device) for device in devices) - CONTEXT
-        run = Denoising(network.config, size, latents, len(devices), remote.sharding, compute)
+        run = Denoising(network.config, size, latents, len(devices), remote.request.sharding, compute)
         return warning_for(run, free)
     if mm.is_device_cpu(model.load_device):  # where the weights are in memory already
         free = mm.get_free_memory(model.load_device) + size

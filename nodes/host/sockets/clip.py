@@ -12,10 +12,11 @@ from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
 from ....mochi.checkpoint import Checkpoint
+from ....mochi.quant import FLOAT8
 from ....mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
 from .. import files
 from ..checks import check_choice
-from .dtypes import DTYPES, QUANT_DTYPES, weight_dtype
+from .dtypes import QUANT_DTYPES, chosen_dtype, free_memory
 from .quant import QuantPatcher, quant_layers, with_quant
 
 # The name that ComfyUI gives to T5 in its token tables and state dicts.
@@ -83,10 +84,10 @@ def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "defaul
     on_cpu = device == "cpu"
     load_device = torch.device("cpu") if on_cpu else mm.text_encoder_device()
     offload_device = torch.device("cpu") if on_cpu else mm.text_encoder_offload_device()
-    weights = weight_dtype(dtype, lambda: None, QUANT_DTYPES)
-    plain = weights if weights in DTYPES.values() and weights else _default_dtype(checkpoint, load_device)
+    rounded = chosen_dtype(dtype, QUANT_DTYPES)
+    plain = rounded if rounded and rounded not in FLOAT8 else _default_dtype(checkpoint, load_device)
     tokenizer, operations = files.tokenizer_for(checkpoint.path), with_quant(disable_weight_init)
-    encoder = load_prompt_encoder(checkpoint, tokenizer, weights, offload_device, compute=plain, operations=operations)
+    encoder = load_prompt_encoder(checkpoint, tokenizer, rounded, offload_device, compute=plain, operations=operations)
     _let_norms_follow(encoder.model)
 
     model = TextEncoder(encoder, plain, load_device)
@@ -120,4 +121,4 @@ def _default_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """
     if not mm.is_device_cpu(device):
         return torch.bfloat16 if mm.should_use_bf16(device) else torch.float16
-    return torch.float32 if 2 * checkpoint.nbytes < mm.get_free_memory(device) / 2 else torch.bfloat16
+    return torch.float32 if 2 * checkpoint.nbytes < free_memory(device) / 2 else torch.bfloat16

@@ -1,8 +1,6 @@
-"""The dtype widgets of the loaders, and the kind of device."""
+"""The dtype widgets of the loaders, and what the host knows of devices."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import comfy.model_management as mm
 import torch
@@ -21,12 +19,16 @@ QUANT_DTYPES = {**DTYPES, FLOAT8: torch.float8_e4m3fn}
 DIT_DTYPES = {**QUANT_DTYPES, FAST: torch.float8_e4m3fn}
 
 
-def weight_dtype(
-    name: str, default: Callable[[], torch.dtype], choices: dict[str, torch.dtype | None] = DTYPES
-) -> torch.dtype:
-    """The dtype that a widget names; `default` decides for "auto"."""
+def chosen_dtype(name: str, choices: Mapping[str, torch.dtype | None]) -> torch.dtype | None:
+    """The dtype that a widget names; None for "auto"."""
     check_choice("dtype", name, choices)
-    return choices[name] or default()
+    return choices[name]
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a device, as the host counts."""
+    free = mm.get_free_memory(device)
+    return free[0] if isinstance(free, tuple) else free
 
 
 def runs_on_cpu() -> bool:

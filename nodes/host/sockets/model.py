@@ -2,11 +2,9 @@
 patches, samplers and model-patch nodes work on it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_base
 import comfy.model_management as mm
@@ -16,16 +14,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ....mochi.checkpoint import Checkpoint, load_dit
+from ....mochi.checkpoint import Checkpoint, fill
 from ....mochi.config import DiTConfig
 from ....mochi.dit.attention import use_attention
 from ....mochi.dit.backends import SDPA
-from ....mochi.dit.compiled import CompiledBlocks
 from ....mochi.errors import MochiError
 from ....mochi.quant import FLOAT8, use_float8_products
 from ..checks import check_text
 from .attention import attention_named, describe
-from .dtypes import DIT_DTYPES, FAST, weight_dtype
+from .dtypes import DIT_DTYPES, FAST, chosen_dtype
 from .latents import latent_format
 from .network import HostDiT
 from .quant import QuantPatcher, quant_layers, with_quant
@@ -33,18 +30,46 @@ from .quant import QuantPatcher, quant_layers, with_quant
 log = logging.getLogger(__name__)
 
 
-class _Config(comfy.supported_models_base.BASE):
-    unet_config = {}
+class Config(comfy.supported_models_base.BASE):
+    """What ComfyUI wants to know of the model in a checkpoint, and how its weights are loaded.
+
+    Attributes:
+        rounded: what weights are rounded to, see Checkpoint.plan; None leaves quantised ones quantised.
+        plain: the dtype of weights that are not quantised.
+        computed: the dtype of activations.
+        fast: whether float8 weights are multiplied in float8.
+    """
+
     unet_extra_config = {}
     sampling_settings = {"multiplier": 1.0, "shift": 6.0}
     supported_inference_dtypes = [torch.bfloat16, torch.float32]
     vae_key_prefix, text_encoder_key_prefix = ["vae."], ["text_encoders."]  # in a checkpoint that is saved
 
+    def __init__(self, checkpoint: Checkpoint, dtype: str):
+        """dtype: of the widget; "auto" is the host's choice for a file of this size and dtype."""
+        super().__init__({"image_model": "mochi_preview"})
+        sizes: DiTConfig = checkpoint.config("dit")
+        device, supported = mm.get_torch_device(), self.supported_inference_dtypes
+        self.rounded, self.fast = chosen_dtype(dtype, DIT_DTYPES), dtype == FAST
+        plain = self.rounded or mm.unet_dtype(
+            model_params=checkpoint.count("dit"), supported_dtypes=supported, weight_dtype=checkpoint.dtype("dit")
+        )
+        if plain in FLOAT8:
+            self.rounded, plain = plain, mm.unet_manual_cast(plain, device, supported)
+        self.set_inference_dtype(plain, mm.unet_manual_cast(plain, device, supported))
+        self.plain: torch.dtype = plain
+        self.computed: torch.dtype = self.manual_cast_dtype or plain
+        self.latent_format = latent_format(sizes)
+        # ComfyUI's estimate of the memory of a forward pass, tuned to the published model, goes with the width.
+        self.memory_usage_factor = 2.0 * sizes.hidden_x / DiTConfig.hidden_x
+
 
 class Mochi(comfy.model_base.GenmoMochi):
     """ComfyUI's Mochi (which tells it what LoRA names mean) with our network in it."""
 
-    def __init__(self, config: _Config, network: Callable[..., HostDiT], device: torch.device):
+    diffusion_model: HostDiT
+
+    def __init__(self, config: Config, network: Callable[..., HostDiT], device: torch.device):
         # Not GenmoMochi.__init__, which builds the built-in network.
         flow = comfy.model_base.ModelType.FLOW
         comfy.model_base.BaseModel.__init__(self, config, flow, device=device, unet_model=network)
@@ -65,7 +90,7 @@ class Mochi(comfy.model_base.GenmoMochi):
         return timestep / getattr(self.model_sampling, "multiplier", 1.0)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Packed weights are saved unpacked: ComfyUI's own loaders do not know our quants."""
+        """Quantised weights are saved as plain ones: ComfyUI's own loaders do not know our formats."""
         saved = super().state_dict_for_saving(*args, **kwargs)
         whole = {name: layer.whole(torch.bfloat16) for name, layer in quant_layers(self.diffusion_model)}
         return saved | {f"model.diffusion_model.{name}.weight": weight for name, weight in whole.items()}
@@ -89,70 +114,36 @@ class Mochi(comfy.model_base.GenmoMochi):
 def load_model(
     checkpoint: Checkpoint, dtype: str = "auto", attention: str = SDPA, compiled: bool = False
 ) -> ModelPatcher:
-    """A MODEL from a file of AsymmDiT weights. dtype, attention: of the widgets; "auto" is the host's choice. compiled:
-    whether its blocks are, by torch.compile.
+    """A MODEL from a file of AsymmDiT weights.
+
+    Args:
+        dtype, attention: of the widgets.
+        compiled: whether its blocks are compiled, by torch.compile.
 
     Raises CheckpointError for anything that is not a whole AsymmDiT, MochiError for an attention that cannot be used.
     """
+    config, load_device = Config(checkpoint, dtype), mm.get_torch_device()
 
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
-        return load_dit(checkpoint, precision.weights, device, with_quant(operations), HostDiT, compute=dtype)
+        return fill(checkpoint.plan("dit", HostDiT, config.rounded, dtype, with_quant(operations)), device)
 
-    config, precision = model_config(checkpoint, dtype)
-    computed = attention, mm.get_torch_device(), computed_in(config), checkpoint.config("dit").head_dim
+    computed = attention, load_device, config.computed, checkpoint.config("dit").head_dim
     attend = attention_named(*computed)
     log.info("%s: attention by %s", checkpoint.path.name, describe(*computed))
     model = Mochi(config, network, mm.unet_offload_device())
     use_attention(model.diffusion_model.blocks, attend)
     if compiled:
+        from ....mochi.dit.compiled import CompiledBlocks  # imports torch's compiler, which takes seconds
+
         model.diffusion_model.call = CompiledBlocks()
-    if precision.fast:
+    if config.fast:
         use_float8_products(model)
-    patcher = QuantPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+    patcher = QuantPatcher(model, load_device, mm.unet_offload_device())
     patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher
-
-
-class Precision(NamedTuple):
-    """weights: what is asked of weights, see `load_dit`; None leaves packed ones packed. fast: float8 products."""
-
-    weights: torch.dtype | None
-    fast: bool
-
-
-def model_config(checkpoint: Checkpoint, dtype: str) -> tuple[_Config, Precision]:
-    """What ComfyUI wants to know of the model in a file (latent format, dtypes, memory); what is asked of weights."""
-    sizes = checkpoint.config("dit")
-    supported = _Config.supported_inference_dtypes
-    device = mm.get_torch_device()
-    chosen = weight_dtype(dtype, lambda: None, DIT_DTYPES)
-    plain = chosen or _default_dtype(checkpoint, supported)
-    if plain in FLOAT8:
-        chosen, plain = plain, mm.unet_manual_cast(plain, device, supported)
-    config = _Config({"image_model": "mochi_preview"})
-    config.latent_format = latent_format(sizes)
-    config.memory_usage_factor = memory_factor(sizes)
-    config.set_inference_dtype(plain, mm.unet_manual_cast(plain, device, supported))
-    return config, Precision(chosen, dtype == FAST)
 
 
 def _forget_run(patcher: ModelPatcher) -> None:
     network = patcher.model.diffusion_model
     if isinstance(network, HostDiT):  # a patch can put another one there
         network.forget_run()
-
-
-def computed_in(config: _Config) -> torch.dtype:
-    """The dtype of activations."""
-    return config.manual_cast_dtype or config.unet_config["dtype"]
-
-
-def _default_dtype(checkpoint: Checkpoint, supported: list[torch.dtype]) -> torch.dtype:
-    """The host's choice for a file of this size and dtype, for what is not packed in it."""
-    count, stored = checkpoint.count("dit"), checkpoint.dtype("dit")
-    return mm.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=stored)
-
-
-def memory_factor(config: DiTConfig) -> float:
-    """ComfyUI's estimate of the memory of a forward pass, tuned to the published model, goes with the width."""
-    return 2.0 * config.hidden_x / DiTConfig.hidden_x

@@ -1,7 +1,5 @@
 """The VAE socket: ComfyUI's own VAE object around AsymmVAE, which works in its decode, encode and tiled nodes."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +19,22 @@ from ....mochi.memory import strip_values
 from ....mochi.transfer import Outgoing
 from ....mochi.vae import Decoder, Encoder
 from ....mochi.vae.chunks import chunk_for
+from ....mochi.vae.cpu import CpuConv3d
 from ....mochi.vae.encoder import kept_values
 from ....mochi.vae.layers import in_order
-from ..checks import check_latent
+from ..checks import CHANNELS, check_latent_shape
 from ..progress import progress, show_text
-from .dtypes import weight_dtype
+from .dtypes import DTYPES, chosen_dtype, free_memory
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 ENCODE_VALUES = 9
+
+
+class Operations(comfy.ops.disable_weight_init):
+    """The host's layers, with the convolution that is fast on a CPU."""
+
+    class Conv3d(CpuConv3d, comfy.ops.disable_weight_init.Conv3d):
+        """Casts and patches weights as the host's does."""
 
 
 class AsymmVAE(nn.Module):
@@ -60,7 +66,7 @@ class AsymmVAE(nn.Module):
         report = progress()
         chunk, total, done = self._chunk(z, chunk), frame_count(z.shape[2]), 0
         report(0, total)
-        for frames in self.decoder.stream(z, chunk):
+        for frames in self.need_decoder().stream(z, chunk):
             take(frames)
             done += frames.shape[2]
             show_text(f"decoding: frame {done} of {total}")
@@ -70,24 +76,42 @@ class AsymmVAE(nn.Module):
         """One latent frame fills a CPU; a GPU takes several, if they fit."""
         if z.device.type == "cpu":
             return wanted or 1
-        return chunk_for(self.decoder.config, z.shape, mm.get_free_memory(z.device), z.dtype, wanted)
+        return chunk_for(self.need_decoder().config, z.shape, free_memory(z.device), z.dtype, wanted)
 
     def encode(self, video: Tensor) -> Tensor:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w)."""
-        return self.encoder.in_pieces(video, report=progress()).mean
+        return self.need_encoder().in_pieces(video, report=progress()).mean
+
+    def need_decoder(self) -> Decoder:
+        """The decoder. Raises MochiError where there is none."""
+        if self.decoder is None:
+            raise MochiError("This VAE has no decoder. Choose a file with one, such as decoder.safetensors, as `file`.")
+        return self.decoder
+
+    def need_encoder(self) -> Encoder:
+        """The encoder. Raises MochiError where there is none."""
+        if self.encoder is None:
+            raise MochiError(
+                "This VAE can only decode: its file has no encoder. Choose an encoder file (encoder.safetensors of "
+                "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
+            )
+        return self.encoder
 
 
 class MochiVAE(comfy.sd.VAE):
     """A VAE made of our networks; sizes and memory estimates tell the host how to tile and what to unload.
 
-    patcher: of an AsymmVAE. ranks: how many devices share the work.
+    Args:
+        patcher: of an AsymmVAE.
+        dtype: that it computes in.
+        ranks: how many devices share the work.
     """
 
     def __init__(self, patcher: ModelPatcher, dtype: torch.dtype, ranks: int = 1):
         with _without_warning("No VAE weights detected"):
             super().__init__(sd={})  # sets the host's defaults and stops, since there is nothing to load
-        self.first_stage_model = patcher.model.eval()
-        self.latent_channels, self.latent_dim = 12, 3
+        self.first_stage_model: AsymmVAE = patcher.model.eval()
+        self.latent_channels, self.latent_dim = CHANNELS, 3
         self.upscale_ratio = (lambda t: max(0, t * TIME - TIME + 1), SPACE, SPACE)
         self.upscale_index_formula = (TIME, SPACE, SPACE)
         self.downscale_ratio = (lambda f: max(0, (f + TIME - 1) // TIME), SPACE, SPACE)
@@ -97,16 +121,10 @@ class MochiVAE(comfy.sd.VAE):
         self.patcher, self._ranks = patcher, ranks
         self.model_size()
 
-    def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
-        """Latents (B, 12, T, h, w) -> frames (B, F, H, W, 3) in 0 to 1. vae_options: `chunk`, see AsymmVAE."""
-        self._check(samples_in)
-        return super().decode(samples_in, vae_options or {})
-
     def decode_into(self, latents: Tensor, take: Callable[[Tensor], None]) -> None:
         """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in uint8 on the CPU, as they are
         ready: so that the video need not exist as a whole. Those of a batch come one video after the other. What a GPU
         makes is taken in a thread of its own."""
-        self._check(latents)
         needed = self._layers(latents.shape) * mm.dtype_size(self.vae_dtype)
         mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
 
@@ -125,48 +143,29 @@ class MochiVAE(comfy.sd.VAE):
                 "AsymmVAE (Mochi)."
             ) from error
 
-    def decode_tiled(self, samples: Tensor, **tiling: int | None) -> Tensor:
-        self._check(samples)
-        return super().decode_tiled(samples, **tiling)
-
-    def encode(self, pixel_samples: Tensor) -> Tensor:
-        """Frames (F, H, W, 3) in 0 to 1 -> latents (1, 12, T, h, w)."""
-        self._need_encoder()
-        return super().encode(pixel_samples)
-
-    def encode_tiled(self, pixel_samples: Tensor, **tiling: int | None) -> Tensor:
-        self._need_encoder()
-        return super().encode_tiled(pixel_samples, **tiling)
-
-    def _check(self, latents: Tensor) -> None:
-        check_latent(latents)
-        if self.first_stage_model.decoder is None:
-            raise MochiError("This VAE has no decoder. Choose a file with one, such as decoder.safetensors, as `file`.")
-
-    def _need_encoder(self) -> None:
-        if self.first_stage_model.encoder is None:
-            raise MochiError(
-                "This VAE can only decode: its file has no encoder. Choose an encoder file (encoder.safetensors of "
-                "the published weights, or a file that holds both) in Load AsymmVAE (Mochi)."
-            )
-
     def get_sd(self) -> dict[str, Tensor]:
         """The weights by name, for nodes that save them, which can write none that are in another order."""
         return {name: weight.contiguous() for name, weight in super().get_sd().items()}
 
     def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        """Bytes to decode latents of this shape. The host asks before it does anything else: so wrong ones are refused
+        here, and in the same way whichever node decodes."""
+        layers = self._layers(shape)
         # The video itself is put together where the layers are, and by ranks elsewhere.
         video = 0 if self._ranks > 1 else 3 * frame_count(shape[2]) * shape[3] * shape[4] * SPACE * SPACE
-        return (self._layers(shape) + video) * mm.dtype_size(dtype)
+        return (layers + video) * mm.dtype_size(dtype)
 
     def _layers(self, latents: Sequence[int]) -> int:
-        """Values alive in the decoder at the peak, for one of the samples."""
-        return sum(strip_values(self.first_stage_model.decoder.config, latents, self._ranks).values())
+        """Values alive in the decoder at the peak, for one of the samples. Raises MochiError for latents that are not
+        Mochi's, and where there is no decoder."""
+        check_latent_shape(latents)
+        return sum(strip_values(self.first_stage_model.need_decoder().config, latents, self._ranks).values())
 
     def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
+        """Bytes to encode frames of this shape; as above."""
         # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; of the
         # others there is what has become of them.
-        config, frame = self.first_stage_model.encoder.config, shape[3] * shape[4]
+        config, frame = self.first_stage_model.need_encoder().config, shape[3] * shape[4]
         layers = ENCODE_VALUES * config.base * (TIME + 1) * frame
         kept = kept_values(config) * shape[2] * frame
         return (layers + kept / self._ranks) * mm.dtype_size(dtype)
@@ -177,18 +176,17 @@ def load_vae(decoder_file: Checkpoint | None, encoder_file: Checkpoint | None, d
 
     Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
     """
-    device, offload_device = mm.vae_device(), mm.vae_offload_device()
-    weights = vae_dtype(dtype)
-    options = {"dtype": weights, "device": offload_device, "operations": comfy.ops.disable_weight_init}
-    decoder = None if decoder_file is None else load_decoder(decoder_file, **options)
-    encoder = None if encoder_file is None else load_encoder(encoder_file, **options)
+    device, offload_device, compute = mm.vae_device(), mm.vae_offload_device(), vae_dtype(dtype)
+    decoder = None if decoder_file is None else load_decoder(decoder_file, compute, offload_device, Operations)
+    encoder = None if encoder_file is None else load_encoder(encoder_file, compute, offload_device, Operations)
     model = in_order(AsymmVAE(decoder, encoder), device)
-    return MochiVAE(ModelPatcher(model, device, offload_device), weights)
+    return MochiVAE(ModelPatcher(model, device, offload_device), compute)
 
 
 def vae_dtype(name: str) -> torch.dtype:
     """The dtype of the widget; the host's choice for "auto"."""
-    return weight_dtype(name, lambda: mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32]))
+    host = mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32])
+    return chosen_dtype(name, DTYPES) or host
 
 
 @contextmanager

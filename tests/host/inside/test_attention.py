@@ -67,7 +67,7 @@ def test_ranks_take_the_hosts_attention_where_they_know_it(pack, monkeypatch, er
 
 
 def test_compiled_blocks_give_the_same(pack, call, small, model, k_sampler, monkeypatch, error_of):
-    module = pack.module("nodes.host.sockets.model")
+    module = pack.module("mochi.dit.compiled")
     monkeypatch.setattr(module, "CompiledBlocks", partial(module.CompiledBlocks, "aot_eager"))
     (loaded,) = call("MochiLoadDiT", file=small.dit, dtype="auto", compile=True)
     assert error_of(k_sampler(loaded), k_sampler(model)) < 1e-5
@@ -82,7 +82,7 @@ def test_compiled_blocks_give_the_same(pack, call, small, model, k_sampler, monk
 
 
 def test_compiled_blocks_take_quantised_weights(pack, call, small, k_sampler, monkeypatch, error_of):
-    module = pack.module("nodes.host.sockets.model")
+    module = pack.module("mochi.dit.compiled")
     monkeypatch.setattr(module, "CompiledBlocks", partial(module.CompiledBlocks, "eager"))
     plain, compiled = (
         call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn", compile=compile)[0] for compile in (False, True)

@@ -96,7 +96,7 @@ def test_tiles_of_our_node_are_those_of_the_built_in_one(call, vae):
 def test_a_chunk_is_what_memory_and_pixels_allow(pack, vae, monkeypatch):
     """Of a device with memory of its own: none is here, so only the arithmetic is tested."""
     model, host = vae.first_stage_model, pack.module("nodes.host.sockets.vae")
-    values = pack.module("mochi.memory.decode").live_values
+    values = pack.module("mochi.vae.chunks").live_values
 
     def chunk(free: float, shape: tuple[int, ...]) -> int:
         monkeypatch.setattr(host.mm, "get_free_memory", lambda device: free)
