@@ -26,7 +26,7 @@ from tests.parallel.helpers import ask, float32_dit, frames_of
 
 checkpoint = weight_file()
 SERVICE = str(Path(__file__).with_name("rank_service.py"))
-WITHOUT_CUDA = {"worker/service.py", "worker/loop.py"}
+WITHOUT_CUDA = {"parallel/worker/service.py", "parallel/worker/loop.py"}
 """Files whose collectives are about the ranks themselves, not about tensors on the device."""
 
 
