@@ -24,7 +24,7 @@ from ..sockets.model import Config, Mochi
 from ..sockets.network import HostDiT
 from ..sockets.step_cache import keys_of, plan_of, report
 from .group import follow, groups
-from .patcher import RemotePatcher
+from .patcher import RemoteModule, RemotePatcher
 from .patches import PREFIX, FileWeights, for_ranks
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,11 @@ class RowsCond(comfy.conds.CONDRegular):
         return [len(self.cond)]
 
 
-class RemoteMochi(Mochi):
+class RemoteMochi(Mochi, RemoteModule):
     """ComfyUI's Mochi around a network that is elsewhere."""
+
+    diffusion_model: RemoteNetwork
+    remote: RemoteDiT
 
     def __init__(self, config: Any, network: RemoteNetwork, expected_bytes: int):
         super().__init__(config, lambda **_: network, mm.unet_offload_device())
@@ -126,19 +129,23 @@ def load_remote_model(
     remote = plan_dit(request, network, settings, manager.devices)
     network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
     model = RemoteMochi(config, network, remote.nbytes)
-    groups.introduce(model, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})")
+    groups.introduce(
+        model, network.remote, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})"
+    )
     return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 
 class RemoteDiTPatcher(RemotePatcher):
     """Weight patches (LoRA) reach the ranks when they change."""
 
+    model: RemoteMochi
+
     def prepare(self) -> Work[Any]:
         self._check()
-        key = self.patches_uuid if self.patches else None
-        if self.remote.loaded and self.remote.patched == key:
-            return self.remote.load()
-        return self.remote.patch(key, for_ranks(self.patches, self._weights(), self.load_device))
+        key, remote = self.patches_uuid if self.patches else None, self.model.remote
+        if remote.loaded and remote.patched == key:
+            return remote.load()
+        return remote.patch(key, for_ranks(self.patches, self._weights(), self.load_device))
 
     def cleanup(self) -> None:
         """Called at the end of a run, whatever its end was."""

@@ -1,7 +1,5 @@
 """ComfyUI's model patcher for a model whose weights are in other processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.model_management as mm
@@ -13,12 +11,24 @@ from ....mochi.parallel.owner.client import RemoteModel, Work
 from .group import follow, groups
 
 
-class RemotePatcher(ModelPatcher):
-    """Loading and unloading happens in the ranks.
+class RemoteModule(nn.Module):
+    """What the host has for a model in the ranks. It is on the meta device: names and shapes are enough for the host.
 
-    `model` is on the meta device: names and shapes are enough for the host. It has two more attributes: `remote`, the
-    RemoteModel, and `expected_bytes`, what its weights are going to take on rank 0. Clones share it.
+    Attributes:
+        remote: the model in the ranks.
+        expected_bytes: what its weights are going to take on rank 0.
+        device: where the host takes it to be.
     """
+
+    remote: RemoteModel
+    expected_bytes: int
+    device: torch.device | None
+
+
+class RemotePatcher(ModelPatcher):
+    """Loading and unloading happens in the ranks. Clones share the model."""
+
+    model: RemoteModule
 
     @property
     def remote(self) -> RemoteModel:
