@@ -9,7 +9,7 @@ from ..mochi.parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
 from . import widgets
 from .host.checks import ABSENT, check_choice, complaint
 from .host.progress import show_text
-from .host.ranks.group import groups
+from .host.ranks.group import PLACE, groups
 from .host.sockets.dtypes import runs_on_cpu
 
 MAX_GPUS = 16
@@ -129,7 +129,7 @@ def parallel_inputs() -> list[io.Input]:
 
 def parallel_settings(gpus: str, parallel: ParallelSettings | None) -> ParallelSettings:
     """The settings that the inputs of a loader stand for."""
-    return ParallelSettings(gpus=gpus, cpu=runs_on_cpu()) if parallel is None else parallel
+    return ParallelSettings(gpus=gpus, cpu=runs_on_cpu(), place=PLACE) if parallel is None else parallel
 
 
 def check_gpus(gpus: str, parallel: object) -> None:
@@ -141,7 +141,7 @@ def check_gpus(gpus: str, parallel: object) -> None:
 def _settings(gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> ParallelSettings:
     check_choice("guidance", guidance, GUIDANCE)
     degree = 0 if guidance == "auto" else int(guidance)
-    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu())
+    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu(), place=PLACE)
 
 
 def _devices(*widgets: Any) -> tuple[str, ...]:

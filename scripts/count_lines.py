@@ -53,7 +53,7 @@ def _documentation(tree: ast.Module) -> Iterator[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Counts lines of code.")
     parser.add_argument("paths", nargs="*", type=Path, default=[Path(name) for name in RUNTIME])
     found = count(parser.parse_args().paths)
     for folder, lines in found.items():

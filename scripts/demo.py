@@ -1,7 +1,5 @@
 """From a bare machine to a video: `make demo`, or `python3 -m scripts.demo [API_WORKFLOW.json]`."""
 
-from __future__ import annotations
-
 import json
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The shipped workflows that make a video from a video."""
 
-from __future__ import annotations
-
 from scripts.text_workflows import mochi_text_to_video, tiny_text_to_video
 from scripts.workflow_format import Graph, Group, Link, Node
 from scripts.workflow_parts import GREEN, TINY_PROMPT, decode, encode, note, save

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SIZE = {"width": 1600, "height": 900}
-# Of a person who has used this editor before: no tour on opening. No minimap: without a GPU it is slow to draw.
+# The settings of a person who has used the editor before: no tour on opening. Without a GPU a minimap is slow to draw.
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
@@ -83,7 +83,7 @@ def write_settings(base: Path) -> None:
 
 
 def kind_of(frame: str | bytes) -> str:
-    """The type of a message from the server: as it says, or "preview" for the picture of a step."""
+    """The type that a message from the server says it has; "preview" for the picture of a step."""
     if isinstance(frame, bytes):
         return "preview" if int.from_bytes(frame[:4], "big") in (1, 4) else "binary"
     return json.loads(frame)["type"]
@@ -160,6 +160,7 @@ class Editor:
 
     def message(self, kind: str, timeout: float = 60) -> Any:
         """`with editor.message(kind) as message:` does what is in the block and waits for the server to say so."""
+        assert self.socket is not None, "the editor has not started"
         return self.socket.expect_event("framereceived", lambda frame: kind_of(frame) == kind, timeout=timeout * 1000)
 
     def video(self) -> Locator:

@@ -3,8 +3,6 @@
 `python -m scripts.make_help_pictures` (in the virtual environment) needs what `scripts.editor` needs.
 """
 
-from __future__ import annotations
-
 import io
 import tempfile
 from pathlib import Path
@@ -105,7 +103,8 @@ def main() -> None:
 def save(editor: Editor, file: Path) -> None:
     editor.page.wait_for_timeout(500)  # boxes of text follow the canvas
     clip = clip_of(editor)
-    clip |= {"y": clip["y"] - BADGE, "height": clip["height"] + BADGE}
+    clip["y"] -= BADGE
+    clip["height"] += BADGE
     picture = Image.open(io.BytesIO(editor.page.screenshot(clip=clip))).convert("RGB")
     if picture.width > MOST:
         picture = picture.resize((MOST, round(picture.height * MOST / picture.width)), Image.Resampling.LANCZOS)

@@ -9,6 +9,7 @@ import io
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -16,9 +17,13 @@ from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
 from scripts.editor import Editor, chromium, write_settings
 from scripts.server import ComfyServer
 
+if TYPE_CHECKING:
+    from playwright.sync_api import FloatRect, ViewportSize
+
 PICTURES = PROJECT / "pictures"
 WIDTH = 1600
-PAGE = {"width": 2400, "height": 1200}  # larger than the picture: the editor leaves texts out of graphs drawn small
+# Larger than the picture: the editor leaves texts out of graphs that are drawn small.
+PAGE: ViewportSize = {"width": 2400, "height": 1200}
 MARGIN = 24
 # Left, top, right and bottom of all groups and nodes, in pixels of the page.
 BOUNDS = """() => {
@@ -29,11 +34,11 @@ BOUNDS = """() => {
 }"""
 
 
-def clip_of(editor: Editor) -> dict[str, float]:
+def clip_of(editor: Editor) -> FloatRect:
     """Where the graph is in the page, as a screenshot takes it."""
     left, top, right, bottom = editor.page.evaluate(BOUNDS)
-    size = {"width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
-    return {"x": left - MARGIN, "y": top - MARGIN, **size}
+    width, height = right - left + 2 * MARGIN, bottom - top + 2 * MARGIN
+    return {"x": left - MARGIN, "y": top - MARGIN, "width": width, "height": height}
 
 
 def save(editor: Editor, name: str) -> None:

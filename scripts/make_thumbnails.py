@@ -4,8 +4,6 @@
 model is too large for that: its workflow gets a title instead.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import tempfile

@@ -4,8 +4,6 @@
 the order of widgets in the editor's files depends: run it again when a node of a graph has changed.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The shipped workflows that keep a part of a clip and make the rest."""
 
-from __future__ import annotations
-
 from scripts.edit_workflows import denoised, with_a_clip, with_a_file
 from scripts.text_workflows import mochi_text_to_video, tiny_text_to_video
 from scripts.workflow_format import Graph, Group, Link, Node

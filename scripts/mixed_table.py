@@ -3,8 +3,6 @@
 The rows are what `tests/host/mixed` saw when it last ran as a whole.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A ComfyUI with this pack in it, left running: `make serve`, or `python3 -m scripts.serve [--port 8188]`."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
@@ -27,7 +25,7 @@ def main() -> None:
         with ComfyServer(host, base, port=options.port, extra=arguments) as server:
             print(f"The editor: {server.url}\nModels go into {base / 'models'}, videos into {OUTPUT}.", flush=True)
             print(f"The log: {server.log_file}\nCtrl-C stops it.", flush=True)
-            status = server.process.wait()
+            status = server.wait()
             sys.exit(f"error: ComfyUI ended with status {status}; see {server.log_file}")
     except (HostError, ServerError) as error:
         sys.exit(f"error: {error}")

@@ -43,7 +43,7 @@ class ComfyServer:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = self.base / "server.log"
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._cpu, self._extra, self._timeout = cpu, list(extra), timeout
         self._environment = environment or {}
 
@@ -56,7 +56,7 @@ class ComfyServer:
             raise
         return self
 
-    def __exit__(self, *_error) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     def command(self) -> list[str]:
@@ -103,13 +103,23 @@ class ComfyServer:
         """All that the server has written so far."""
         return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
 
+    def wait(self) -> int:
+        """The status with which the server ends, once it ends."""
+        return self._running().wait()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            raise ServerError("ComfyUI was not started")
+        return self.process
+
     def _wait_until_up(self) -> None:
+        process = self._running()
         deadline = time.monotonic() + self._timeout
         # No proxy: a proxy of the environment must not see requests to the loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise ServerError(f"ComfyUI ended with status {self.process.returncode}.\n{self._log_tail()}")
+            if process.poll() is not None:
+                raise ServerError(f"ComfyUI ended with status {process.returncode}.\n{self._log_tail()}")
             try:
                 opener.open(f"{self.url}/system_stats", timeout=5).close()
                 return
@@ -142,10 +152,11 @@ def accelerator_available() -> bool:
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: not in a freshly forked child
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here, not in a freshly forked child
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
 def _end_with_parent() -> None:
-    """In the child, before it becomes the server: have the kernel end it when its parent is gone (Linux)."""
+    """Runs in the child before it becomes the server: the kernel is to end it when its parent is gone (Linux)."""
+    assert _libc is not None
     _libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -3,8 +3,6 @@
 Set MOCHI_NO_SETUP=1 to run the scripts in the Python that called them, with whatever is installed there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -15,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.comfyui import CACHE, PROJECT, find_or_fetch_comfyui
+from scripts.comfyui import CACHE, PROJECT, Log, find_or_fetch_comfyui
 
 VENV = PROJECT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -39,7 +37,7 @@ def host_requirements(host: Path) -> str:
     return "".join(f"{line}\n" for line in lines if line and _package(line) not in NOT_FROM_HOST)
 
 
-def ensure(log=print) -> Path:
+def ensure(log: Log = print) -> Path:
     """Bring `.venv` up to date and return its Python. Returns at once when nothing has changed since the last time."""
     CACHE.mkdir(exist_ok=True)
     with _one_at_a_time():
@@ -64,8 +62,9 @@ def enter() -> None:
         sys.exit(f"error: this command failed, see above: {' '.join(map(str, error.cmd))}")
     if Path(sys.prefix).resolve() == VENV.resolve():
         return
-    module = sys.modules["__main__"].__spec__.name
-    command = [str(python), "-m", module, *sys.argv[1:]]
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "this is for scripts that run as `python3 -m scripts.NAME`"
+    command = [str(python), "-m", spec.name, *sys.argv[1:]]
     sys.stdout.flush()
     if os.name == "nt":  # there exec would return to the shell while the new process runs on
         sys.exit(subprocess.call(command, cwd=PROJECT))
@@ -73,7 +72,7 @@ def enter() -> None:
     os.execv(command[0], command)
 
 
-def _install(log) -> None:
+def _install(log: Log) -> None:
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
     if not PYTHON.exists() or subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode:
@@ -90,7 +89,7 @@ def _install(log) -> None:
     log(f"The environment is ready ({time.monotonic() - started:.0f} s).")
 
 
-def make_venv(folder: Path, log=print) -> None:
+def make_venv(folder: Path, log: Log = print) -> None:
     """An environment with a Python that is new enough, and pip. Raises SetupError where that cannot be."""
     python = _new_enough_python()
     log(f"Making {folder.name} with {python} ...")

@@ -1,7 +1,5 @@
 """The tests: `make test`, or `python3 -m scripts.test [PYTEST OPTIONS]`."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

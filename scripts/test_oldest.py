@@ -4,8 +4,6 @@
 In an environment of its own, `.venv-oldest`. Set MOCHI_NO_SETUP=1 to use the Python that called.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The shipped workflows that make a video from words."""
 
-from __future__ import annotations
-
 from scripts.workflow_format import Graph, Link, Node
 from scripts.workflow_parts import TINY, TINY_PROMPT, columns, decode, download, loaders, note, prompts, sampler, save
 

@@ -1,7 +1,5 @@
 """A graph of nodes in the two formats of ComfyUI: the editor's, with places and colours, and the API's."""
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

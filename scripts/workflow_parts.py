@@ -1,7 +1,5 @@
 """The nodes that the shipped workflows are made of, with the values that fit."""
 
-from __future__ import annotations
-
 from mochi.hub.catalog import PUBLISHED
 from scripts.workflow_format import NOTE, Group, Link, Node
 
@@ -23,7 +21,7 @@ def download(name: str) -> list[dict[str, str]]:
 
 
 def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, Node]:
-    """The three loaders. parallel: `gpus`, or a link from Mochi Parallel Settings."""
+    """The three loaders. `parallel` is `gpus`, or a link from Mochi Parallel Settings."""
     parallel = {"gpus": "1", **parallel}
     ways = {"attention": "sdpa", "compile": False}
     vae_values = {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}
@@ -35,10 +33,9 @@ def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, No
 
 
 def prompts(kind: str, widget: str, positive: str, height: int = 140) -> dict[str, Node]:
-    look = {"width": 400, "height": height}
     return {
-        "positive": Node(kind, {"clip": Link("t5"), widget: positive}, **look, title="Prompt", colours=GREEN),
-        "negative": Node(kind, {"clip": Link("t5"), widget: ""}, **look, title="Negative prompt", colours=BLUE),
+        "positive": Node(kind, {"clip": Link("t5"), widget: positive}, 400, height, "Prompt", GREEN),
+        "negative": Node(kind, {"clip": Link("t5"), widget: ""}, 400, height, "Negative prompt", BLUE),
     }
 
 

@@ -1,7 +1,5 @@
 """Captions of drawn clips: a small grammar with synonyms, and the split into training and held-out combinations."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 

@@ -4,8 +4,6 @@ One shape of one colour moves in one direction, at constant speed, on a plain ba
 around the object is computed, so that a clip of 25 frames costs about a millisecond.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -66,9 +64,10 @@ class Scene:
 def extents(shape: str, radius: float) -> tuple[float, float, float, float]:
     """How far a shape reaches from its centre, in pixels: (left, right, up, down)."""
     if shape == "circle":
-        return (radius,) * 4
+        return (radius, radius, radius, radius)
     if shape == "square":
-        return (radius * _SQUARE_HALF,) * 4
+        half = radius * _SQUARE_HALF
+        return (half, half, half, half)
     if shape == "triangle":
         r = radius * _TRIANGLE_RADIUS
         side = r * math.sqrt(3) / 2

@@ -3,8 +3,6 @@
 Prints how many of 200 clips show what their prompt says, and draws a contact sheet of eight of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time
@@ -25,7 +23,7 @@ FIRST_SEED = 10_000
 
 
 def generate(folder: Path, prompts: Sequence[str], **chosen: object) -> Iterator[np.ndarray]:
-    """A clip (F, H, W, 3) in [0, 1] for each prompt, made as for anybody; seeds count from FIRST_SEED."""
+    """A clip (F, H, W, 3) in [0, 1] for each prompt, from the pipeline itself. Seeds count from FIRST_SEED."""
     pipeline = load_pipeline(folder, dtype=torch.float32, device="cpu")
     for number, prompt in enumerate(prompts):
         settings = GenerateSettings.of(pipeline.config.defaults, prompt=prompt, seed=FIRST_SEED + number, **chosen)
@@ -41,7 +39,8 @@ def contact_sheet(clips: Sequence[np.ndarray], labels: Sequence[str], shown: int
     for row, (clip, label) in enumerate(zip(clips, labels, strict=True)):
         pen.text((gap + 2, row * height + 4), label, fill=(240, 240, 240), font=font)
         for column, index in enumerate(np.linspace(0, len(clip) - 1, shown).round().astype(int)):
-            frame = Image.fromarray((clip[index] * 255).round().astype(np.uint8)).resize((size, size), Image.BICUBIC)
+            frame = Image.fromarray((clip[index] * 255).round().astype(np.uint8))
+            frame = frame.resize((size, size), Image.Resampling.BICUBIC)
             sheet.paste(frame, (gap + column * (size + gap), row * height + line))
     return sheet
 

@@ -3,10 +3,8 @@
 No learned part. It is strict where a clip is unclear: a still object has no direction, a blank clip no shape.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -36,7 +34,13 @@ class Verdict:
 
     def agrees(self, scene: Scene) -> tuple[bool, bool, bool, bool]:
         """Which of (shape, colour, direction, background) are as the scene has them."""
-        return tuple(seen == true for seen, true in zip(astuple(self), scene.key, strict=True))
+        shape, colour, direction, background = scene.key
+        return (
+            self.shape == shape,
+            self.colour == colour,
+            self.direction == direction,
+            self.background == background,
+        )
 
 
 def judge(frames: np.ndarray) -> Verdict:
@@ -99,7 +103,7 @@ def _moments(cover: np.ndarray) -> tuple[float, float, float]:
 
 
 def _direction(cover: np.ndarray, seen: np.ndarray) -> str | None:
-    """Of the line through the centres: its displacement over the clip must be long enough and along one axis."""
+    """Where the object goes. Its way over the clip must be long enough and along one axis, else this is None."""
     index = np.flatnonzero(seen)
     if len(index) < 2:
         return None

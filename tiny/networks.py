@@ -1,7 +1,5 @@
 """The tiny T5 and AsymmDiT as training wants them: how they start, how prompts and dropped prompts reach them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -14,27 +12,26 @@ from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
 from mochi.dit.attention import JointAttention
 from mochi.dit.heads import PackedQKV, joint_qkv
-from mochi.dit.model import TextContext
+from mochi.dit.model import AsymmetricJointBlock, TextContext
 
 
 def new_t5(vocabulary: int, width: int) -> T5EncoderModel:
     """A two-layer T5 encoder of the v1.1 kind (gated GELU) with fresh weights."""
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=vocabulary,
-            d_model=width,
-            d_kv=32,
-            d_ff=2 * width,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            tie_word_embeddings=False,
-            pad_token_id=0,
-            eos_token_id=1,
-            decoder_start_token_id=0,
-        )
-    )
+    config = {
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "d_kv": 32,
+        "d_ff": 2 * width,
+        "num_layers": 2,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+        "tie_word_embeddings": False,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+    }
+    return T5EncoderModel(T5Config.from_dict(config))
 
 
 def new_dit(config: DiTConfig, patches: int = 16) -> AsymmDiT:
@@ -48,31 +45,35 @@ def new_dit(config: DiTConfig, patches: int = 16) -> AsymmDiT:
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
     for block in dit.blocks:
+        assert isinstance(block, AsymmetricJointBlock)
         nn.init.zeros_(block.mod_x.weight)
         nn.init.zeros_(block.mod_y.weight)
         _open_gates(block.mod_x.bias, config.hidden_x)
         _open_gates(block.mod_y.bias, config.hidden_y)
         block.attn.joint = MaskedAttention()
-    # All that tells a token where it is are the turned queries with which it reads the unturned text. Of pure noise,
-    # a constant part is what is left of a query on average: without one, the model learns motion very late.
+    # A token learns where it is only from its rotated queries, with which it reads the text. The text's keys are not
+    # rotated. In pure noise the average query is its constant part. Without one, the model learns motion very late.
     nn.init.normal_(dit.x_embedder.proj.bias, std=dit.x_embedder.proj.weight[0].norm().item())
     for layer in (dit.final_layer.mod, dit.final_layer.linear):
         nn.init.zeros_(layer.weight)
     dit.pos_frequencies.data.copy_(_rotary_frequencies(config, patches))
-    # Multiplied by large positions, they would need a learning rate of their own; they serve well as they are.
+    # They are multiplied by large positions and would need a learning rate of their own. They serve well untrained.
     dit.pos_frequencies.requires_grad_(False)
     return dit
 
 
 def _open_gates(bias: Tensor, width: int, value: float = 0.3) -> None:
-    """Chunks are (attention scale, attention gate, MLP scale, MLP gate); the last block's text has a scale alone."""
+    """Set the gates of a modulation to `value`.
+
+    Its chunks are (attention scale, attention gate, MLP scale, MLP gate). The text of the last block has a scale alone.
+    """
     with torch.no_grad():
         for chunk in bias.split(width)[1::2]:
             chunk.fill_(value)
 
 
 def _rotary_frequencies(config: DiTConfig, patches: int) -> Tensor:
-    """(3, heads, d/2): each channel pair turns along one axis, from a quarter to two radians a patch or frame."""
+    """Rotary frequencies (3, heads, d/2). Each channel pair rotates along one axis, by 0.25 to 2 radians a patch."""
     scale = math.sqrt(config.rope_area / patches)  # distance of neighbouring patches, rows and columns
     pairs = config.head_dim // 2
     frequencies = torch.zeros(3, config.num_heads, pairs)
@@ -87,7 +88,7 @@ def masked_joint_attention(
 ) -> tuple[Tensor, Tensor]:
     """The model's joint attention for a batch of different prompts, in one call with a mask.
 
-    Spelt out in matrix products: with gradients, bfloat16 and a mask that is several times faster on a CPU than
+    It is spelt out in matrix products. With gradients, bfloat16 and a mask that is several times faster on a CPU than
     the fused kernel.
     """
     length = q.shape[1] - visual
@@ -114,8 +115,8 @@ def tokenize(
 
     An empty prompt has ids all 0 and mask all False.
     """
-    padding = {"padding": "max_length", "max_length": length} if length else {"padding": True, "max_length": 256}
-    batch = tokenizer(list(prompts), truncation=True, return_tensors="pt", **padding)
+    padding = "max_length" if length else True
+    batch = tokenizer(list(prompts), truncation=True, return_tensors="pt", padding=padding, max_length=length or 256)
     real = torch.tensor([bool(prompt.strip()) for prompt in prompts])[:, None]
     return batch["input_ids"] * real, batch["attention_mask"].bool() & real
 
@@ -138,7 +139,10 @@ class PromptedDiT(nn.Module):
 
     def flow(self, z: Tensor, sigma: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """The denoiser in constant shapes, padding and all, so that it can be compiled."""
-        text = TextContext(self.dit.t5_y_embedder(features, mask), self.dit.t5_yproj(features), mask.sum(1))
+        lengths = mask.sum(1)  # a tensor: numbers would be compiled into the code
+        caption, tokens = self.dit.t5_y_embedder(features, mask), self.dit.t5_yproj(features)
+        # MaskedAttention takes a tensor too.
+        text = TextContext(caption, tokens, lengths)  # pyright: ignore[reportArgumentType]
         return self.dit(z, sigma, text)
 
     def context(self, ids: Tensor, mask: Tensor) -> TextContext:

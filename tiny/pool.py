@@ -1,7 +1,5 @@
 """A pool of encoded training clips, kept on disk in shards so that it is made once and can be made piecemeal."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

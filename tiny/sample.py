@@ -1,7 +1,5 @@
 """Samples many prompts at once with the tiny model, and says how many of the clips obey."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -53,7 +51,7 @@ def decode_frames(decoder: nn.Module, latents: Tensor) -> list[np.ndarray]:
 
 
 def obeyed(clips: Sequence[np.ndarray], scenes: Sequence[Scene]) -> np.ndarray:
-    """Which of (shape, colour, direction, background) each clip shows as its scene has them: (B, 4) bool."""
+    """(B, 4) bool: which of (shape, colour, direction, background) each clip shows as its scene says."""
     return np.array([judge(clip).agrees(scene) for clip, scene in zip(clips, scenes, strict=True)])
 
 
@@ -63,6 +61,6 @@ def rates(clips: Sequence[np.ndarray], scenes: Sequence[Scene]) -> str:
 
 
 def summary(right: np.ndarray) -> str:
-    """Of what `obeyed` returns, as a line."""
+    """What `obeyed` returns, as a line of shares."""
     parts = [f"{name} {share:.1%}" for name, share in zip(ATTRIBUTES, right.mean(0), strict=True)]
     return ", ".join([*parts, f"all {right.all(1).mean():.1%}"])

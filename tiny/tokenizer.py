@@ -3,8 +3,6 @@
 Usage: python -m tiny.tokenizer [folder]
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -4,8 +4,6 @@ Flow matching on a pool of clips that the tiny VAE has encoded. Stops and contin
 processes of one thread each do twice the work of one process with two; `python -m` is one process.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable
@@ -102,7 +100,7 @@ def encode(encoder: torch.nn.Module, video: Tensor) -> Tensor:
     return to_dit(encoder(video.bfloat16()).mean.float(), TINY.latents)
 
 
-def averaged(run: Run, tokenizer: PreTrainedTokenizerBase) -> PromptedDiT:
+def averaged(run: Run[PromptedDiT], tokenizer: PreTrainedTokenizerBase) -> PromptedDiT:
     """The networks with the run's averaged weights."""
     model = PromptedDiT(TINY.dit, len(tokenizer))
     model.load_state_dict(run.averaged, strict=False)
@@ -110,7 +108,7 @@ def averaged(run: Run, tokenizer: PreTrainedTokenizerBase) -> PromptedDiT:
 
 
 @torch.inference_mode()
-def check(run: Run, tokenizer: PreTrainedTokenizerBase, decoder: torch.nn.Module, count: int = 32) -> str:
+def check(run: Run[PromptedDiT], tokenizer: PreTrainedTokenizerBase, decoder: torch.nn.Module, count: int = 32) -> str:
     """How many held-out prompts the averaged weights obey."""
     model = averaged(run, tokenizer)
     texts, scenes = zip(*held_out_prompts(count, seed=1), strict=True)
@@ -118,7 +116,7 @@ def check(run: Run, tokenizer: PreTrainedTokenizerBase, decoder: torch.nn.Module
     return rates(decode_frames(decoder, sample_latents(model.dit, prompts, empty, range(count))), scenes)
 
 
-def export(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def export(run: Run[PromptedDiT], tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the averaged weights as float16: dit.safetensors and, beside its tokenizer, the encoder in t5/."""
     model = averaged(run, tokenizer)
     half = {k: v if k == "pos_frequencies" else v.half() for k, v in model.dit.state_dict().items()}
@@ -128,7 +126,11 @@ def export(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def train(
-    run: Run, pool: LatentPool, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, checked: Callable[[], str]
+    run: Run[PromptedDiT],
+    pool: LatentPool,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    checked: Callable[[], str],
 ) -> None:
     """Train until the run's budget is spent; report, save, and ask `checked` how well it goes, on the way."""
     rank = dist.get_rank() if dist.is_initialized() else 0

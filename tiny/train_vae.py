@@ -5,8 +5,6 @@ so do windows of the frames, since they are convolutions. The object fills a ten
 pixels weigh more. Stops and continues from `--work`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -47,9 +45,11 @@ class Autoencoder(nn.Module):
             if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv3d) and module.kernel_size != (3, 3, 3)):
                 nn.init.orthogonal_(module.weight.view(module.weight.shape[0], -1))
             if isinstance(module, ResBlock):
-                nn.init.zeros_(module.stack[-1].weight)
-                nn.init.zeros_(module.stack[-1].bias)
-        self.encoder.layers[0].weight[:, 3:] = 0
+                for parameter in module.stack[-1].parameters():
+                    nn.init.zeros_(parameter)
+        first = self.encoder.layers[0]
+        assert isinstance(first, nn.Linear)
+        first.weight[:, 3:] = 0
 
 
 def clip_batch(rng: np.random.Generator, batch: int, frames: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,8 @@ def clip_batch(rng: np.random.Generator, batch: int, frames: int) -> tuple[Tenso
 def crop(video: Tensor, mask: Tensor, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
     """The same random window of the clips of a batch, somewhere in the middle, where the objects pass."""
     top, left = (int(rng.integers(video.shape[-1] - size + 1)) for _ in range(2))
-    return tuple(t[..., top : top + size, left : left + size] for t in (video, mask))
+    window = (..., slice(top, top + size), slice(left, left + size))
+    return video[window], mask[window]
 
 
 def loss_of(model: Autoencoder, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ def loss_of(model: Autoencoder, video: Tensor, mask: Tensor) -> tuple[Tensor, Te
 
 
 @torch.inference_mode()
-def evaluate(run: Run, clips: int = 8) -> float:
+def evaluate(run: Run[Autoencoder], clips: int = 8) -> float:
     """PSNR in dB of whole 25-frame clips never seen in training, with the averaged weights."""
     model = Autoencoder()
     model.load_state_dict(run.averaged)
@@ -106,7 +107,7 @@ def latent_statistics(encoder: Encoder, clips: int = 256) -> dict[str, list]:
     return {"mean": mean.tolist(), "std": std.tolist(), "rgb": factors[:-1].tolist(), "rgb_bias": factors[-1].tolist()}
 
 
-def export(run: Run, folder: Path) -> None:
+def export(run: Run[Autoencoder], folder: Path) -> None:
     """Write encoder, decoder (float16) and the latents' statistics."""
     model = Autoencoder()
     model.load_state_dict(run.averaged)

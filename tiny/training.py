@@ -1,11 +1,10 @@
 """What both trainers share: a run that is measured in minutes and continues where it stopped."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,14 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class Run:
+
+class Run(Generic[Network]):
     """AdamW with warm-up and a cosine that ends with the budget, EMA weights, and a checkpoint of it all.
 
     The budget counts training time over all starts, so that a run can be stopped and started again.
     """
 
-    def __init__(self, model: nn.Module, path: Path, minutes: float, lr: float, ema: float, warmup: int = 100):
+    def __init__(self, model: Network, path: Path, minutes: float, lr: float, ema: float, warmup: int = 100):
         self.model, self.path = model, path
         self.budget, self.lr, self.decay, self.warmup = minutes * 60, lr, ema, warmup
         self.parameters = dict(model.named_parameters())
@@ -97,7 +98,7 @@ class Run:
                     self.optimizer.state[p] = {k: file.get_tensor(key) for k, key in adam.items()}
 
 
-def in_bfloat16(model: nn.Module, *args: object) -> object:
+def in_bfloat16(model: nn.Module, *args: object) -> Any:
     """Run a float32 model in bfloat16, gradients flowing to the float32 weights.
 
     Twice as fast as autocast on a CPU, which goes back to float32 for every padding.

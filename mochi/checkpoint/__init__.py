@@ -1,8 +1,18 @@
 """Every published weight file becomes one state dict, under the published names."""
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Source
 from .load import load_decoder, load_dit, load_encoder
 from .networks import dit_shapes
 from .plan import Plan, assign, fill
 
-__all__ = ["Checkpoint", "Plan", "assign", "dit_shapes", "fill", "load_decoder", "load_dit", "load_encoder"]
+__all__ = [
+    "Checkpoint",
+    "Plan",
+    "Source",
+    "assign",
+    "dit_shapes",
+    "fill",
+    "load_decoder",
+    "load_dit",
+    "load_encoder",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,11 +18,11 @@ from ..quant import FLOAT8
 from .check import check_tensors
 from .layouts import ADVICE, TITLES, Parts, find_parts, seems_to_be
 from .lazy import LazyTensors
-from .networks import QUANTISED, config_of, empty_network, parameter_shapes
+from .networks import QUANTISED, config_of, empty_network, parameter_shapes, shapes_of
 from .plan import Plan, quantise, rounding
 from .readers import read
 
-Built = TypeVar("Built")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +44,19 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
 
     @classmethod
-    def open(cls, path: str | Path) -> Checkpoint:
+    def open(cls, source: Source) -> Checkpoint:
         """Open a safetensors file, a GGUF file, or a checkpoint in several safetensors files.
 
-        Args:
-            path: a file; or the folder, the index or any one file of a checkpoint in several.
+        source: a file; or the folder, the index or any one file of a checkpoint in several. A checkpoint that is open
+            is returned as it is.
 
         Raises CheckpointError on anything that is missing, cut short, corrupt or of another kind. Pickles are never
         opened: loading one runs the code that is in it.
         """
-        contents = read(Path(path))
-        return cls(Path(path), contents.tensors, contents.metadata, contents.files)
+        if isinstance(source, Checkpoint):
+            return source
+        contents = read(Path(source))
+        return cls(Path(source), contents.tensors, contents.metadata, contents.files)
 
     @cached_property
     def _found(self) -> tuple[str | None, Parts]:
@@ -95,47 +98,25 @@ class Checkpoint:
 
         Raises CheckpointError when the part is not there or tensors are missing.
         """
-        entries = self.entries(part)
-        try:
-            return config_of(part, entries, self.metadata, self.path)
-        except CheckpointError:
-            raise
-        except (
-            KeyError,
-            IndexError,
-            TypeError,
-            ValueError,
-            ZeroDivisionError,
-            AttributeError,
-            RecursionError,
-        ) as error:
-            raise CheckpointError(
-                f"{self.path}: a {TITLES[part]} with tensors missing or misshapen: {error}"
-            ) from error
+        sources = self.entries(part), self.metadata, self.path
+        return self._made(part, "with tensors missing or misshapen", config_of, part, *sources)
 
     def dtype(self, part: str) -> torch.dtype:
         """The dtype of most values of a part; bfloat16 where these are quantised."""
-        sizes: dict[torch.dtype | None, int] = {}
+        sizes: Counter[torch.dtype | None] = Counter()
         for entry in self.entries(part).values():
-            dtype = torch.bfloat16 if entry.quant is not None or entry.dtype in FLOAT8 else entry.dtype
-            sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry.shape)
-        return max(sizes, key=lambda dtype: sizes[dtype]) or torch.bfloat16
+            quantised = entry.quant is not None or entry.dtype in FLOAT8
+            sizes[torch.bfloat16 if quantised else entry.dtype] += math.prod(entry.shape)
+        return sizes.most_common(1)[0][0] or torch.bfloat16
 
     def count(self, part: str) -> int:
         """How many values a part has."""
         return sum(math.prod(entry.shape) for entry in self.entries(part).values())
 
-    def layer_shapes(self, part: str = "dit") -> dict[str, tuple[int, int]]:
-        """Rows and columns of each weight matrix or convolution of a part, by layer: a name without `.weight`."""
-        return {
-            name.removesuffix(".weight"): (entry.shape[0], math.prod(entry.shape[1:]))
-            for name, entry in self.entries(part).items()
-            if name.endswith(".weight") and len(entry.shape) > 1
-        }
-
     def check(self, part: str) -> None:
         """Raise CheckpointError unless a part is whole. Reads no weights."""
-        self._check(part, self._built(part, parameter_shapes, part, self.config(part)))
+        wanted = self._made(part, "of sizes that cannot be", parameter_shapes, part, self.config(part))
+        check_tensors(self.path, TITLES[part], self.entries(part), wanted)
 
     def plan(
         self,
@@ -157,20 +138,25 @@ class Checkpoint:
 
         Raises CheckpointError on anything but a whole network.
         """
+        entries, config = self.entries(part), self.config(part)
         plain = None if weight_dtype in FLOAT8 else weight_dtype
         kept = compute_dtype or plain or self.dtype(part)
-        model = self._built(part, empty_network, part, self.config(part), kept, operations, network)
-        self._check(part, {name: tuple(p.shape) for name, p in model.named_parameters()})
-        entries = self.entries(part)
+        build = empty_network, part, config, kept, operations, network
+        model = self._made(part, "of sizes that cannot be", *build)
+        check_tensors(self.path, TITLES[part], entries, shapes_of(model))
         if part in QUANTISED:
             entries = quantise(model, entries, weight_dtype, kept, operations)
         return Plan(self.path, model.requires_grad_(False).eval(), entries, rounding(model, plain, kept))
 
-    def _built(self, part: str, build: Callable[..., Built], *args: Any) -> Built:
+    def _made(self, part: str, complaint: str, make: Callable[..., Made], *args: Any) -> Made:
+        """What `make` makes of a part; or CheckpointError, where its tensors or sizes are such that it cannot."""
         try:
-            return build(*args)
-        except (RuntimeError, ValueError, ZeroDivisionError, OverflowError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{self.path}: a {TITLES[part]} of sizes that cannot be: {error}") from error
+            return make(*args)
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{self.path}: a {TITLES[part]} {complaint}: {error}") from error
 
-    def _check(self, part: str, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        check_tensors(self.path, TITLES[part], self.entries(part), wanted)
+
+Source = Checkpoint | str | Path
+"""A checkpoint, or the path of one that is to be opened."""

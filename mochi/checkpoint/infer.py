@@ -1,6 +1,8 @@
-"""Sizes of a network, read off the shapes of its tensors.
+"""The sizes of a network, read off the shapes of its tensors.
 
-What shapes cannot tell is as published, unless the file's metadata says otherwise under `config`.
+Shapes cannot tell everything. The rest is as published, unless the file's metadata says otherwise under `config`.
+
+Each function here raises KeyError on a tensor that is missing, and ValueError on sizes that cannot be.
 """
 
 import json
@@ -14,12 +16,12 @@ from .lazy import LazyTensors
 
 
 def _count(entries: LazyTensors, pattern: str) -> int:
-    """How many different numbers stand in the group of a pattern that matches the start of names."""
+    """How many different numbers the group of a pattern finds at the start of names."""
     return len({m[1] for name in entries if (m := re.match(pattern, name))})
 
 
 def _hints(metadata: Mapping[str, str], kind: type) -> dict[str, Any]:
-    """What the metadata says of the fields of a configuration. Raises ValueError on what cannot be."""
+    """The fields of a configuration that the metadata has."""
     stored = json.loads(metadata.get("config", "{}"))
     hints = {f.name: stored[f.name] for f in fields(kind) if f.name in stored}
     for name, value in hints.items():
@@ -29,7 +31,7 @@ def _hints(metadata: Mapping[str, str], kind: type) -> dict[str, Any]:
 
 
 def dit_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DiTConfig:
-    """Raises KeyError naming a tensor that is missing."""
+    """The sizes of an AsymmDiT."""
     hidden_x, channels, patch, _ = entries["x_embedder.proj.weight"].shape
     hidden_y, text_width = entries["t5_yproj.weight"].shape
     depth = _count(entries, r"blocks\.(\d+)\.")
@@ -52,7 +54,7 @@ def dit_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DiTConfig:
 
 
 def decoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DecoderConfig:
-    """Raises KeyError naming a tensor that is missing."""
+    """The sizes of a decoder."""
     deep, latent_channels = entries["blocks.0.0.weight"].shape[:2]
     stages = _count(entries, r"blocks\.(\d+)\.blocks\.")
     widths, temporal, res_blocks = [], [], [_count(entries, r"blocks\.0\.(\d+)\.stack\.")]
@@ -79,7 +81,7 @@ def decoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> Decoder
 
 
 def encoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> EncoderConfig:
-    """Raises KeyError naming a tensor that is missing."""
+    """The sizes of an encoder."""
     base, in_channels = entries["layers.0.weight"].shape
     stage_ids = sorted({int(m[1]) for name in entries if (m := re.match(r"layers\.(\d+)\.layers\.", name))})
     last = 1 + max(int(m[1]) for name in entries if (m := re.match(r"layers\.(\d+)\.", name)))

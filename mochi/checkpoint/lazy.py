@@ -1,13 +1,10 @@
 """Tensors that are known by shape and dtype while their values are still on disk."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -19,6 +16,7 @@ ROWS = 1024
 """Rows that are read at a time where a whole tensor is looked at."""
 
 
+@dataclass(frozen=True)
 class LazyTensor(ABC):
     """One tensor whose values are on disk.
 
@@ -58,11 +56,9 @@ class StoredTensor(LazyTensor):
         whole: gives all values, also of a scalar.
     """
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype | None
+    quant: None = field(default=None, init=False)
     slice: Callable[[int, int], Tensor]
     whole: Callable[[], Tensor]
-    quant: None = None
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self.whole() if (start, stop) == (0, self.shape[0]) else self.slice(start, stop)
@@ -75,10 +71,8 @@ class StoredTensor(LazyTensor):
 class QuantTensor(LazyTensor):
     """A tensor whose rows are quantised. `source` has their bytes."""
 
-    source: LazyTensor
     quant: QuantFormat
-    shape: tuple[int, ...]
-    dtype: torch.dtype | None = torch.bfloat16
+    source: LazyTensor
 
     def rows(self, start: int, stop: int) -> Tensor:
         quant, rows = self.quant_rows(start, stop)
@@ -89,20 +83,20 @@ class QuantTensor(LazyTensor):
         return self.quant, rows.reshape(len(rows), math.prod(self.source.shape[1:])).view(QUANT_DTYPE)
 
 
+@dataclass(frozen=True)
 class RoundedTensor(LazyTensor):
-    """A matrix that is rounded to 8-bit floating point as it is read.
+    """A matrix, `source`, that is rounded to 8-bit floating point as it is read.
 
     Its scale brings the largest value to the largest that there is in 8 bits. The first reading finds the scale, and
-    reads all rows for that. Before, `quant` is the format without a scale.
+    reads all rows for that. `quant` is the format without a scale.
     """
 
-    def __init__(self, source: LazyTensor, dtype: torch.dtype):
-        self.source, self.shape, self.dtype = source, source.shape, source.dtype
-        self.quant = Float8(dtype)
+    quant: Float8
+    source: LazyTensor
 
     @cached_property
     def _scaled(self) -> Float8:
-        """Rows are read in turn, of which only a few are in memory."""
+        """The format with its scale. Rows are read in turn, of which only a few are in memory."""
         starts = range(0, self.shape[0], ROWS)
         parts = (self.source.rows(a, min(a + ROWS, self.shape[0])).abs().amax().item() for a in starts)
         return Float8(self.quant.dtype, max(parts) / torch.finfo(self.quant.dtype).max or None)
@@ -111,21 +105,21 @@ class RoundedTensor(LazyTensor):
         quant, rows = self.quant_rows(start, stop)
         return quant.dequantize(rows, torch.float32)
 
-    def quant_rows(self, start: int, stop: int) -> tuple[Float8, Tensor]:
+    def quant_rows(self, start: int, stop: int) -> tuple[QuantFormat, Tensor]:
         return self._scaled, self._scaled.quantize(self.source.rows(start, stop))
+
+
+def rounded(source: LazyTensor, dtype: torch.dtype) -> RoundedTensor:
+    """A matrix as it is in one of the two 8-bit floating point dtypes."""
+    return RoundedTensor(source.shape, source.dtype, Float8(dtype), source)
 
 
 @dataclass(frozen=True)
 class ReshapedTensor(LazyTensor):
     """A quantised tensor under another shape. Its rows are not those of the source, which is always read whole."""
 
-    source: QuantTensor
-    shape: tuple[int, ...]
-    quant: None = None
-
-    @property
-    def dtype(self) -> torch.dtype | None:  # type: ignore[override]
-        return self.source.dtype
+    quant: None = field(default=None, init=False)
+    source: LazyTensor
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self.source.read().reshape(self.shape)[start:stop]
@@ -139,26 +133,17 @@ class Piece(NamedTuple):
     stop: int
 
 
+@dataclass(frozen=True)
 class JoinedTensor(LazyTensor):
-    """Rows of several tensors behind one another. They must have rows of one shape, or ValueError is raised."""
+    """Rows of several tensors behind one another."""
 
-    def __init__(self, pieces: Sequence[Piece]):
-        self._pieces = tuple(pieces)
-        first, entries = pieces[0].entry, [piece.entry for piece in pieces]
-        if any(entry.shape[1:] != first.shape[1:] for entry in entries):
-            raise ValueError(f"rows of different shapes: {[list(entry.shape) for entry in entries]}")
-        ends = [0]
-        for piece in pieces:
-            ends.append(ends[-1] + piece.stop - piece.start)
-        self._ranges = tuple(pairwise(ends))
-        self.shape = (ends[-1], *first.shape[1:])
-        dtypes, quants = {entry.dtype for entry in entries}, {entry.quant for entry in entries}
-        self.dtype = first.dtype if len(dtypes) == 1 or None in dtypes else torch.float32
-        self.quant = first.quant if len(quants) == 1 else None
-        self._dtype_of_rows = torch.float32 if quants != {None} else self.dtype
+    pieces: tuple[Piece, ...]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        found = [entry.rows(a, b).to(self._dtype_of_rows) for entry, a, b in self._within(start, stop)]
+        plain = all(piece.entry.quant is None for piece in self.pieces)
+        found = [
+            entry.rows(a, b).to(self.dtype if plain else torch.float32) for entry, a, b in self._within(start, stop)
+        ]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def quant_rows(self, start: int, stop: int) -> tuple[QuantFormat, Tensor]:
@@ -168,9 +153,21 @@ class JoinedTensor(LazyTensor):
 
     def _within(self, start: int, stop: int) -> list[Piece]:
         """The parts of the pieces that make up rows from start to stop; at least one, which may be empty."""
-        within = [
-            Piece(piece.entry, piece.start + max(start, a) - a, piece.start + min(stop, b) - a)
-            for piece, (a, b) in zip(self._pieces, self._ranges, strict=True)
-            if max(start, a) < min(stop, b)
-        ]
-        return within or [Piece(self._pieces[0].entry, 0, 0)]
+        found, first = [], 0
+        for entry, a, b in self.pieces:
+            low, high = max(start, first), min(stop, first + b - a)
+            if low < high:
+                found.append(Piece(entry, a + low - first, a + high - first))
+            first += b - a
+        return found or [Piece(self.pieces[0].entry, 0, 0)]
+
+
+def joined(pieces: Sequence[Piece]) -> JoinedTensor:
+    """Rows of several tensors as one tensor. Raises ValueError where they are of different shapes."""
+    entries = [piece.entry for piece in pieces]
+    if any(entry.shape[1:] != entries[0].shape[1:] for entry in entries):
+        raise ValueError(f"rows of different shapes: {[list(entry.shape) for entry in entries]}")
+    shape = (sum(piece.stop - piece.start for piece in pieces), *entries[0].shape[1:])
+    dtypes, quants = {entry.dtype for entry in entries}, {entry.quant for entry in entries}
+    dtype = entries[0].dtype if len(dtypes) == 1 or None in dtypes else torch.float32
+    return JoinedTensor(shape, dtype, quants.pop() if len(quants) == 1 else None, tuple(pieces))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..quant import FLOAT8, QUANT_DTYPE, Float8, QuantFormat, QuantLinear, quant_linears
 from .check import check_numbers
-from .lazy import LazyTensors, RoundedTensor
+from .lazy import LazyTensors, rounded
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -39,9 +39,9 @@ class Plan(Generic[Network]):
     def read(self, name: str, rows: slice) -> Tensor:
         """Some rows of a parameter: values, or the bytes of quantised ones, whose layer learns their format."""
         entry, dtype = self.entries[name], self.dtypes[name]
-        if dtype != QUANT_DTYPE:
+        layer = self.model.get_submodule(name.rpartition(".")[0])
+        if dtype != QUANT_DTYPE or not isinstance(layer, QuantLinear):
             return entry.rows(rows.start, rows.stop).to(dtype)
-        layer = self.model.get_submodule(name.removesuffix(".weight"))
         layer.quant, values = entry.quant_rows(rows.start, rows.stop)
         return values
 
@@ -51,9 +51,11 @@ class Placement(Protocol):
 
     def rows(self, p: Tensor) -> slice:
         """The rows of a parameter that this process has."""
+        ...
 
     def place(self, p: Tensor, rows: Tensor) -> Tensor:
         """These rows on their device, as what can take the parameter's place."""
+        ...
 
 
 class Whole:
@@ -122,11 +124,12 @@ def quantise(
     if weight_dtype is not None:
         plain = linears.keys() & entries.keys() - quants.keys()
         quants |= dict.fromkeys(plain, Float8(weight_dtype))
-        entries = {n: RoundedTensor(e, weight_dtype) if n in plain else e for n, e in entries.items()}
+        entries = {n: rounded(e, weight_dtype) if n in plain else e for n, e in entries.items()}
     quant_linears(model, quants, getattr(operations, "QuantLinear", QuantLinear))
     for name in quants:
-        dtype = linears[name].weight.dtype
-        model.get_submodule(name.removesuffix(".weight")).compute = None if dtype == kept else dtype
+        layer, dtype = model.get_submodule(name.removesuffix(".weight")), linears[name].weight.dtype
+        if isinstance(layer, QuantLinear) and dtype != kept:
+            layer.compute = dtype
     return entries
 
 

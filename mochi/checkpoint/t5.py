@@ -26,7 +26,7 @@ def read_config(path: Path) -> transformers.T5Config:
     if kind != "t5":
         raise CheckpointError(f"{path}: describes a model of type {kind!r}, but Mochi's text encoder is of type 't5'")
     try:
-        return transformers.T5Config(**{**values, "attn_implementation": "eager"})
+        return _config(values)
     except Exception as error:  # the library has its own kinds for values that cannot be
         raise CheckpointError(f"{path}: a T5 of sizes that cannot be ({error})") from error
 
@@ -37,17 +37,21 @@ def infer_config(entries: LazyTensors) -> transformers.T5Config:
     gated = f"{BLOCK}1.DenseReluDense.wi.weight" not in entries
     vocabulary, width = entries[EMBEDDING].shape
     buckets, heads = entries[BIAS].shape
-    return transformers.T5Config(
-        vocab_size=vocabulary,
-        d_model=width,
-        d_kv=entries[QUERY].shape[0] // heads,
-        d_ff=entries[f"{BLOCK}1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"].shape[0],
-        num_layers=len({m[1] for name in entries if (m := re.match(r"encoder\.block\.(\d+)\.", name))}),
-        num_heads=heads,
-        relative_attention_num_buckets=buckets,
-        feed_forward_proj="gated-gelu" if gated else "relu",
-        attn_implementation="eager",
-    )
+    values = {
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "d_kv": entries[QUERY].shape[0] // heads,
+        "d_ff": entries[f"{BLOCK}1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"].shape[0],
+        "num_layers": len({m[1] for name in entries if (m := re.match(r"encoder\.block\.(\d+)\.", name))}),
+        "num_heads": heads,
+        "relative_attention_num_buckets": buckets,
+        "feed_forward_proj": "gated-gelu" if gated else "relu",
+    }
+    return _config(values)
+
+
+def _config(values: dict[str, Any]) -> transformers.T5Config:
+    return transformers.T5Config(**{**values, "attn_implementation": "eager"})
 
 
 def empty_encoder(config: transformers.T5Config, dtype: torch.dtype, operations: Any = nn) -> nn.Module:
@@ -56,7 +60,8 @@ def empty_encoder(config: transformers.T5Config, dtype: torch.dtype, operations:
     operations: its Linear and Embedding take the place of torch's.
     """
     with torch.device("meta"):
-        model = transformers.T5EncoderModel(config).to(dtype)
+        model = transformers.T5EncoderModel(config)
+    nn.Module.to(model, dtype)
     model.set_input_embeddings(model.shared)
     if dtype == torch.float16:  # in which the output projections of the MLPs overflow
         for name, module in model.named_modules():

@@ -3,7 +3,7 @@
 B batch, N visual tokens, L text tokens, h heads, d head width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +63,7 @@ class AsymmetricAttention(nn.Module):
         super().__init__()
         dx, dy, d = config.hidden_x, config.hidden_y, config.head_dim
         self.heads = config.num_heads
-        self.joint = JointAttention()
+        self.joint: JointAttention = JointAttention()
         self.qkv_x = operations.Linear(dx, 3 * dx, bias=False, **factory)
         self.qkv_y = operations.Linear(dy, 3 * dx, bias=False, **factory)
         self.q_norm_x = RMSNorm(d, **factory)
@@ -87,12 +87,12 @@ class AsymmetricAttention(nn.Module):
         else:
             out_x, out_y = self.joint(visual, text, text_lengths)
         out_x = self.proj_x(out_x.flatten(2))
-        return out_x, None if self.proj_y is None else self.proj_y(out_y.flatten(2))
+        return out_x, None if self.proj_y is None or out_y is None else self.proj_y(out_y.flatten(2))
 
     def _packed(self, qkv: Tensor, q: RMSNorm, k: RMSNorm, rotary: Tensor | None = None) -> PackedQKV:
         # Hosts keep some weights elsewhere.
-        weights = (norm.weight.to(qkv.device) for norm in (q, k))
-        return PackedQKV(qkv.unflatten(-1, (3, self.heads, -1)), *weights, rotary)
+        q_weight, k_weight = (norm.weight.to(qkv.device) for norm in (q, k))
+        return PackedQKV(qkv.unflatten(-1, (3, self.heads, -1)), q_weight, k_weight, rotary)
 
 
 def _in_order(
@@ -110,5 +110,10 @@ def _ordered(t: Tensor) -> Tensor:
 
 def use_attention(blocks: Iterable[nn.Module], attend: Attend) -> None:
     """Have all blocks of a model compute attention by `attend`."""
-    for block in blocks:
-        block.attn.joint = replace(block.attn.joint, attend=attend)
+    for attention in attentions(blocks):
+        attention.joint = replace(attention.joint, attend=attend)
+
+
+def attentions(blocks: Iterable[nn.Module]) -> Iterator[AsymmetricAttention]:
+    """The attention of each block."""
+    return (module for block in blocks for module in block.children() if isinstance(module, AsymmetricAttention))

@@ -3,12 +3,11 @@
 All take queries, keys and values (B, tokens, h, d) to (B, tokens, h, d). What they need comes from their readmes.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ class Library:
     title: str
     module: str
     install: str
-    prepare: Callable[[object], Attend]
+    prepare: Callable[[Any], Attend]
     capabilities: tuple[tuple[int, int], tuple[int, int]]
     multiple: int
     widest: int
@@ -61,15 +60,17 @@ class Library:
             raise MochiError(
                 f"attention {self.title} cannot be loaded ({error}): {self.install}, or choose sdpa"
             ) from error
-        return torch.compiler.disable(attend)  # the rest of a compiled block is; this is compiled as it is
+        from ..kernels.graph_break import outside
+
+        return outside(attend)  # a library's functions are compiled already
 
 
-def _flash2(module: object) -> Attend:
+def _flash2(module: Any) -> Attend:
     run = module.flash_attn_func
     return lambda q, k, v: run(q, k, v)
 
 
-def _flash3(module: object) -> Attend:
+def _flash3(module: Any) -> Attend:
     run = module.flash_attn_func
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def _flash3(module: object) -> Attend:
     return attend
 
 
-def _sage(module: object) -> Attend:
+def _sage(module: Any) -> Attend:
     run = module.sageattn
     return lambda q, k, v: run(q, k, v, tensor_layout="NHD", is_causal=False)
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ SAME_LEVEL = 1e-6
 Key = Hashable
 """Tells samples of a pass apart, and finds them again in later passes: prompt, place in the batch, size."""
 
+Numbered = tuple[Key, int]
+"""A sample, and how many passes of it at one noise level came before."""
+
 Passes = Mapping[tuple[int, Key], bool]
 """Whether the blocks ran, for each step and sample of it."""
 
@@ -44,9 +47,10 @@ def rescaled(change: float) -> float:
 class CachePlan(NamedTuple):
     """What a run wants of its cache.
 
-    threshold: how much change may add up before the blocks run again; at 0 they always do. sigmas: the noise levels of
-    the run, steps + 1 of them. start, end: between which fractions of the steps passes may be skipped; the first and
-    the last step never are.
+    Attributes:
+        threshold: how much change may add up before the blocks run again; at 0 they always do.
+        sigmas: the noise levels of the run, steps + 1 of them.
+        start, end: between which fractions of the steps passes may be skipped. The first and the last step never are.
     """
 
     threshold: float
@@ -65,23 +69,34 @@ class CachePlan(NamedTuple):
 
 @dataclass
 class _Sample:
-    """What a cache keeps of a sample, (N, D) each: the first block's input in its last pass, and what the blocks added
-    when they ran last; and the change since then."""
+    """What a cache keeps of a sample.
+
+    Attributes:
+        seen: the input (N, D) of the first block in its last pass.
+        residual: what the blocks added (N, D) when they ran last.
+        change: how much the input has changed since then.
+    """
 
     seen: Tensor | None = None
     residual: Tensor | None = None
     change: float = 0.0
 
+    def repeated(self, x: Tensor) -> Tensor:
+        """x (N, D) with what the blocks added when they ran last."""
+        return x if self.residual is None else x + self.residual
+
 
 class StepCache:
-    """The cache of one run, for any number of prompts and samples: each decides for itself whether its blocks run, so
-    that the result does not depend on which of them share a pass.
+    """The cache of one run, for any number of prompts and samples.
+
+    Each sample decides for itself whether its blocks run, so that the result does not depend on which of them share a
+    pass.
     """
 
     def __init__(self, plan: CachePlan):
         self.plan = plan
         self.passes: dict[tuple[int, Key], bool] = {}
-        self._samples: dict[Key, _Sample] = {}
+        self._samples: dict[Numbered, _Sample] = {}
         self._sigma, self._at_sigma = math.nan, Counter[Key]()
 
     def around(self, keys: Sequence[Key], sigma: float, runner: BlockRunner = PLAIN) -> BlockRunner:
@@ -94,18 +109,21 @@ class StepCache:
 
     def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
         """What attention of the first block reads of x (B, N, D) under c (B, D)."""
-        return modulated_rms_norm(x, block.mod_x(c).chunk(4, dim=-1)[0])
+        return modulated_rms_norm(x, block.get_submodule("mod_x")(c).chunk(4, dim=-1)[0])
 
     def total(self, sums: Tensor) -> Tensor:
-        """Sums over the tokens that are here -> over all tokens. Parallel runs have others elsewhere."""
+        """Sums over the tokens of this device -> over all tokens, of which a parallel run has some elsewhere."""
         return sums
 
     def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
-        """Called in each pass when it is clear whether any of its blocks are going to run."""
+        """Called in each pass once it is decided whether any of its blocks run."""
 
-    def _numbered(self, keys: Sequence[Key], sigma: float) -> list[Key]:
-        """Passes of one sample at one noise level are told apart by their number: a host's guidance may make a second
-        one with a changed network, a sampler of higher order one with other latents."""
+    def _numbered(self, keys: Sequence[Key], sigma: float) -> list[Numbered]:
+        """Samples, told apart from their earlier passes at this noise level.
+
+        A host's guidance may make a second pass with a changed network, a sampler of higher order one with other
+        latents.
+        """
         if sigma != self._sigma:
             self._sigma, self._at_sigma = sigma, Counter()
         numbered = [(key, self._at_sigma[key]) for key in keys]
@@ -116,7 +134,7 @@ class StepCache:
         self,
         runner: BlockRunner,
         step: int,
-        keys: Sequence[Key],
+        keys: Sequence[Numbered],
         blocks: nn.ModuleList,
         x: Tensor,
         y: Tensor,
@@ -130,17 +148,15 @@ class StepCache:
         rows = [row for row, sample in enumerate(samples) if not self._skips(sample, changes[row], step)]
         self.passes |= {(step, key): row in rows for row, key in enumerate(keys)}
         self.decided(blocks, bool(rows), x.device)
-        if len(rows) == len(keys):
-            out = runner.run(blocks, x, y, c, rotary, lengths)
-        elif rows:
-            some = tuple(lengths[row] for row in rows)
-            out = runner.run(blocks, x[rows], y[rows], c[rows], rotary, some)
-        for place, row in enumerate(rows):
-            samples[row].residual = out[place] - x[row]
-        if len(rows) == len(keys):
-            return out
-        computed = dict(zip(rows, out)) if rows else {}
-        return torch.stack([computed.get(row, x[row] + sample.residual) for row, sample in enumerate(samples)])
+        computed: dict[int, Tensor] = {}
+        if rows:
+            some = slice(None) if len(rows) == len(keys) else rows
+            out = runner.run(blocks, x[some], y[some], c[some], rotary, tuple(lengths[row] for row in rows))
+            for row, result in zip(rows, out, strict=True):
+                samples[row].residual, computed[row] = result - x[row], result
+            if len(rows) == len(keys):
+                return out
+        return torch.stack([computed[i] if i in computed else s.repeated(x[i]) for i, s in enumerate(samples)])
 
     def _look_at(self, inputs: Tensor, samples: Sequence[_Sample]) -> list[float]:
         """How much each sample's input differs from that of its last pass, mean|a - b| / mean|b|; NaN in its first."""
@@ -164,14 +180,16 @@ class StepCache:
 class _CachedPass(BlockRunner):
     """A runner with the cache around its blocks, for one forward pass."""
 
-    def __init__(self, cache: StepCache, runner: BlockRunner, step: int, keys: Sequence[Key]):
+    def __init__(self, cache: StepCache, runner: BlockRunner, step: int, keys: Sequence[Numbered]):
         self._cache, self._runner, self._step, self._keys = cache, runner, step, keys
 
     def enter(self, tokens: Tensor) -> Tensor:
         return self._runner.enter(tokens)
 
-    def run(self, blocks: nn.ModuleList, *inputs: Any) -> Tensor:
-        return self._cache.run(self._runner, self._step, self._keys, blocks, *inputs)
+    def run(
+        self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+    ) -> Tensor:
+        return self._cache.run(self._runner, self._step, self._keys, blocks, x, y, c, rotary, text_lengths)
 
     def leave(self, tokens: Tensor) -> Tensor:
         return self._runner.leave(tokens)

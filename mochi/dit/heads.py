@@ -51,7 +51,7 @@ def joint_heads(
     k_weight_x: Tensor,
     q_weight_y: Tensor,
     k_weight_y: Tensor,
-    turns: Tensor,
+    turns: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `joint_qkv`, of x (B, N, 3, h, d) and y (B, L, 3, h, d)."""

@@ -9,8 +9,6 @@ switch on what a person has switched off.
 cuDNN plans each new shape of q, k and v, in about 30 ms, and keeps the plan. Its output has the strides of q.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -54,7 +52,9 @@ def sdpa_for(device: torch.device, dtype: torch.dtype, head_width: int) -> Atten
     """sdpa for what is computed there; without cuDNN's kernel where that would run and is not sound."""
     if _is_sound(device, dtype, head_width):
         return sdpa
-    return torch.compiler.disable(sdpa_without_cudnn)  # switches are not for compiled code
+    from ..kernels.graph_break import outside
+
+    return outside(sdpa_without_cudnn)  # switches are not for compiled code
 
 
 def describe(device: torch.device, dtype: torch.dtype, head_width: int) -> str:
@@ -79,7 +79,7 @@ def _chosen(device: torch.device, dtype: torch.dtype, head_width: int) -> SDPBac
     """The kernel that torch takes, as they are switched on and ordered now."""
     q = torch.empty(1, TOKENS, 2, head_width, dtype=dtype, device=device).transpose(1, 2)
     with torch.cuda.device(device):
-        return SDPBackend(torch._fused_sdp_choice(q, q, q))
+        return SDPBackend(torch.ops.aten._fused_sdp_choice(q, q, q))
 
 
 def _is_sound(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
@@ -120,7 +120,7 @@ def _without_cudnn() -> Iterator[None]:
 
 def _title(kernel: SDPBackend) -> str:
     if kernel == SDPBackend.FLASH_ATTENTION:
-        return {"FA3": "FlashAttention 3", "FA4": "FlashAttention 4"}.get(_flash_put_in(), "FlashAttention 2")
+        return {"FA3": "FlashAttention 3", "FA4": "FlashAttention 4"}.get(_flash_put_in() or "", "FlashAttention 2")
     return {
         SDPBackend.CUDNN_ATTENTION: f"cuDNN {_version_text(_cudnn_version())}",
         SDPBackend.EFFICIENT_ATTENTION: "the memory-efficient kernel",

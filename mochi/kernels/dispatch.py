@@ -16,14 +16,16 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Given = TypeVar("Given", covariant=True)
 
 SWITCH = "MOCHI_KERNELS"
 """An environment variable: 0 leaves all kernels out."""
@@ -34,18 +36,34 @@ _state = {"off": os.environ.get(SWITCH) == "0"}
 _failed: set[str] = set()
 
 
-def formula(kernel: str, mutates: Sequence[str] = ()) -> Callable[[Function], Function]:
+class Formula(Protocol[Arguments, Given]):
+    """A function with a kernel.
+
+    Attributes:
+        reference: the function itself.
+        launcher: what runs on CUDA.
+    """
+
+    __name__: str
+    reference: Callable[Arguments, Given]
+    launcher: Callable[..., Any]
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Given: ...
+
+
+def formula(
+    kernel: str, mutates: Sequence[str] = ()
+) -> Callable[[Callable[Arguments, Result]], Formula[Arguments, Result]]:
     """Declare a function of plain torch as the reference of a kernel.
 
     kernel: "module:function" in this package, which takes the same arguments; imported with its first use. mutates:
     names of the arguments that are written into. The function must return new tensors, no views of its arguments, and
     nothing where it only writes.
 
-    The first argument decides: a CUDA tensor takes the kernel. The function itself stays in reach as `.reference`, what
-    runs on CUDA as `.launcher`.
+    The first argument decides: a CUDA tensor takes the kernel.
     """
 
-    def decorate(reference: Function) -> Function:
+    def decorate(reference: Callable[Arguments, Result]) -> Formula[Arguments, Result]:
         name = reference.__name__
         _LIBRARY.define(name + torch.library.infer_schema(reference, mutates_args=mutates))
         _LIBRARY.impl(name, reference, "CPU")
@@ -54,12 +72,12 @@ def formula(kernel: str, mutates: Sequence[str] = ()) -> Callable[[Function], Fu
         torch.library.register_fake(f"{_LIBRARY.ns}::{name}", reference, lib=_LIBRARY)
         operator = getattr(getattr(torch.ops, _LIBRARY.ns), name).default
 
-        @functools.wraps(reference)
-        def run(*args: Any) -> Any:
-            return operator(*args) if has_kernels(*args) else reference(*args)
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            return (operator if has_kernels(*args) else reference)(*args, **kwargs)
 
-        run.reference, run.launcher = reference, launcher
-        return run
+        declared: Any = functools.update_wrapper(run, reference)
+        declared.reference, declared.launcher = reference, launcher
+        return declared
 
     return decorate
 

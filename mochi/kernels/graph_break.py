@@ -1,15 +1,24 @@
-"""A way out of code that torch.compile makes. To be imported only while it compiles, since torch's compiler takes
-seconds to import."""
+"""Ways out of the code that torch.compile makes.
+
+To be imported where something is compiled, or can be: torch's compiler takes seconds to import.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+
+def outside(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """`function`, which compiled code leaves its graph to call. It and all that it calls run as they are written."""
+    disabled: Any = torch.compiler.disable(function)
+    return disabled
+
+
+@outside
+def uncompiled(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    """`function(*args, **kwargs)`, outside compiled code."""
     return function(*args, **kwargs)
-
-
-uncompiled: Callable[..., Any] = torch.compiler.disable(_call)
-"""`uncompiled(function, *args, **kwargs)` calls the function as it is written."""

@@ -272,20 +272,28 @@ class Progress:
 
     @property
     def phase(self) -> str:
-        """How far the request is, in words; empty where that says nothing."""
+        """How far the request is, in words; empty where that is not told."""
         return ""
 
 
 @dataclass(frozen=True)
-class TensorLoaded(Progress):
-    """`done` tensors of `total` are loaded."""
+class Counted(Progress):
+    """So much of a request is done: `done` of `total`, in units of its class."""
 
+    unit: ClassVar[str]
     done: int
     total: int
 
     @property
     def phase(self) -> str:
-        return f"tensor {self.done} of {self.total}"
+        return f"{self.unit} {self.done} of {self.total}"
+
+
+@dataclass(frozen=True)
+class TensorLoaded(Counted):
+    """Another tensor of the weights is loaded."""
+
+    unit = "tensor"
 
 
 @dataclass(frozen=True)
@@ -296,32 +304,26 @@ class SplitChosen(Progress):
 
 
 @dataclass(frozen=True)
-class StepDone(Progress):
-    """A step of a run.
+class StepDone(Counted):
+    """Another step of a run is done.
 
     Attributes:
-        step: 1 .. steps.
         seconds: that it took.
         memory: that the rank holds, in bytes.
         latents, estimate: see Denoised; of rank 0 alone.
     """
 
-    step: int
-    steps: int
+    unit = "step"
     seconds: float
     memory: int
     latents: Tensor | None = None
     estimate: Tensor | None = None
 
     @property
-    def phase(self) -> str:
-        return f"step {self.step} of {self.steps}"
-
-    @property
     def denoised(self) -> Denoised:
         """What a run on one device reports after the step. Of rank 0 alone."""
         assert self.latents is not None and self.estimate is not None
-        return Denoised(self.step, self.steps, self.latents, self.estimate)
+        return Denoised(self.done, self.total, self.latents, self.estimate)
 
 
 @dataclass(frozen=True)
@@ -332,51 +334,34 @@ class PassesComputed(Progress):
 
 
 @dataclass(frozen=True)
-class StripDecoded(Progress):
-    """A rank's strip of the frames of a chunk.
+class StripDecoded(Counted):
+    """A rank's strip of the frames of another chunk.
 
     Attributes:
         first: number of the chunk's first latent frame.
-        done, total: latent frames that are decoded with it, and those of the video.
         strip: (B, 3, F, h, w), about -1 to 1, or uint8.
         memory: that the rank holds, in bytes.
     """
 
+    unit = "latent frame"
     first: int
-    done: int
-    total: int
     strip: Tensor
     memory: int
 
-    @property
-    def phase(self) -> str:
-        return f"latent frame {self.done} of {self.total}"
-
 
 @dataclass(frozen=True)
-class FramesDecoded(Progress):
-    """The frames of a chunk, which the owner has joined.
+class FramesDecoded(Counted):
+    """The frames of another chunk, which the owner has joined: (B, 3, F, H, W), about -1 to 1, or uint8."""
 
-    Attributes:
-        frames: (B, 3, F, H, W), about -1 to 1, or uint8.
-        done, total: latent frames that are decoded with it, and those of the video.
-    """
-
+    unit = "latent frame"
     frames: Tensor
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)
-class PieceEncoded(Progress):
-    """`done` pieces of a video's `total` are encoded."""
+class PieceEncoded(Counted):
+    """Another piece of a video is encoded."""
 
-    done: int
-    total: int
-
-    @property
-    def phase(self) -> str:
-        return f"piece {self.done} of {self.total}"
+    unit = "piece"
 
 
 class Event(NamedTuple):

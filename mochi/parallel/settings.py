@@ -35,6 +35,7 @@ class ParallelSettings:
             machine's memory ("offloaded"); "auto" is replicated where that fits well.
         timeout: seconds without a sign of life or of progress after which a rank has failed.
         cpu: whether ranks are on the CPU though there are GPUs.
+        place: where a person finds these settings, to follow their names in messages, such as " in the settings' node".
 
     Raises MochiError, naming the setting, on values that cannot be.
     """
@@ -45,6 +46,7 @@ class ParallelSettings:
     sharding: str = "auto"
     timeout: float = TIMEOUT
     cpu: bool = False
+    place: str = ""
 
     def __post_init__(self) -> None:
         if self.cfg_degree not in (0, 1, 2):
@@ -74,7 +76,7 @@ class ParallelSettings:
         if sharding != "replicated" and _numbers_of_version(torch.__version__) < OLDEST_TORCH:
             raise MochiError(
                 f"Weights that are {sharding} need torch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is "
-                f"{torch.__version__}. Update it, or choose weights 'replicated'."
+                f"{torch.__version__}. Update it, or choose weights 'replicated'{self.place}."
             )
         return sharding
 

@@ -43,7 +43,7 @@ class Channel:
         return _Unpickler(io.BytesIO(self._connection.recv_bytes())).load()
 
     def fileno(self) -> int:
-        """Lets `multiprocessing.connection.wait` wait for it."""
+        """Lets a selector wait for messages."""
         return self._connection.fileno()
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Board:
     @property
     def beats(self) -> list[float]:
         """When each rank last showed that it lives, by CLOCK_MONOTONIC, which is the same in all processes."""
-        return self._values[1:].tolist()
+        return [float(beat) for beat in self._values[1:]]
 
     def beat(self, rank: int) -> None:
         self._values[1 + rank] = time.monotonic()

@@ -2,21 +2,20 @@
 
 from pathlib import Path
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, Source
 from ..errors import CheckpointError
 from .tokenizer import FAST, SENTENCEPIECE, has_tokenizer
 
 
-def open_text_encoder(path: str | Path) -> Checkpoint:
+def open_text_encoder(source: Source) -> Checkpoint:
     """The checkpoint of a text encoder.
 
-    path: its file, its folder with a config.json, or the folder around `text_encoder`.
+    source: its file, its folder with a config.json, or the folder around `text_encoder`.
 
     Raises CheckpointError, saying what is missing, or like Checkpoint.open.
     """
-    path = Path(path)
-    if not path.is_dir():
-        return Checkpoint.open(path)
+    if isinstance(source, Checkpoint) or not (path := Path(source)).is_dir():
+        return Checkpoint.open(source)
     for folder in (path, path / "text_encoder"):
         if (folder / "config.json").is_file():
             return Checkpoint.open(folder)

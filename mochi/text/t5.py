@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import Checkpoint, fill
+from ..checkpoint import Source, fill
 from ..errors import CheckpointError
 from ..quant import FLOAT8
 from .layout import find_tokenizer, open_text_encoder
@@ -51,7 +51,7 @@ class PromptEncoder:
 
 
 def load_prompt_encoder(
-    source: Checkpoint | str | Path,
+    source: Source,
     tokenizer: str | Path | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
@@ -74,10 +74,9 @@ def load_prompt_encoder(
 
     Raises CheckpointError, naming the file and what to do.
     """
-    checkpoint = source if isinstance(source, Checkpoint) else open_text_encoder(source)
-    device = torch.device(device)
-    plain = (None if dtype in FLOAT8 else dtype) or compute
-    kept = plain or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    checkpoint, device = open_text_encoder(source), torch.device(device)
+    default = torch.float32 if device.type == "cpu" else torch.bfloat16
+    kept = (None if dtype in FLOAT8 else dtype) or compute or default
     plan = checkpoint.plan("t5", None, dtype, kept, operations)
     prompt_tokenizer = PromptTokenizer(tokenizer or find_tokenizer(checkpoint.path), length)
     known = plan.model.config.vocab_size

@@ -1,10 +1,8 @@
 """T5's tokenizer, padded and cut to the length that Mochi was trained with.
 
-Reads the two files in which T5 tokenizers are published with the libraries that define them, so the
-token ids do not depend on the version of transformers.
+T5 tokenizers are published in two kinds of file. Each is read by the library that defines it, so that token ids do not
+depend on the version of transformers.
 """
-
-from __future__ import annotations
 
 import logging
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,15 @@ def visiting(model: nn.Module, device: torch.device) -> Iterator[None]:
         yield
         return
     carry = Ferry(device) if device.type == "cuda" else lambda t: t.to(device)
-    homes = [(kept, dict(kept)) for m in model.modules() for kept in (m._parameters, m._buffers)]
+    places: list[dict[str, Any]] = [kept for m in model.modules() for kept in (m._parameters, m._buffers)]
+    homes = [(kept, dict(kept)) for kept in places]
     moved: dict[Tensor, Tensor] = {}  # what several modules have goes once
     try:
         for kept, home in homes:
             for name, t in home.items():
                 if t is not None and t not in moved:
                     moved[t] = nn.Parameter(carry(t), requires_grad=False) if isinstance(t, nn.Parameter) else carry(t)
-                kept[name] = moved.get(t)
+                kept[name] = None if t is None else moved[t]
         yield
     finally:
         for kept, home in homes:

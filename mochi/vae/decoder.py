@@ -5,8 +5,6 @@ is causal and its norms see single frames, so a video can be decoded piece by pi
 depend on its length: `stream` gives the very frames that `forward` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DecoderConfig
+from .cpu import CpuOperations
 from .layers import ResBlock, per_position
 from .stream import Borders, Stream
 
@@ -83,7 +82,7 @@ class Decoder(nn.Module):
         config: DecoderConfig,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = CpuOperations,
     ):
         super().__init__()
         self.config = config
@@ -127,7 +126,8 @@ class Decoder(nn.Module):
 
     def _deep(self, z: Tensor, stream: Stream) -> Tensor:
         """The layers at the size of the latents, and their first expansion: most weights, few activations."""
-        (expand, *stem), first, *_ = self.blocks
+        stem, first, *_ = self.blocks
+        expand, *stem = stem.children()
         x = expand(z.contiguous(memory_format=torch.channels_last_3d))
         for layer in (*stem, first):
             x = layer(x, stream)
@@ -136,7 +136,7 @@ class Decoder(nn.Module):
     def _shallow(self, x: Tensor, stream: Stream) -> Tensor:
         """All that follows: few weights, many activations."""
         _, _, *up, head = self.blocks
-        for layer in (*up, *head):
+        for layer in (*up, *head.children()):
             x = layer(x, stream)
         return per_position(self.output_proj, F.silu(x))
 

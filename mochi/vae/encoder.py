@@ -1,7 +1,5 @@
 """AsymmVAE encoder: frames to a Gaussian over latents. State-dict names are the published ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
+from .cpu import CpuOperations
 from .layers import ResBlock, added, causal_conv, per_position
 from .stream import Borders, Stream
 
@@ -132,7 +131,7 @@ class Encoder(nn.Module):
         config: EncoderConfig,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = CpuOperations,
     ):
         super().__init__()
         self.config = config
@@ -218,14 +217,14 @@ class Encoder(nn.Module):
         return per_position(self.layers[0], fourier_features(video, self.config.fourier))
 
     def _steps(self) -> Iterator[tuple[Step, AttentionBlock | None]]:
-        """All that lies between the stem and the posterior, one after the other, each with the attention behind it."""
-        for layer in self.layers[1:]:
-            if isinstance(layer, DownStage):
-                shrink, *blocks = layer.layers
-                yield partial(causal_conv, shrink), None
-            else:
-                blocks = [layer]
-            yield from ((block, block.attn_block) for block in blocks)
+        """The layers between the stem and the posterior, in order, each with the attention behind it, if any."""
+        for stage in self.layers[1:]:
+            for layer in stage.layers if isinstance(stage, DownStage) else [stage]:
+                if isinstance(layer, nn.Conv3d):
+                    yield partial(causal_conv, layer), None
+                elif isinstance(layer, ResBlock):
+                    attention = layer.attn_block
+                    yield layer, attention if isinstance(attention, AttentionBlock) else None
 
     def _posterior(self, x: Tensor, borders: Borders) -> Posterior:
         x = F.silu(borders.norm(self.output_norm, x))

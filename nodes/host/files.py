@@ -1,7 +1,7 @@
 """The model files that ComfyUI knows of, as the loaders list and check them, and the built-in model's own."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -106,26 +106,13 @@ def _check(checkpoint: Checkpoint, part: str) -> None:
 
 def _opened(path: Path, opens: Callable[[Path], Checkpoint] = Checkpoint.open) -> Checkpoint:
     """A checkpoint, which stays open for the next node or prompt that wants it, while its files are the same."""
-    state, checkpoint = _kept.pop(path, (None, None))
-    if checkpoint is None or state != _state(checkpoint.files):
-        checkpoint = opens(path)
-        state = _state(checkpoint.files)
-    _kept[path] = state, checkpoint
-    while len(_kept) > OPEN:
-        del _kept[next(iter(_kept))]
-    return checkpoint
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return _open_unchanged(path, opens, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
-_kept: dict[Path, tuple[list[tuple[int, int]] | None, Checkpoint]] = {}
-"""The checkpoints that are open, the last used one behind, with the state of their files."""
-
-
-def _state(files: Iterable[Path]) -> list[tuple[int, int]] | None:
-    """When each file was changed, and its size; None where one is gone."""
-    try:
-        return [(stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files)]
-    except OSError:
-        return None
+@lru_cache(maxsize=OPEN)
+def _open_unchanged(path: Path, opens: Callable[[Path], Checkpoint], state: tuple) -> Checkpoint:
+    return opens(path)
 
 
 def _list(kind: str) -> list[str]:

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from mochi.checkpoint import Checkpoint
-from mochi.checkpoint.lazy import JoinedTensor, Piece, QuantTensor, ReshapedTensor, RoundedTensor, StoredTensor
+from mochi.checkpoint.lazy import (
+    JoinedTensor,
+    Piece,
+    QuantTensor,
+    ReshapedTensor,
+    RoundedTensor,
+    StoredTensor,
+    joined,
+    rounded,
+)
 from mochi.quant import FLOAT8, QUANT_DTYPE, QuantFormat
 from tests.checkpoint import toys, writers
 from tests.peers.diffusers import diffusers_dit
@@ -37,7 +46,7 @@ def entries(tmp_path_factory):
 
     float8, flat = FLOAT8[0], weights["x_embedder.proj.weight"].reshape(-1, 256)
     plain = opened(lambda folder: toys.save(folder / "dit.safetensors", weights))
-    joined = opened(in_diffusers_layout, cast=lambda name: torch.float16)
+    together = opened(in_diffusers_layout, cast=lambda name: torch.float16)
     same = opened(in_diffusers_layout, cast=lambda name: float8)
     mixed = opened(in_diffusers_layout, cast=lambda name: float8 if ".to_k" in name else torch.bfloat16)
     reshaped = opened(
@@ -55,14 +64,14 @@ def entries(tmp_path_factory):
         "qweight": (ours(writers.qweight, kind="Q4_0"), QuantTensor),
         "float8": (ours(writers.plain_float8, dtype=float8), QuantTensor),
         "scaled float8": (ours(writers.old_scaled), QuantTensor),
-        "rounded": (RoundedTensor(plain[GATE], float8), RoundedTensor),
-        "rounded, joined": (RoundedTensor(joined[QKV], float8), RoundedTensor),
-        "joined": (joined[QKV], JoinedTensor),
+        "rounded": (rounded(plain[GATE], float8), RoundedTensor),
+        "rounded, joined": (rounded(together[QKV], float8), RoundedTensor),
+        "joined": (together[QKV], JoinedTensor),
         "joined, packed": (same[QKV], JoinedTensor),
         "joined, packed and plain": (mixed[QKV], JoinedTensor),
-        "swapped": (joined[GATE], JoinedTensor),
+        "swapped": (together[GATE], JoinedTensor),
         "swapped, packed": (same[GATE], JoinedTensor),
-        "pieces of pieces": (JoinedTensor([Piece(joined[QKV], 50, 200), Piece(joined[QKV], 3, 20)]), JoinedTensor),
+        "pieces of pieces": (joined([Piece(together[QKV], 50, 200), Piece(together[QKV], 3, 20)]), JoinedTensor),
     }
 
 
@@ -116,8 +125,8 @@ def test_only_the_rows_asked_for_are_read(tmp_path):
         return load_file(path)["a.weight"][a:b]
 
     source = StoredTensor((6, 2), torch.float32, rows, lambda: rows(0, 6))
-    joined = JoinedTensor([Piece(source, 4, 6), Piece(source, 0, 4)])
-    assert joined.rows(1, 3).flatten().tolist() == [10, 11, 0, 1]
+    rows_of_two = joined([Piece(source, 4, 6), Piece(source, 0, 4)])
+    assert rows_of_two.rows(1, 3).flatten().tolist() == [10, 11, 0, 1]
     assert read == [(5, 6), (0, 1)]
 
 
@@ -129,7 +138,7 @@ def test_a_scale_is_found_when_it_is_first_needed():
         read.append((a, b))
         return torch.arange(12.0).reshape(6, 2)[a:b]
 
-    entry = RoundedTensor(StoredTensor((6, 2), torch.float32, rows, lambda: rows(0, 6)), FLOAT8[0])
+    entry = rounded(StoredTensor((6, 2), torch.float32, rows, lambda: rows(0, 6)), FLOAT8[0])
     assert entry.quant.row_bytes(2) == 2 and not read
     assert (entry.rows(2, 3) - torch.tensor([[4, 5]])).abs().max() < 0.3
     assert entry.rows(3, 4).shape == (1, 2)
@@ -141,11 +150,11 @@ def test_rounding_uses_the_whole_range(spread):
     """As close as 8 bits allow, however small the weights are."""
     weight = spread * torch.randn(3000, 40, generator=torch.Generator().manual_seed(0))
     weight[2500, 7] = 9 * spread
-    entry = RoundedTensor(
+    entry = rounded(
         StoredTensor(tuple(weight.shape), torch.float32, lambda a, b: weight[a:b], lambda: weight), FLOAT8[0]
     )
     assert entry.quant_rows(0, 1)[0].scale == pytest.approx(9 * spread / 448, rel=1e-6)
     assert ((entry.read() - weight).norm() / weight.norm()).item() < 0.03
     assert torch.equal(entry.rows(10, 20), entry.read()[10:20])
-    nothing = RoundedTensor(StoredTensor((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
+    nothing = rounded(StoredTensor((2, 2), torch.float32, None, lambda: torch.zeros(2, 2)), FLOAT8[0])
     assert nothing.quant_rows(0, 2)[0].scale is None and not nothing.read().any()

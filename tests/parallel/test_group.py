@@ -69,7 +69,7 @@ def test_ranks_leave_a_cancelled_request_together_and_take_the_next(group):
     pids = group.pids
     run = group.stream(("steps", {"count": 1000}), "steps")
     for event in run:
-        if event is not None and event.payload.step == 3:
+        if event is not None and event.payload.done == 3:
             break
     run.close()
     assert ask(group, "echo", x="next") == ["next", "next"]

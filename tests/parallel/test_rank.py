@@ -97,13 +97,13 @@ def test_every_step_comes_with_its_own_tensors(way):
     context = Alone()
     latents = denoise(context)
     steps = [told for told in context.told if isinstance(told, StepDone)]
-    assert [(told.step, told.steps, told.phase) for told in steps] == [
+    assert [(told.done, told.total, told.phase) for told in steps] == [
         (n, STEPS, f"step {n} of {STEPS}") for n in range(1, STEPS + 1)
     ]
     assert (context.tellers == {threading.get_ident()}) == (way == "waits")
     assert torch.equal(steps[-1].latents, latents) and torch.equal(steps[-1].estimate, latents)
     for before, after in pairwise(steps):
-        level = 1 - before.step / STEPS  # of the latents, to the estimate that the next step starts from
+        level = 1 - before.done / STEPS  # of the latents, to the estimate that the next step starts from
         flow = (after.latents - before.latents) * STEPS
         assert torch.allclose(before.latents + level * flow, after.estimate, atol=1e-4)
     assert all(told.seconds >= 0 and told.memory > 0 for told in steps)
@@ -113,7 +113,7 @@ def test_a_cancelled_run_tells_nothing_of_later_steps(way):
     context = Alone(cancel_at=3)
     with pytest.raises(Cancelled):
         denoise(context)
-    told = [told.step for told in context.told if isinstance(told, StepDone)]
+    told = [told.done for told in context.told if isinstance(told, StepDone)]
     assert told == [1, 2][: len(told)] and (way == "goes on" or len(told) == 2)
 
 

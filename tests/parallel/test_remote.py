@@ -80,7 +80,7 @@ def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg):
     assert relative_error(run, exact) <= float32_bound(NETWORK, expected, exact)
     every = [event for event in told if isinstance(event.payload, StepDone)]
     steps = [event.payload for event in every if event.rank == 0]
-    assert [step.step for step in steps] == [1, 2, 3]
+    assert [step.done for step in steps] == [1, 2, 3]
     assert torch.equal(steps[-1].latents, run)
     assert {event.rank for event in every if event.payload.memory} == set(range(dit.manager.use().size))
 
@@ -170,7 +170,7 @@ def test_a_cancelled_run_leaves_everything_loaded(dit):
     run = dit.sample(torch.randn(1, 12, 2, 8, 8), linear_quadratic(500), [4.0] * 500, [(text, 0)], [(text, 0)])
 
     def stop(event) -> None:
-        if isinstance(event.payload, StepDone) and event.payload.step == 2:
+        if isinstance(event.payload, StepDone) and event.payload.done == 2:
             raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mochi.config import DecoderConfig, EncoderConfig
-from mochi.dit import AsymmDiT
-from mochi.vae import Decoder, Encoder
 from scripts.comfyui import find_or_fetch_comfyui
+
+if TYPE_CHECKING:  # inside a host, these modules have other names
+    from mochi.config import DecoderConfig, EncoderConfig
+    from mochi.dit import AsymmDiT
+    from mochi.vae import Decoder, Encoder
 
 
 @lru_cache(maxsize=1)

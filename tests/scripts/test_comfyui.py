@@ -1,7 +1,5 @@
 """Obtaining the host: the paths that need no download and no server."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The environment with the oldest torch that is supported."""
 
-from __future__ import annotations
-
 from mochi.parallel.settings import OLDEST_TORCH
 from scripts.test_oldest import TORCH, wanted
 

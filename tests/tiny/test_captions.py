@@ -1,7 +1,5 @@
 """What the captions promise: they name all four attributes, and held-out combinations stay out of training."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the drawn clips promise: the object is whole, has its colour, and moves as its scene says."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The trained tiny model edits a clip: another colour, the same shape, movement and background."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 
 import pytest

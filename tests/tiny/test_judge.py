@@ -1,7 +1,5 @@
 """The judge is right on drawn clips, sharp or soft, and says that it cannot tell where there is nothing to see."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

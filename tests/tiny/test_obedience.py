@@ -1,7 +1,5 @@
 """The built-in model obeys prompts that it was never trained on. The figures of its card come from 200; here are 16."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mochi.config import TINY_WEIGHTS

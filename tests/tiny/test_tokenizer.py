@@ -1,7 +1,5 @@
 """The tiny tokenizer: T5's numbers, any text, loaded by transformers from its folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

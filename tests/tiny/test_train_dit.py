@@ -1,7 +1,5 @@
 """Training of the tiny T5 and AsymmDiT on made-up latents: it learns, stops and goes on, and its weights load."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -16,6 +16,7 @@ from mochi.config import TINY_WEIGHTS, DecoderConfig
 from mochi.vae import Decoder, Stream
 from tests.exact import float32_bound, relative_error
 from tests.random_weights import randomised
+from tests.vae.videos import ANY_VIDEO
 
 DECODER = randomised(Decoder(DecoderConfig(base=8, multipliers=(1, 2, 2, 3), res_blocks=(1, 2, 1, 1, 1), groups=4)), 0)
 PUBLISHED = randomised(Decoder(DecoderConfig(base=8, groups=2)), 0)  # its blocks, a sixteenth of its width
@@ -24,13 +25,7 @@ TRAINED = load_decoder(TINY_WEIGHTS / "decoder.safetensors", torch.float32)
 
 @pytest.mark.parametrize("decoder", [DECODER, PUBLISHED, TRAINED], ids=["random", "published structure", "tiny"])
 @torch.inference_mode()
-@given(
-    frames=st.integers(0, 10).map(lambda k: 6 * k + 1),
-    chunk=st.integers(1, 11),
-    height=st.integers(1, 4),
-    width=st.integers(1, 4),
-    batch=st.integers(1, 2),
-)
+@given(**ANY_VIDEO)
 @settings(max_examples=20)
 def test_streamed_is_whole(decoder, frames, chunk, height, width, batch):
     latent_frames = (frames - 1) // 6 + 1

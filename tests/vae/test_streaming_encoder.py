@@ -15,6 +15,7 @@ from mochi.vae import Encoder
 from mochi.vae.encoder import AttentionBlock
 from tests.exact import float32_bound, relative_error
 from tests.random_weights import randomised
+from tests.vae.videos import ANY_VIDEO
 
 SIZES = {"base": 8, "multipliers": (1, 2, 2, 3), "res_blocks": (1, 2, 1, 1, 1), "groups": 4, "attention_head_dim": 8}
 ENCODER = randomised(Encoder(EncoderConfig(**SIZES)), 0)
@@ -24,13 +25,7 @@ PUBLISHED = randomised(Encoder(EncoderConfig(base=8, groups=2, attention_head_di
 
 @pytest.mark.parametrize("encoder", [ENCODER, PUBLISHED, TRAINED], ids=["random", "published structure", "tiny"])
 @torch.inference_mode()
-@given(
-    frames=st.integers(0, 10).map(lambda k: 6 * k + 1),
-    chunk=st.integers(1, 11),
-    height=st.integers(1, 4),
-    width=st.integers(1, 4),
-    batch=st.integers(1, 2),
-)
+@given(**ANY_VIDEO)
 @settings(max_examples=20)
 def test_streamed_is_whole(encoder, frames, chunk, height, width, batch):
     generator = torch.Generator().manual_seed(frames)

@@ -1,13 +1,14 @@
 """The layout of the diffusers library: other names; q, k and v apart; and three layers with their halves swapped.
 
-Source: MochiTransformer3DModel and AutoencoderKLMochi. A name of ours stands for rows of one or of several of theirs.
+Source: MochiTransformer3DModel and AutoencoderKLMochi. Each layer of ours has the rows of one layer of theirs, or of
+several behind one another.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..lazy import JoinedTensor, LazyTensor, LazyTensors, Piece
+from ..lazy import LazyTensor, LazyTensors, Piece, joined
 from .genmo import Parts, under
 
 DIT = ("pos_frequencies", "patch_embed.proj.weight", "transformer_blocks.0.attn1.add_q_proj.weight")
@@ -16,8 +17,10 @@ ENCODER = ("encoder.proj_in.weight", "encoder.block_in.resnets.0.conv1.conv.weig
 
 
 class Source(NamedTuple):
-    """Where the rows of one of our layers are: in these layers of theirs, behind one another; swapped: of the only one,
-    the second half before the first."""
+    """Where the rows of one of our layers are: in `layers` of theirs, behind one another.
+
+    swapped: whether the second half of the rows, of a single layer, comes before the first.
+    """
 
     layers: tuple[str, ...]
     swapped: bool = False
@@ -123,7 +126,7 @@ def _count(names: Sequence[str], pattern: str) -> int:
 
 
 def translated(entries: LazyTensors, sources: Sources) -> LazyTensors:
-    """The tensors under our names; what has no place there keeps its own, so that it is noticed."""
+    """The tensors under our names. One that has no place among them keeps its name, so that it is noticed."""
     left = dict(entries)
     found: LazyTensors = {}
     for ours, source in sources.items():
@@ -142,8 +145,8 @@ def _joined(names: Sequence[str], tensors: Sequence[LazyTensor], swapped: bool) 
         raise ValueError(f"{', '.join(names)} should be rows of one weight, but are {shapes}")
     if swapped:
         tensor, rows = tensors[0], tensors[0].shape[0]
-        return JoinedTensor((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
-    return JoinedTensor([Piece(tensor, 0, tensor.shape[0]) for tensor in tensors])
+        return joined((Piece(tensor, rows // 2, rows), Piece(tensor, 0, rows // 2)))
+    return joined([Piece(tensor, 0, tensor.shape[0]) for tensor in tensors])
 
 
 def parts(tensors: LazyTensors) -> Parts:

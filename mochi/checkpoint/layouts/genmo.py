@@ -1,4 +1,4 @@
-"""The published layout: one network a file, under its own names. ComfyUI's AsymmDiT and GGUF files are the same."""
+"""The published layout: one network in a file, under its own names. ComfyUI's AsymmDiT and GGUF files have it too."""
 
 from ..lazy import LazyTensors
 

@@ -8,8 +8,8 @@ from .genmo import Parts
 BLOCK = "encoder.block.0.layer."
 QUERY = f"{BLOCK}0.SelfAttention.q.weight"
 EMBEDDING, TIED = "shared.weight", "encoder.embed_tokens.weight"
-# Of the other half of T5, of ComfyUI, and of converters: nothing that a prompt encoder has a use for.
 IGNORED = ("decoder.", "lm_head.", "dec.", "spiece_model", "logit_scale")
+"""Tensors of the other half of T5, of ComfyUI and of converters. A prompt encoder has no use for them."""
 
 # Source: gguf's constants for T5ENCODER.
 LLAMA = {

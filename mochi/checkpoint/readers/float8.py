@@ -41,7 +41,7 @@ def _weight(path: Path, tensors: LazyTensors, layer: str, tensor: LazyTensor) ->
     scale, input_scale = (_scale(path, tensors, layer, names) for names in (WEIGHT_SCALES, INPUT_SCALES))
     scale = None if scale == 1 else scale
     if tensor.dtype in FLOAT8 and tensor.shape:
-        return QuantTensor(tensor, Float8(tensor.dtype, scale, input_scale), tensor.shape)
+        return QuantTensor(tensor.shape, torch.bfloat16, Float8(tensor.dtype, scale, input_scale), tensor)
     if scale is not None:
         raise CheckpointError(f"{path}: {layer}.weight has a scale, but is in {tensor.dtype}")
     return tensor

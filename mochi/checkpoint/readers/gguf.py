@@ -102,8 +102,8 @@ def _lazy(path: Path, tensor: Any, fields: dict[str, Any]) -> LazyTensor:
     rows_are_blocks = len(shape) == 2 and shape[0] > 0 and shape[1] % FORMATS[kind].values == 0
     rows, columns = shape if rows_are_blocks else (1, math.prod(shape))
     source = _stored(data, torch.uint8, (rows, data.size // rows))
-    quantised = QuantTensor(source, Ggml(kind), (rows, columns))
-    return quantised if rows_are_blocks else ReshapedTensor(quantised, shape)
+    quantised = QuantTensor((rows, columns), torch.bfloat16, Ggml(kind), source)
+    return quantised if rows_are_blocks else ReshapedTensor(shape, quantised.dtype, quantised)
 
 
 def _shape(path: Path, tensor: Any, fields: dict[str, Any]) -> tuple[int, ...]:

@@ -34,4 +34,4 @@ def _renamed(path: Path, name: str, tensor: LazyTensor) -> tuple[str, LazyTensor
         shape = (tensor.shape[0], quant.columns(tensor.shape[1]))
     except ValueError as error:
         raise CheckpointError(f"{path}: {name} should be rows of bytes, but {error}") from error
-    return f"{layer}.weight", QuantTensor(tensor, quant, shape)
+    return f"{layer}.weight", QuantTensor(shape, torch.bfloat16, quant, tensor)

@@ -1,1 +1,1 @@
-"""The process that asks: it starts the workers, sends them requests, hears them and ends them."""
+"""The owner of a group: it starts the workers, sends them requests, hears them and ends them."""

@@ -15,23 +15,8 @@ from ...dit.cache import CachePlan, Key, Passes
 from ...errors import GroupError
 from ...geometry import SPACE
 from ...lora.patch import WeightPatch
-from ..protocol import (
-    Decode,
-    Encode,
-    Event,
-    ForgetRun,
-    Forward,
-    FramesDecoded,
-    LoadDiT,
-    Loaded,
-    LoadVAE,
-    PatchWeights,
-    Request,
-    Rows,
-    Sample,
-    StripDecoded,
-    Unload,
-)
+from .. import protocol
+from ..protocol import Event, FramesDecoded, LoadDiT, Loaded, LoadVAE, StripDecoded
 from ..spmd.vae import plan_strips
 from .group import Group
 from .manager import GroupManager
@@ -101,7 +86,7 @@ class RemoteModel:
         """Give the ranks' memory back; the next use loads again."""
         try:
             if self._group is not None and self.loaded:
-                self._group.run(Unload([self.name]))
+                self._group.run(protocol.Unload([self.name]))
         except GroupError:
             log.exception("The group failed as a model was unloaded")  # and the memory went with it
         finally:
@@ -152,7 +137,7 @@ class RemoteDiT(RemoteModel):
         if key != self.patched:
             self._known.clear()  # a patch can change what a prompt becomes
             self.patched = object()  # nobody's, should this be cancelled or refused halfway
-            yield from group.stream(PatchWeights(self.name, patches))
+            yield from group.stream(protocol.PatchWeights(self.name, patches))
             self.patched = key
         self._wants = key
 
@@ -169,7 +154,7 @@ class RemoteDiT(RemoteModel):
         group = yield from self._load_patched()
         prompts = {"positive": _rows(positive), "negative": _rows(negative), **self._texts([*positive, *negative])}
         levels = {"sigmas": list(sigmas), "cfg": list(cfg), "degrees": self.degrees, "cache": cache}
-        return (yield from self._denoise(group, Sample(name=self.name, noise=noise, **levels, **prompts)))
+        return (yield from self._denoise(group, protocol.Sample(name=self.name, noise=noise, **levels, **prompts)))
 
     def forward(
         self, z: Tensor, sigma: Tensor, rows: TextRows, cache: CachePlan | None = None, keys: Sequence[Key] = ()
@@ -178,13 +163,13 @@ class RemoteDiT(RemoteModel):
         group = yield from self._load_patched()
         prompts = {"rows": _rows(rows), **self._texts(rows)}
         levels = {"sigma": sigma.tolist(), "degrees": self.degrees, "cache": cache, "keys": list(keys)}
-        return (yield from self._denoise(group, Forward(name=self.name, z=z, **levels, **prompts)))
+        return (yield from self._denoise(group, protocol.Forward(name=self.name, z=z, **levels, **prompts)))
 
     def forget_run(self) -> Passes:
         """Free what the ranks kept for the forward passes of a run. Returns which of them a cache computed."""
         if self._group is None or not self.loaded:
             return {}
-        return join_passes(self._group.run(ForgetRun(self.name)))
+        return join_passes(self._group.run(protocol.ForgetRun(self.name)))
 
     def _load_patched(self) -> Work[Group]:
         """The group, with the weights as they were patched last."""
@@ -192,7 +177,7 @@ class RemoteDiT(RemoteModel):
             raise GroupError("The ranks that had the patched weights (a LoRA) have ended. Queue the prompt again.")
         return (yield from self.load())
 
-    def _denoise(self, group: Group, request: Request[Tensor | None]) -> Work[Tensor]:
+    def _denoise(self, group: Group, request: protocol.Request[Tensor | None]) -> Work[Tensor]:
         answers = yield from group.stream(request)
         self.seconds = [answer.seconds for answer in answers]
         result = answers[0].result
@@ -214,9 +199,10 @@ class RemoteVAE(RemoteModel):
         """VAE latents (B, 12, T, h, w) -> frames, about -1 to 1 or, as bytes, uint8 from 0 to 255: in FramesDecoded
         events."""
         group = yield from self.load()
-        plan = plan_strips(*z.shape[3:], group.size)
+        height, width = z.shape[3:]
+        plan = plan_strips(height, width, group.size)
         arrived: dict[int, dict[int, Tensor]] = {}  # strips by chunk and rank
-        with closing(group.stream(Decode(self.name, z, as_bytes))) as work:
+        with closing(group.stream(protocol.Decode(self.name, z, as_bytes))) as work:
             for event in work:
                 yield event
                 if event is None or not isinstance(told := event.payload, StripDecoded):
@@ -225,17 +211,17 @@ class RemoteVAE(RemoteModel):
                 strips[event.rank] = told.strip
                 if len(strips) == plan.ranks:
                     frames = plan.join(arrived.pop(told.first))
-                    yield Event(event.rank, FramesDecoded(frames, told.done, told.total))
+                    yield Event(event.rank, FramesDecoded(told.done, told.total, frames))
 
     def encode(self, video: Tensor) -> Work[Tensor]:
         """Frames (B, 3, F, H, W) in -1 to 1 -> mean latents (B, 12, T, h, w), on the CPU."""
         group = yield from self.load()
-        answers = yield from group.stream(Encode(self.name, video))
+        answers = yield from group.stream(protocol.Encode(self.name, video))
         plan = plan_strips(video.shape[3] // SPACE, video.shape[4] // SPACE, group.size)
         return plan.join({rank: answer.result for rank, answer in enumerate(answers) if answer.result is not None})
 
 
-def _rows(rows: TextRows) -> Rows:
+def _rows(rows: TextRows) -> protocol.Rows:
     return [(text.number, row) for text, row in rows]
 
 

@@ -1,8 +1,9 @@
-"""The environment of a rank, made on purpose: what the host or a shell set for itself does not reach it by accident."""
+"""The environment variables of a worker. What the host or a shell has set for itself does not reach it."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,60 +12,31 @@ import torch
 
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 
-# Dropped, since they would change what a rank does. Among them PYTORCH_CUDA_ALLOC_CONF: ComfyUI chooses
-# cudaMallocAsync there, under which NCCL's collectives run out of memory.
-DROPPED = (
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_MODULE_LOADING",
-    "GLOO_",
-    "GOMP_",
-    "GROUP_RANK",
-    "KMP_",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "MKL_",
-    "NCCL_",
-    "OMP_",
-    "PYTHONPATH",
-    "PYTHONSTARTUP",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "RANK",
-    "TORCHELASTIC_",
-    "TORCH_DISTRIBUTED_",
-    "TORCH_NCCL_",
-    "WORLD_SIZE",
+DROPPED = re.compile(
+    r"""
+    CUDA_LAUNCH_BLOCKING | CUDA_MODULE_LOADING | GLOO_ | GOMP_ | GROUP_RANK | KMP_ | LOCAL_RANK | LOCAL_WORLD_SIZE |
+    MASTER_ADDR | MASTER_PORT | MKL_ | NCCL_ | OMP_ | PYTHONPATH | PYTHONSTARTUP | PYTORCH_ALLOC_CONF |
+    PYTORCH_CUDA_ALLOC_CONF | RANK | TORCHELASTIC_ | TORCH_DISTRIBUTED_ | TORCH_NCCL_ | WORLD_SIZE
+    """,
+    re.VERBOSE,
 )
-# Of those, what a person may well have set for the machine: how its GPUs are connected, and what NCCL may take of them.
-KEPT = (
-    "NCCL_ALGO",
-    "NCCL_BUFFSIZE",
-    "NCCL_CONF_FILE",
-    "NCCL_CROSS_NIC",
-    "NCCL_CUMEM_",
-    "NCCL_DEBUG",
-    "NCCL_DMABUF_",
-    "NCCL_GRAPH_",
-    "NCCL_IB_",
-    "NCCL_IGNORE_",
-    "NCCL_LAUNCH_ORDER_",
-    "NCCL_MAX_",
-    "NCCL_MIN_",
-    "NCCL_MNNVL_",
-    "NCCL_NET",
-    "NCCL_NVLS_",
-    "NCCL_P2P_",
-    "NCCL_PROTO",
-    "NCCL_SHM_",
-    "NCCL_TOPO_",
+"""Beginnings of the names of variables that would change what a rank does. ComfyUI sets PYTORCH_CUDA_ALLOC_CONF to
+cudaMallocAsync, under which NCCL's collectives run out of memory."""
+
+KEPT = re.compile(
+    r"""
+    NCCL_ALGO | NCCL_BUFFSIZE | NCCL_CONF_FILE | NCCL_CROSS_NIC | NCCL_CUMEM_ | NCCL_DEBUG | NCCL_DMABUF_ |
+    NCCL_GRAPH_ | NCCL_IB_ | NCCL_IGNORE_ | NCCL_LAUNCH_ORDER_ | NCCL_MAX_ | NCCL_MIN_ | NCCL_MNNVL_ | NCCL_NET |
+    NCCL_NVLS_ | NCCL_P2P_ | NCCL_PROTO | NCCL_SHM_ | NCCL_TOPO_
+    """,
+    re.VERBOSE,
 )
+"""Of these, what a person may well have set for the machine: how its GPUs are connected, and what NCCL may use."""
 
 
 def rank_environment(inherited: Mapping[str, str], folder: Path, threads: int) -> dict[str, str]:
     """Environment variables of a rank with so many threads, whose temporary files go to `folder`."""
-    passed = {name: value for name, value in inherited.items() if name.startswith(KEPT) or not name.startswith(DROPPED)}
+    passed = {name: value for name, value in inherited.items() if KEPT.match(name) or not DROPPED.match(name)}
     if Path(passed.get(INDUCTOR, "")).parent == Path(tempfile.gettempdir()):
         del passed[INDUCTOR]  # inductor's own choice, which it writes into the environment of a process that used it
     return {

@@ -46,11 +46,14 @@ class RankState:
         return 2 if self.silent_for else 3 if self.report is not None else 4
 
 
-def group_error(states: Sequence[RankState]) -> GroupError:
-    """The error of a request that could not be answered: the rank that caused it, what it did, what to do."""
+def group_error(states: Sequence[RankState], place: str = "") -> GroupError:
+    """The error of a request that could not be answered: the rank that caused it, what it did, what to do.
+
+    place: where a person finds the settings of a group, see ParallelSettings.
+    """
     culprit = min(states, key=lambda state: state.blame)
-    lines = [f"Rank {culprit.rank} of {len(states)} ({culprit.device}) {_what(culprit)}, {_while(culprit)}."]
-    lines += [advice] if (advice := _advice(culprit)) else []
+    lines = [f"Rank {culprit.rank} of {len(states)} ({culprit.device}) {_what(culprit)}, while {culprit.phase}."]
+    lines += [advice] if (advice := _advice(culprit, place)) else []
     lines.append(
         f"All ranks have been stopped; the next prompt starts them anew. Logs: {culprit.log} and those beside it."
     )
@@ -70,15 +73,11 @@ def _what(state: RankState) -> str:
     return f"gave no sign of life for {state.silent_for:.0f} s"
 
 
-def _while(state: RankState) -> str:
-    return f"while {state.phase}"
-
-
-def _advice(state: RankState) -> str:
+def _advice(state: RankState, place: str) -> str:
     if _ran_out_of_memory(state):
         return (
-            "It ran out of memory. Choose weights 'sharded' or 'offloaded' in Mochi Parallel Settings, fewer frames or "
-            "a smaller picture, or free the GPU of other programs."
+            f"It ran out of memory. Choose weights 'sharded' or 'offloaded'{place}, fewer frames or a smaller picture, "
+            "or free the GPU of other programs."
         )
     if state.report is not None and re.search("No space left|shared memory", state.report.traceback):
         return "Shared memory or the temporary folder is full. In a container, give it more: docker run --shm-size=8g."
@@ -87,7 +86,7 @@ def _advice(state: RankState) -> str:
     if state.exitcode == -signal.SIGBUS:
         return "Shared memory (/dev/shm) is likely full. In a container, give it more: docker run --shm-size=8g."
     if state.silent_for:
-        return "If it is only slow, raise the timeout in Mochi Parallel Settings."
+        return f"If it is only slow, raise the timeout{place}."
     return ""
 
 

@@ -38,7 +38,9 @@ class Group:
         timeout: seconds without a sign of life, or without progress, after which a rank has failed.
         service: the class of which each rank has an object, as (module or file, class name); its `handle` is called
             with each request on all ranks.
-        log_folder: where the logs of a failed group are kept; its own private folder by default.
+        log_folder: where the logs of a failed group are kept; by default beside its private folder.
+        threads: of each rank; by default its share of the processor's cores.
+        place: where a person finds these settings, see ParallelSettings.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class Group:
         service: tuple[str, str] = ("mochi.parallel.worker.service", "Rank"),
         log_folder: Path | None = None,
         threads: int | None = None,
+        place: str = "",
     ):
         check_platform()
         self.devices, self.timeout, self.closed = tuple(devices), timeout, False
-        self._log_folder = log_folder
+        self._log_folder, self._place = log_folder, place
         self._number = 0  # of the newest request
         self._folder, self._board = private_folder(self.size)
         self._workers: list[Worker] = []
@@ -149,7 +152,7 @@ class Group:
             logs = keep_logs(self._folder, self._log_folder)
             for worker in self._workers:
                 worker.state.log = logs / worker.state.log.name
-            error = group_error([worker.state for worker in self._workers])
+            error = group_error([worker.state for worker in self._workers], self._place)
             self.close(patience=0)
         raise error
 

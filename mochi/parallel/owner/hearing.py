@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import selectors
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import wait
+from dataclasses import dataclass
 from typing import NoReturn
 
 from ...errors import Cancelled, MochiError
@@ -28,24 +29,28 @@ class OutOfStep(MochiError):
     """A rank has refused a request that others have not refused."""
 
 
+@dataclass
 class Hearing:
     """Hears the ranks until each has answered one request, and notes in `worker.state` what becomes of them.
 
-    Args:
+    Attributes:
         number, doing: of the request.
         timeout: seconds without a sign of life after which a rank has failed.
         patience: seconds without a word on this request after which a rank has failed.
     """
 
-    def __init__(
-        self, workers: Sequence[Worker], board: Board, number: int, doing: str, timeout: float, patience: float
-    ):
-        self._workers, self._board, self._number, self._doing = workers, board, number, doing
-        self._timeout, self._patience = timeout, patience
-        self._open = {worker.channel: worker for worker in workers}
+    workers: Sequence[Worker]
+    board: Board
+    number: int
+    doing: str
+    timeout: float
+    patience: float
+
+    def __post_init__(self) -> None:
+        self._open = list(self.workers)  # those whose channel has not ended
         self._answers: dict[int, Answer | Left | Refused] = {}
-        for worker in workers:
-            worker.state.begin(doing)
+        for worker in self.workers:
+            worker.state.begin(self.doing)
 
     def events(self) -> Generator[Event | None, None, list[Answer]]:
         """The events as they come, and None at least every POLL seconds. Returns the Answer of each rank.
@@ -54,9 +59,9 @@ class Hearing:
         """
         heard = time.monotonic()
         patience_with_others = math.inf
-        while len(self._answers) < len(self._workers):
+        while len(self._answers) < len(self.workers):
             for worker, reply in self._receive(POLL):
-                if reply.number != self._number:
+                if reply.number != self.number:
                     continue  # left over from a request that was cancelled
                 heard = time.monotonic()
                 if isinstance(reply.content, (Answer, Left, Refused)):
@@ -64,7 +69,7 @@ class Hearing:
                     if isinstance(reply.content, Refused):
                         patience_with_others = min(patience_with_others, heard + LOCKSTEP)
                     continue
-                worker.state.phase = ", ".join(filter(None, (self._doing, getattr(reply.content, "phase", ""))))
+                worker.state.phase = ", ".join(filter(None, (self.doing, getattr(reply.content, "phase", ""))))
                 yield Event(worker.rank, reply.content)
                 heard = time.monotonic()  # the caller's time is not the ranks'
             self._check_life(heard)
@@ -78,9 +83,10 @@ class Hearing:
     def _result(self) -> list[Answer]:
         if refusal := self._refusal():
             raise MochiError(refusal)
-        answers = [self._answers[worker.rank] for worker in self._workers]
-        if any(isinstance(answer, Left) for answer in answers):
-            raise Cancelled(f"cancelled while {self._doing}")
+        ended = [self._answers[worker.rank] for worker in self.workers]
+        answers = [answer for answer in ended if isinstance(answer, Answer)]
+        if len(answers) < len(ended):
+            raise Cancelled(f"cancelled while {self.doing}")
         return answers
 
     def _refusal(self) -> str:
@@ -89,12 +95,15 @@ class Hearing:
 
     def _receive(self, seconds: float) -> Iterator[tuple[Worker, Reply]]:
         """What the workers say next, within so many seconds. Raises RanksFailed when one says that it has failed."""
-        for channel in wait(list(self._open), seconds):
-            worker = self._open[channel]
+        with selectors.DefaultSelector() as selector:
+            for worker in self._open:
+                selector.register(worker.channel, selectors.EVENT_READ, worker)
+            ready: list[Worker] = [key.data for key, _ in selector.select(seconds)]
+        for worker in ready:
             try:
-                reply = channel.receive()
+                reply = worker.channel.receive()
             except (EOFError, ConnectionError, FileNotFoundError):
-                del self._open[channel]  # the worker is gone
+                self._open.remove(worker)  # it is gone
                 continue
             if isinstance(reply.content, Failed):
                 worker.state.report = worker.state.report or reply.content
@@ -103,22 +112,22 @@ class Hearing:
 
     def _check_life(self, heard: float) -> None:
         """Raise RanksFailed where a worker has ended or stands still. heard: when there was a word on the request."""
-        if not all(worker.is_alive for worker in self._workers):
+        if not all(worker.is_alive for worker in self.workers):
             raise RanksFailed
         now = time.monotonic()
-        silent = {worker: now - beat for worker, beat in zip(self._workers, self._board.beats, strict=True)}
+        silent = {worker: now - beat for worker, beat in zip(self.workers, self.board.beats, strict=True)}
         lifeless = {worker: seconds for worker, seconds in silent.items() if seconds > LIFELESS}
-        if now - heard > self._patience:
+        if now - heard > self.patience:
             # Where all live, those that have not answered wait for something that does not come.
-            waiting = [worker for worker in self._workers if worker.rank not in self._answers]
+            waiting = [worker for worker in self.workers if worker.rank not in self._answers]
             self._blame(lifeless or dict.fromkeys(waiting, now - heard))
-        if any(seconds > self._timeout for seconds in lifeless.values()):
+        if any(seconds > self.timeout for seconds in lifeless.values()):
             self._blame(lifeless)
 
     def _blame(self, silent: Mapping[Worker, float]) -> NoReturn:
         for worker, seconds in silent.items():
             worker.state.silent_for = seconds
-        for worker in self._workers:
+        for worker in self.workers:
             worker.show_stacks()
         raise RanksFailed
 
@@ -129,5 +138,5 @@ class Hearing:
             with suppress(RanksFailed):
                 for _ in self._receive(min(left, POLL)):
                     pass
-        for worker in self._workers:
+        for worker in self.workers:
             worker.state.exitcode = worker.exitcode

@@ -29,10 +29,11 @@ class GroupManager:
 
     def use(self) -> Group:
         """The group; started if there is none. Raises GroupError or MochiError where it cannot be."""
-        if self.group is None:
+        group = self.group
+        if group is None:
             self.close()
-            self._group = Group(self.devices, self.timeout, **self._arguments)
-        return self._group
+            self._group = group = Group(self.devices, self.timeout, **self._arguments)
+        return group
 
     def release_dropped(self) -> None:
         """Unload the models that nobody refers to any more, if a group runs."""

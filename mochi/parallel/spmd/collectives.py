@@ -23,16 +23,17 @@ class Pending(Generic[Value]):
     """A value on its way.
 
     Attributes:
-        work: the operation that brings it.
+        work: the operation that brings it, if there is one.
         read: gives the value, once that is done.
     """
 
-    work: Waits
+    work: Waits | None
     read: Callable[[], Value]
 
     def wait(self) -> Value:
         """The value. On CUDA it is the current stream that waits for it, not this process."""
-        self.work.wait()
+        if self.work is not None:
+            self.work.wait()
         return self.read()
 
     def then(self, change: Callable[[Value], Other]) -> "Pending[Other]":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...dit import AsymmDiT, TextContext
-from ...dit.attention import JointAttention
+from ...dit.attention import JointAttention, attentions
 from ...dit.cache import CachePlan, Key, Passes
 from ...dit.runner import BlockCall, call_block
 from ...errors import MochiError
@@ -118,8 +118,9 @@ class ParallelDiT:
     def _rotary_of(self, size: torch.Size) -> Tensor:
         """This rank's part of the rotary table for latents of size (T, H, W), remembered until another size comes."""
         if self._rotary is None or self._rotary[0] != size:
+            frames, height, width = size
             # Copied: a part that is a view would keep the whole table in memory.
-            self._rotary = (size, self._shards.own(self.model.rotary(*size), dim=0).clone())
+            self._rotary = (size, self._shards.own(self.model.rotary(frames, height, width), dim=0).clone())
         return self._rotary[1]
 
     def _use(self, split: Split) -> None:
@@ -130,9 +131,9 @@ class ParallelDiT:
         self._guidance = Peers(mesh.get_group("cfg_degree"), self.traffic)
         self._shards = TokenShards(Peers(mesh.get_group("ulysses_degree"), self.traffic), self._call)
         self._split, self._rotary = split, None
-        for block in self.model.blocks:
-            joint = JointAttention(block.attn.joint.attend)
-            if split.ulysses_degree > 1:
-                text_is_read = block.attn.proj_y is not None
-                joint = UlyssesAttention(joint.attend, shards=self._shards, text_is_read=text_is_read)
-            block.attn.joint = joint
+        for attention in attentions(self.model.blocks):
+            attend, text_is_read = attention.joint.attend, attention.proj_y is not None
+            if split.ulysses_degree == 1:
+                attention.joint = JointAttention(attend)
+            else:
+                attention.joint = UlyssesAttention(attend, shards=self._shards, text_is_read=text_is_read)

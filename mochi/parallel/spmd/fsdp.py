@@ -1,12 +1,11 @@
 """A model whose blocks' weights are spread over all ranks (FSDP2). Kept apart, since the import takes a second."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,9 +18,9 @@ from ...dit import AsymmDiT
 
 
 class ShardedLayout:
-    """Each rank has some rows of every parameter of a block; a block is whole while it runs, the next one arriving.
+    """Each rank has some rows of every parameter of a block. A block is whole while it runs, and the next one arrives.
 
-    All else, one per cent of the weights, every rank has whole: text and positions are encoded outside `forward`.
+    Every rank has the rest whole, one per cent of the weights: text and positions are encoded outside `forward`.
 
     Args:
         model: on the meta device; FSDP2 is applied to it.
@@ -33,14 +32,16 @@ class ShardedLayout:
         # On a CPU the weights are in host memory as it is.
         self._offload = offload and device.type != "cpu"
         self._pin = self._offload and torch.cuda.is_available()
-        mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)  # with its timeout
+        group: Any = dist.group.WORLD
+        mesh = DeviceMesh.from_group(group, device.type)  # with its timeout
         policy = CPUOffloadPolicy(pin_memory=self._pin) if self._offload else OffloadPolicy()
         whole = {p for name, p in model.named_parameters() if not name.startswith("blocks.")}
         with _parameters_without_gradients():
             for block in model.blocks:
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
             fully_shard(model, mesh=mesh, ignored_params=whole)
-        for block, following in pairwise(model.blocks):
+        blocks = [block for block in model.blocks if isinstance(block, FSDPModule)]
+        for block, following in pairwise(blocks):
             block.set_modules_to_forward_prefetch([following])
         model.register_forward_hook(lambda model, args, out: _expect_no_backward(model))
 
@@ -64,23 +65,27 @@ class ShardedLayout:
 
 @contextmanager
 def _parameters_without_gradients() -> Iterator[None]:
-    """Before torch 2.13 FSDP makes each parameter one with gradients, and then asks whether it has any: packed weights,
-    which are integers, cannot be that even for a moment."""
+    """Let FSDP make parameters that have no gradients.
+
+    Before torch 2.13 it makes each parameter one with gradients, and then asks whether it has any. Quantised weights,
+    which are integers, cannot be that even for a moment.
+    """
     if hasattr(FSDPModule, "reset_iter_state"):
         yield
         return
     from torch.distributed.fsdp._fully_shard import _fsdp_param
 
-    whole = _fsdp_param.nn
-    _fsdp_param.nn = SimpleNamespace(Parameter=partial(whole.Parameter, requires_grad=False), Module=whole.Module)
+    module: Any = _fsdp_param
+    whole = module.nn
+    module.nn = SimpleNamespace(Parameter=partial(whole.Parameter, requires_grad=False), Module=whole.Module)
     try:
         yield
     finally:
-        _fsdp_param.nn = whole
+        module.nn = whole
 
 
-def _expect_no_backward(model: FSDPModule) -> None:
-    """FSDP notes each block that has run for a backward pass, which never comes: let it forget them."""
+def _expect_no_backward(model: Any) -> None:
+    """Let FSDP forget the blocks that have run. It notes them for a backward pass, which never comes."""
     if hasattr(model, "reset_iter_state"):  # torch 2.13
         model.reset_iter_state()
         return

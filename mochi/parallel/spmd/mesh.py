@@ -1,8 +1,7 @@
 """The process groups that belong to a split."""
 
-from __future__ import annotations
-
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,7 +15,9 @@ class Meshes:
     """Device meshes over all ranks, made when first asked for, which all ranks do in the same order, and kept.
 
     Consecutive ranks share a forward pass: on most machines neighbours are the ones best connected.
-    timeout: of the operations of their groups; torch's own is 30 minutes, or 10 over NCCL.
+
+    Args:
+        timeout: of the operations of their groups; torch's own is 30 minutes, or 10 over NCCL.
     """
 
     def __init__(self, device_type: str, timeout: timedelta | None = None):
@@ -37,6 +38,6 @@ class Meshes:
         return self._made[split]
 
     def _group_among(self, several: list[list[int]]) -> dist.ProcessGroup:
-        """The group of this rank, where each of these becomes one."""
-        own, _ = dist.new_subgroups_by_enumeration(several, timeout=self._timeout)
+        """Make a group of each of these, and return that of this rank."""
+        own: Any = dist.new_subgroups_by_enumeration(several, timeout=self._timeout)[0]
         return own

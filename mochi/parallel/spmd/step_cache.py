@@ -1,5 +1,7 @@
 """The step cache of a rank, which has some of the visual tokens and perhaps only rows of the weights."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -24,22 +26,24 @@ class SharedStepCache(StepCache):
         self._ulysses, self._guidance = ulysses, guidance
 
     def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-        if _is_sharded(block):
-            block.unshard()
+        if (sharded := _sharded(block)) is not None:
+            sharded.unshard()
         return super().first_input(block, x, c)
 
     def total(self, sums: Tensor) -> Tensor:
         return self._ulysses.all_gather(sums).wait().sum(0)
 
     def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
-        if not _is_sharded(blocks[0]):
+        sharded = [_sharded(block) for block in blocks]
+        if sharded[0] is None:
             return
         wanted = self._guidance.all_gather(torch.tensor([run], dtype=torch.uint8, device=device)).wait()
         if not run:
-            for block in blocks if wanted.any() else blocks[:1]:  # the first is here already
+            for block in sharded if wanted.any() else sharded[:1]:  # the first is here already
                 block.unshard()
                 block.reshard()
 
 
-def _is_sharded(block: nn.Module) -> bool:
-    return hasattr(block, "unshard")  # what FSDP gives a module; its own class takes a second to import
+def _sharded(block: nn.Module) -> Any:
+    """The block, if it is one of FSDP's modules; else None. Their class takes a second to import."""
+    return block if hasattr(block, "unshard") else None

@@ -1,18 +1,16 @@
 """The VAE over ranks: each has a strip of the picture, and all of the video's frames.
 
 Every rank runs the whole network on its strip. What the network asks of its surroundings comes from the others: a
-convolution needs the pixels next to the strip, a norm the statistics of whole frames. Nothing is computed twice or
-blended, so the strips, put together, are what one device would have made.
+convolution needs the pixels next to the strip (its halo), a norm the statistics of whole frames. Nothing is computed
+twice or blended, so the strips, put together, are what one device would have made.
 
 All ranks call these functions together, with the same picture, under `torch.inference_mode()`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,17 +20,17 @@ from ...errors import MochiError
 from ...vae import Borders, Decoder, Encoder
 from ...vae.norm import frame_statistics, normalise_by, pooled
 from ...vae.stream import room_around
+from .collectives import Pending
 
 ROWS, COLUMNS = 3, 4
 
-Exchanged = Callable[[], tuple[Tensor | None, list[Tensor]]]
-"""Statistics of whole frames, if they were asked for, and the neighbours' borders: waits for them."""
-
 
 class Strips(NamedTuple):
-    """How a picture is cut: along `axis` (3 rows, 4 columns) of (B, C, T, H, W), `sizes` of them for each rank.
+    """How a picture is cut, counted in latents: a strip begins and ends where a latent pixel does.
 
-    Counted in latents: whatever a strip grows to, it begins and ends where a latent pixel does.
+    Attributes:
+        axis: 3 for strips of rows, 4 for strips of columns of (B, C, T, H, W).
+        sizes: how many rows or columns each rank has.
     """
 
     axis: int
@@ -44,9 +42,11 @@ class Strips(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Latent frames to decode at a time. As many as there are strips: activations then take the memory of one whole
-        latent frame, half as much again as on one device, and the ranks, who meet at every convolution, meet less
-        often."""
+        """Latent frames to decode at a time: as many as there are strips.
+
+        Activations then take the memory of one whole latent frame, half as much again as on one device, and the ranks,
+        which meet at every convolution, meet less often.
+        """
         return self.ranks
 
     def cut(self, x: Tensor, rank: int, unit: int = 1) -> Tensor:
@@ -61,7 +61,7 @@ class Strips(NamedTuple):
 def plan_strips(height: int, width: int, ranks: int) -> Strips:
     """Cut latents of `height` x `width` for `ranks` ranks, or fewer where there are not so many rows or columns.
 
-    The largest strip is what everybody waits for, so it is made small; then the borders are.
+    The largest strip is made small first, since everybody waits for it; then the halos are.
     """
     plans = [
         (-(-length // ranks) * across, across, Strips(axis, _even(length, ranks)))
@@ -77,14 +77,16 @@ def _even(length: int, parts: int) -> tuple[int, ...]:
 class StripRanks:
     """All ranks of torch.distributed, of which the first few work where a picture is cut for no more.
 
-    A number of ranks gets its process group when it is first needed; all ranks make it, and keep it.
-    timeout: of the operations of such groups.
+    A number of ranks gets its process group when it is first needed. All ranks make it, and keep it.
+
+    Args:
+        timeout: of the operations of such groups.
     """
 
     def __init__(self, timeout: timedelta | None = None):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._timeout = timeout
-        self._groups = {self.size: dist.group.WORLD}
+        self._groups: dict[int, Any] = {self.size: dist.group.WORLD}  # torch's placeholder in ranks outside a group
 
     def borders(self, strips: Strips) -> Borders:
         """What surrounds this rank's strip. Called by all ranks, those without a strip too."""
@@ -92,11 +94,23 @@ class StripRanks:
             return Borders()
         if strips.ranks not in self._groups:
             self._groups[strips.ranks] = dist.new_group(list(range(strips.ranks)), timeout=self._timeout)
-        return StripBorders(strips, self.rank, self._groups[strips.ranks])
+        return HaloBorders(strips, self.rank, self._groups[strips.ranks])
 
 
-class StripBorders(Borders):
-    """Surroundings in space of one strip: the strips of its neighbours, and the edge of the picture elsewhere."""
+class FromOthers(NamedTuple):
+    """What the other strips of a picture have sent.
+
+    Attributes:
+        statistics: of whole frames; empty where none were asked for.
+        halos: the rows or columns of each neighbour that lie next to this strip, in the order of the neighbours.
+    """
+
+    statistics: Tensor
+    halos: list[Tensor]
+
+
+class HaloBorders(Borders):
+    """Surroundings in space of one strip: halos from its neighbours, and the edge of the picture elsewhere."""
 
     def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
         self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
@@ -106,63 +120,65 @@ class StripBorders(Borders):
         self.ends = {r: first for r, first in ((rank - 1, True), (rank + 1, False)) if 0 <= r < strips.ranks}
 
     def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
+        """As in Borders, with halos."""
         if not self._width(rows, columns):
             return super().pad(x, time, rows, columns)
-        arrive = self._exchange(None, x, rows, columns)
+        pending = self._exchange(None, x, rows, columns)
         padded = super().pad(x, time, rows, columns)  # while they travel
-        for end, border in zip(self._ends(padded, rows, columns), arrive()[1], strict=True):
+        for end, halo in zip(self._ends(padded, rows, columns), pending.wait().halos, strict=True):
             across = (0, columns) if self.axis == ROWS else (rows, 0)
-            end.copy_(super().pad(border, time, *across))
+            end.copy_(super().pad(halo, time, *across))
         return padded
 
     def norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        statistics, _ = self._exchange(frame_statistics(x, norm.num_groups), x, 0, 0)()
+        """As in Borders, with the statistics of whole frames."""
+        statistics = self._exchange(frame_statistics(x, norm.num_groups), x, 0, 0).wait().statistics
         return normalise_by(norm, x, statistics, room_around(x, 0, 0, 0), activate=False)
 
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
-        """As in Borders. Borders travel with the statistics, before the norm, which who receives them applies."""
-        arrive = self._exchange(frame_statistics(x, norm.num_groups), x, rows, columns)
+        """As in Borders. Halos travel with the statistics, before the norm, which the receiver applies to them."""
+        pending = self._exchange(frame_statistics(x, norm.num_groups), x, rows, columns)
         padded = room_around(x, time, rows, columns)
         frames = padded[:, :, time:]
-        statistics, borders = arrive()
+        statistics, halos = pending.wait()
         normalise_by(norm, x, statistics, frames, activate=True)
-        for end, border in zip(self._ends(frames, rows, columns), borders, strict=True):
-            normalise_by(norm, border, statistics, end, activate=True)
+        for end, halo in zip(self._ends(frames, rows, columns), halos, strict=True):
+            normalise_by(norm, halo, statistics, end, activate=True)
         return padded
 
     def _ends(self, padded: Tensor, rows: int, columns: int) -> Iterator[Tensor]:
-        """Where the neighbours' borders belong in it, if it has a border there."""
+        """Where the neighbours' halos belong in it, if it has a border there."""
         width = self._width(rows, columns)
         return (_end(padded, self.axis, first, width) for first in self.ends.values() if width)
 
-    def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Exchanged:
+    def _exchange(self, statistics: Tensor | None, x: Tensor, rows: int, columns: int) -> Pending[FromOthers]:
         """Start to send statistics to all and the ends of x to the neighbours, in one message for each.
 
-        All-to-all rather than send and receive, and one rather than two: what counts is how often ranks meet.
+        All-to-all rather than send and receive, and one message rather than two: the cost is in how often ranks meet.
         """
         width = self._width(rows, columns)
         news = x.new_empty(0) if statistics is None else statistics.view(x.dtype).flatten()
-        borders = {r: _end(x, self.axis, first, width).movedim(1, -1) for r, first in self.ends.items() if width}
-        message = {r: [news, borders[r].flatten()] if r in borders else [news] for r in range(self.ranks)}
+        halos = {r: _end(x, self.axis, first, width).movedim(1, -1) for r, first in self.ends.items() if width}
+        message = {r: [news, halos[r].flatten()] if r in halos else [news] for r in range(self.ranks)}
         message[self.rank] = []
         sizes = [sum(part.numel() for part in message[r]) for r in range(self.ranks)]
         leaving = torch.cat([part for r in range(self.ranks) for part in message[r]])
-        arriving = torch.empty_like(leaving)
-        work = dist.all_to_all_single(arriving, leaving, sizes, sizes, group=self.group, async_op=True)
+        arrived = torch.empty_like(leaving)
+        work = dist.all_to_all_single(arrived, leaving, sizes, sizes, group=self.group, async_op=True)
 
-        def arrive() -> tuple[Tensor | None, list[Tensor]]:
-            work.wait()
-            messages = arriving.split(sizes)
-            theirs = [messages[r][news.numel() :].view(borders[r].shape).movedim(-1, 1) for r in borders]
+        def read() -> FromOthers:
+            messages = arrived.split(sizes)
+            theirs = [messages[r][news.numel() :].view(halos[r].shape).movedim(-1, 1) for r in halos]
             if statistics is None:
-                return None, theirs
+                return FromOthers(news, theirs)
             parts = [news if r == self.rank else messages[r][: news.numel()] for r in range(self.ranks)]
-            return self._whole(torch.stack(parts).view(statistics.dtype).view(-1, *statistics.shape)), theirs
+            parts = torch.stack(parts).view(statistics.dtype).view(-1, *statistics.shape)
+            return FromOthers(self._whole(parts), theirs)
 
-        return arrive
+        return Pending(work, read)
 
     def _width(self, rows: int, columns: int) -> int:
-        """Of the padding at the ends of the strip."""
+        """The padding at the ends of the strip."""
         return rows if self.axis == ROWS else columns
 
     def _whole(self, parts: Tensor) -> Tensor:
@@ -179,10 +195,13 @@ def _end(x: Tensor, axis: int, first: bool, width: int) -> Tensor:
 def decode_strips(decoder: Decoder, z: Tensor, ranks: StripRanks, chunk: int = 1) -> Iterator[Tensor]:
     """This rank's strip (B, 3, F, H, W) of the frames, of `chunk` latent frames at a time, as they are ready.
 
-    z: whole latents (B, 12, T, h, w) of any dtype, on any device; strips are where the decoder is. A rank beyond
-    those of `plan_strips` yields nothing. All ranks take the same number of chunks, or the others wait.
+    A rank beyond those of `plan_strips` yields nothing. All ranks take the same number of chunks, or the others wait.
+
+    Args:
+        z: whole latents (B, 12, T, h, w) of any dtype, on any device. Strips are where the decoder is.
     """
-    strips = plan_strips(*z.shape[3:], ranks.size)
+    height, width = z.shape[3:]
+    strips = plan_strips(height, width, ranks.size)
     borders = ranks.borders(strips)
     if ranks.rank < strips.ranks:
         weight = decoder.output_proj.weight
@@ -194,10 +213,11 @@ def encode_strip(
 ) -> Tensor | None:
     """This rank's strip (B, 12, T, h, w) of the mean latents; None for a rank beyond those of `plan_strips`.
 
-    report: see Encoder.in_pieces.
+    Args:
+        video: whole frames (B, 3, F, H, W) in -1 to 1, of any dtype, on any device.
+        report: see Encoder.in_pieces.
 
-    video: whole frames (B, 3, F, H, W) in -1 to 1, of any dtype, on any device. Raises MochiError on a height or
-    width that latents do not divide.
+    Raises MochiError on a height or width that latents do not divide.
     """
     unit = math.prod(encoder.config.spatial)
     height, width = video.shape[3:]

@@ -1,1 +1,1 @@
-"""A process of the group: how it starts, what it can be asked, what it keeps between requests."""
+"""A worker of a group: how it starts, how it handles requests, what it keeps between them."""

@@ -38,9 +38,10 @@ class Context:
         request: number of the one in hand.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device, timeout: timedelta, channel: Channel, board: Board):
-        self.rank, self.size, self.device, self.timeout = rank, size, device, timeout
-        self.request = 0
+    def __init__(self, start: Start, channel: Channel, board: Board):
+        self.rank, self.size, self.request = start.rank, len(start.devices), 0
+        self.device = torch.device(start.devices[start.rank])
+        self.timeout = timedelta(seconds=start.timeout + OWNER_NOTICES_FIRST)
         self._channel, self._board = channel, board
 
     def emit(self, progress: Any) -> None:
@@ -64,9 +65,7 @@ def work(channel: Channel, board: Board) -> None:
     """The life of a worker."""
     start: Start = channel.receive()
     multiprocessing.current_process().authkey = start.authkey
-    device, size = torch.device(start.devices[start.rank]), len(start.devices)
-    timeout = timedelta(seconds=start.timeout + OWNER_NOTICES_FIRST)
-    context = Context(start.rank, size, device, timeout, channel, board)
+    context = Context(start, channel, board)
     try:
         _join(context, start)
         service = _find(start.service)(context)

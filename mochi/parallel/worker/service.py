@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,8 +17,9 @@ from torch import Tensor
 from ...checkpoint import Checkpoint, load_decoder, load_encoder
 from ...device_memory import give_back, memory_used, trim_heap
 from ...dit.attention import use_attention
-from ...dit.backends import SDPA, attention_named, describe
+from ...dit.backends import attention_named, describe
 from ...dit.cache import Passes
+from ...dit.runner import BlockCall, call_block
 from ...errors import Cancelled
 from ...frames import to_pictures
 from ...sampling import Denoised, guide
@@ -38,34 +40,27 @@ log = logging.getLogger("mochi.rank")
 Loaded = TypeVar("Loaded")
 
 
+@dataclass
 class RankDiT:
-    """A denoiser on this rank: its weights, the parallel network, the prompts it has read. attention: in words."""
+    """A denoiser on this rank.
 
-    def __init__(self, weights: RankWeights, meshes: Meshes, compiled: bool = False, attention: str = SDPA):
-        self.weights, self.attention = weights, attention
-        if compiled:
-            from ...dit.compiled import CompiledBlocks
+    Attributes:
+        network: the model of `weights` as one of several ranks.
+        prompts: that it has read.
+        attention: what computes it, in words.
+    """
 
-            self.network = ParallelDiT(weights.model, meshes, CompiledBlocks())
-        else:
-            self.network = ParallelDiT(weights.model, meshes)
-        self.prompts = Prompts(self.network.encode_text)
-
-    @property
-    def heads(self) -> int:
-        return self.weights.model.config.num_heads
+    weights: RankWeights
+    network: ParallelDiT
+    prompts: Prompts
+    attention: str
 
 
-class RankVAE:
+class RankVAE(NamedTuple):
     """The VAE on this rank; one of the two parts can be missing."""
 
-    def __init__(self, decoder: Decoder | None, encoder: Encoder | None):
-        self.decoder, self.encoder = decoder, encoder
-
-    @property
-    def nbytes(self) -> int:
-        parts = [part for part in (self.decoder, self.encoder) if part is not None]
-        return sum(p.nbytes for part in parts for p in part.parameters())
+    decoder: Decoder | None
+    encoder: Encoder | None
 
 
 class Rank:
@@ -106,7 +101,8 @@ class Rank:
             dtypes = request.weight_dtype, request.compute_dtype
             weights = RankWeights(checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast)
             use_attention(weights.model.blocks, attend)
-            return RankDiT(weights, self._meshes, request.compiled, told)
+            network = ParallelDiT(weights.model, self._meshes, _call(request.compiled))
+            return RankDiT(weights, network, Prompts(network.encode_text), told)
 
         self._models[request.name] = dit = self._load(load)
         return protocol.Loaded(dit.weights.bytes, dit.attention)
@@ -120,7 +116,7 @@ class Rank:
             )
 
         self._models[request.name] = vae = self._load(load)
-        return protocol.Loaded(vae.nbytes)
+        return protocol.Loaded(sum(p.nbytes for part in vae if part is not None for p in part.parameters()))
 
     def unload(self, request: protocol.Unload) -> int:
         for name in request.names:
@@ -199,19 +195,20 @@ class Rank:
         return dit
 
     def _split(self, request: protocol.Denoise, dit: RankDiT, passes: int) -> Split:
-        return choose_split(self.context.size, dit.heads, passes, *request.degrees)
+        return choose_split(self.context.size, dit.weights.model.config.num_heads, passes, *request.degrees)
 
     # --- frames
 
     def decode(self, request: protocol.Decode) -> None:
         """Tells each strip of this rank."""
         z = request.z
-        total, chunk = z.shape[2], plan_strips(*z.shape[3:], self.context.size).chunk
+        total, height, width = z.shape[2:]
+        chunk = plan_strips(height, width, self.context.size).chunk
         strips = decode_strips(self._models[request.name].decoder, z, self._strip_ranks, chunk)
 
         def tell(first: int, strip: Tensor) -> None:
             done, memory = min(first + chunk, total), memory_used(self.context.device)
-            self.context.emit(protocol.StripDecoded(first, done, total, strip, memory))
+            self.context.emit(protocol.StripDecoded(done, total, first, strip, memory))
 
         with Outgoing(self.context.device) as outgoing:
             for first in range(0, total, chunk):
@@ -255,3 +252,12 @@ class Rank:
         if loaded is None or stopped.item():
             raise Cancelled
         return loaded
+
+
+def _call(compiled: bool) -> BlockCall:
+    """How blocks are called."""
+    if not compiled:
+        return call_block
+    from ...dit.compiled import CompiledBlocks  # imports torch's compiler, which takes seconds
+
+    return CompiledBlocks()

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...checkpoint import assign, fill
-from ...checkpoint.load import Source, opened
+from ...checkpoint import Checkpoint, assign, fill
+from ...checkpoint.checkpoint import Source
 from ...checkpoint.plan import Whole
 from ...errors import MochiError
 from ...lora.patch import WeightPatch, apply_patches, patch_quant_linear
@@ -56,7 +56,7 @@ class RankWeights:
         self._device = torch.device(device)
         self._patched: set[str] = set()
 
-        self._plan = opened(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
+        self._plan = Checkpoint.open(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
         self.model = self._plan.model
         self.compute_dtype = self.model.x_embedder.proj.weight.dtype
         self._layout = self._lay_out(sharding)
@@ -115,4 +115,5 @@ class RankWeights:
 
 def _own(p: Tensor) -> Tensor:
     """This rank's rows of a parameter."""
-    return p.to_local() if hasattr(p, "to_local") else p
+    to_local = getattr(p, "to_local", None)
+    return p if to_local is None else to_local()

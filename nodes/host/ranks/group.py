@@ -30,6 +30,9 @@ from ..progress import show_text
 
 log = logging.getLogger(__name__)
 
+PLACE = " in Mochi Parallel Settings"
+"""Where a person finds the settings of a group, to follow their names in messages."""
+
 Result = TypeVar("Result")
 
 
@@ -59,7 +62,7 @@ class Groups:
         manager = self._managers.get(key)
         if manager is None:
             logs = Path(folder_paths.get_user_directory(), "mochi-parallel")
-            manager = self._managers[key] = HostManager(self, *key, log_folder=logs)
+            manager = self._managers[key] = HostManager(self, *key, log_folder=logs, place=PLACE)
         return manager
 
     def introduce(self, model: object, remote: RemoteModel, title: str) -> None:

@@ -17,6 +17,7 @@ from ....mochi.config import DiTConfig
 from ....mochi.dit import AsymmDiT, BlockRunner, TextContext
 from ....mochi.dit.cache import StepCache
 from ....mochi.dit.runner import BlockCall, call_block
+from ....mochi.kernels.graph_break import outside
 from .step_cache import keys_of, plan_of, report
 
 
@@ -40,12 +41,12 @@ class HostDiT(AsymmDiT):
         self._table: tuple[tuple, Tensor] | None = None
         self._cache: StepCache | None = None
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the host calls it by names of its own
         self,
         x: Tensor,
         timestep: Tensor,
-        context: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        context: Any = None,
+        attention_mask: Any = None,
         text: TextContext | None = None,
         control: Any = None,
         transformer_options: dict[str, Any] | None = None,
@@ -65,8 +66,8 @@ class HostDiT(AsymmDiT):
         self,
         x: Tensor,
         sigma: Tensor,
-        context: Tensor | None,
-        attention_mask: Tensor | None,
+        context: Any,
+        attention_mask: Any,
         text: TextContext | None,
         options: dict[str, Any],
     ) -> Tensor:
@@ -97,7 +98,7 @@ class HostDiT(AsymmDiT):
             self._cache = StepCache(plan)
         return self._cache.around(keys_of(x, options), options["sigmas"][0].item(), runner)
 
-    @torch.compiler.disable  # a table that comes and goes would make it compile again
+    @outside  # a table that comes and goes would make it compile again
     def _rotary_of(self, x: Tensor) -> Tensor:
         """The rotary table of x, remembered until another shape comes or the run ends."""
         key = (*x.shape[2:], x.device)
@@ -160,7 +161,7 @@ class TextCond(comfy.conds.CONDRegular):
     def can_concat(self, other: TextCond) -> bool:
         return self.cond.tokens.shape == other.cond.tokens.shape
 
-    def concat(self, others: list[TextCond]) -> TextContext:
+    def concat(self, others: list[TextCond]) -> Any:
         texts = [self.cond, *(other.cond for other in others)]
         return TextContext(
             caption=torch.cat([text.caption for text in texts]),

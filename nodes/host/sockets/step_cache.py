@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....mochi.dit import AsymmDiT
 from ....mochi.dit.cache import CachePlan, Key, Passes, in_words
 from ....mochi.errors import MochiError
+from ....mochi.kernels.graph_break import outside
 from ..checks import text_width
 from ..progress import show_text
 
@@ -38,7 +38,7 @@ def with_cache(model: ModelPatcher, threshold: float, start: float, end: float) 
     return clone
 
 
-@torch.compiler.disable  # reads numbers from tensors
+@outside  # reads numbers from tensors
 def plan_of(options: Mapping[str, Any]) -> CachePlan | None:
     """The cache that a run is to have. None, too, for a pass that is not part of a run."""
     threshold, start, end = options.get(STEP_CACHE, (0.0, 0.0, 1.0))

@@ -19,6 +19,7 @@ from ....mochi.memory import strip_values
 from ....mochi.transfer import Outgoing
 from ....mochi.vae import Decoder, Encoder
 from ....mochi.vae.chunks import chunk_for
+from ....mochi.vae.cpu import CpuConv3d
 from ....mochi.vae.encoder import kept_values
 from ....mochi.vae.layers import in_order
 from ..checks import CHANNELS, check_latent_shape
@@ -27,6 +28,13 @@ from .dtypes import DTYPES, chosen_dtype, free_memory
 
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 ENCODE_VALUES = 9
+
+
+class Operations(comfy.ops.disable_weight_init):
+    """The host's layers, with the convolution that is fast on a CPU."""
+
+    class Conv3d(CpuConv3d, comfy.ops.disable_weight_init.Conv3d):
+        """Casts and patches weights as the host's does."""
 
 
 class AsymmVAE(nn.Module):
@@ -169,9 +177,8 @@ def load_vae(decoder_file: Checkpoint | None, encoder_file: Checkpoint | None, d
     Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
     """
     device, offload_device, compute = mm.vae_device(), mm.vae_offload_device(), vae_dtype(dtype)
-    operations = comfy.ops.disable_weight_init
-    decoder = None if decoder_file is None else load_decoder(decoder_file, compute, offload_device, operations)
-    encoder = None if encoder_file is None else load_encoder(encoder_file, compute, offload_device, operations)
+    decoder = None if decoder_file is None else load_decoder(decoder_file, compute, offload_device, Operations)
+    encoder = None if encoder_file is None else load_encoder(encoder_file, compute, offload_device, Operations)
     model = in_order(AsymmVAE(decoder, encoder), device)
     return MochiVAE(ModelPatcher(model, device, offload_device), compute)
 

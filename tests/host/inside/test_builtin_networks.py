@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import comfy.ldm.genmo.vae.model as builtin_vae
 import comfy.ops
 import pytest
 import torch
 from comfy.ldm.genmo.joint_model.asymm_models_joint import AsymmDiTJoint
 from exact import relative_error
+from peers.comfyui import comfyui_decoder, comfyui_encoder
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 256])
@@ -52,18 +52,7 @@ def test_decoder(pack):
     sizes = {"multipliers": (1, 2, 2, 4), "res_blocks": (1, 2, 1, 1, 1)}
     torch.manual_seed(0)
     ours = small.randomise(vae.Decoder(config.DecoderConfig(base=32, **sizes)))
-    theirs = builtin_vae.Decoder(
-        latent_dim=12,
-        base_channels=32,
-        channel_multipliers=[1, 2, 2, 4],
-        num_res_blocks=[1, 2, 1, 1, 1],
-        temporal_expansions=[1, 2, 3],
-        spatial_expansions=[2, 2, 2],
-        has_attention=[False] * 5,
-        padding_mode="replicate",
-        output_norm=False,
-    )
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    theirs = comfyui_decoder(ours)
     z = torch.randn(1, 12, 3, 4, 6)
     assert relative_error(ours(z), theirs(z.clone())) < 5e-6
 
@@ -73,25 +62,10 @@ def test_decoder(pack):
 @torch.inference_mode()
 def test_encoder(pack, frames, attention):
     small, config, vae = (pack.module(name) for name in ("tests.host.inside.small", "mochi.config", "mochi.vae"))
-    stages = [False, *[attention] * 4]
-    sizes = {"multipliers": (1, 2, 3, 4), "res_blocks": (1, 2, 1, 1, 1), "attention": tuple(stages)}
+    stages = (False, *[attention] * 4)
+    sizes = {"multipliers": (1, 2, 3, 4), "res_blocks": (1, 2, 1, 1, 1), "attention": stages}
     torch.manual_seed(0)
     ours = small.randomise(vae.Encoder(config.EncoderConfig(base=32, **sizes)))
-    theirs = builtin_vae.Encoder(
-        in_channels=15,
-        base_channels=32,
-        channel_multipliers=[1, 2, 3, 4],
-        num_res_blocks=[1, 2, 1, 1, 1],
-        latent_dim=12,
-        temporal_reductions=[1, 2, 3],
-        spatial_reductions=[2, 2, 2],
-        prune_bottlenecks=[False] * 5,
-        has_attentions=stages,
-        affine=True,
-        bias=True,
-        input_is_conv_1x1=True,
-        padding_mode="replicate",
-    )
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    theirs = comfyui_encoder(ours)
     video = torch.rand(1, 3, frames, 32, 48) * 2 - 1
     assert relative_error(ours(video).mean, theirs(video).mode()) < 5e-6

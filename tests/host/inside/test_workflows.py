@@ -76,15 +76,17 @@ def test_download_hints_belong_to_widgets(name):
         assert model["url"].startswith("https://huggingface.co/") and f"/{model['name']}?" in model["url"]
 
 
+def widgets_of(name):
+    """Name -> value of all nodes together."""
+    nodes = read(WORKFLOWS / "api" / f"{name}.json").values()
+    return {key: value for node in nodes for key, value in node["inputs"].items()}
+
+
 @pytest.mark.parametrize("name", ["tiny_text_to_video", "mixed_with_builtin_nodes", "tiny_on_two_ranks"])
 def test_sizes_fit_the_tiny_model(pack, name):
     """The tiny workflows run the built-in model at the size that it was trained for."""
     defaults = pack.module("mochi.config").TINY.defaults
-    values = {
-        key: value
-        for node in read(WORKFLOWS / "api" / f"{name}.json").values()
-        for key, value in node["inputs"].items()
-    }
+    values = widgets_of(name)
     assert (values["width"], values["height"]) == (defaults.width, defaults.height)
     assert values.get("frames", values.get("length")) == defaults.frames
     assert (values["steps"], values["cfg"]) == (defaults.steps, defaults.cfg)
@@ -93,10 +95,6 @@ def test_sizes_fit_the_tiny_model(pack, name):
 @PUBLISHED
 def test_published_workflow_is_as_published(pack, name):
     defaults = pack.module("mochi.config").PREVIEW.defaults
-    values = {
-        key: value
-        for node in read(WORKFLOWS / "api" / f"{name}.json").values()
-        for key, value in node["inputs"].items()
-    }
+    values = widgets_of(name)
     for name in ("width", "height", "frames", "steps", "cfg", "fps"):
         assert values[name] == getattr(defaults, name)

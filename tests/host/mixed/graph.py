@@ -1,8 +1,5 @@
 """A prompt in API format that grows node by node, with the loaders of the tiny model in it."""
 
-from __future__ import annotations
-
-import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,15 +121,13 @@ class Graph:
 
     def run(self, *wanted: Link | Output) -> list[Any]:
         """Queue the graph. Of a LATENT comes its tensor, of an output node the files that it saved."""
-        prompt, numbers = dict(self.prompt), (f"out{i}" for i in itertools.count())
         savers = [item if isinstance(item, Output) else latent_file(item) for item in wanted]
-        outputs = dict(zip(numbers, savers))
-        prompt |= {number: {"class_type": out.kind, "inputs": out.inputs} for number, out in outputs.items()}
-        told = self.comfy.client.run(prompt, timeout=300).history["outputs"]
+        outputs = {f"out{i}": {"class_type": saver.kind, "inputs": saver.inputs} for i, saver in enumerate(savers)}
+        told = self.comfy.client.run(self.prompt | outputs, timeout=300).history["outputs"]
         saved = [self._paths(told.get(number, {})) for number in outputs]
         return [
             paths if isinstance(item, Output) else load_file(paths[0])["latent_tensor"]
-            for item, paths in zip(wanted, saved)
+            for item, paths in zip(wanted, saved, strict=True)
         ]
 
     def _paths(self, told: dict[str, list]) -> list[Path]:
@@ -145,7 +140,7 @@ def latent_file(link: Link) -> Output:
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Relative to b, infinite for other shapes and for what is not finite."""
+    """The relative error of a; infinite where a has another shape, and where either is not finite."""
     if a.shape != b.shape or not (a.isfinite().all() and b.isfinite().all()):
         return math.inf
     return relative_error(a, b)

@@ -1,19 +1,17 @@
 """IMAGE and VIDEO between our nodes and built-in ones."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from PIL import Image, ImageSequence
 
-from tests.host.mixed.checks import equal, holds, same_frames
-from tests.host.mixed.graph import FRAMES, HEIGHT, WIDTH, Graph, Link, Output
-from tests.host.mixed.rows import Section
+from tests.host.mixed.checks import CheckedGraph
+from tests.host.mixed.graph import FRAMES, HEIGHT, WIDTH, Link, Output
 
-IMAGE = Section("IMAGE and VIDEO")
+SECTION = "IMAGE and VIDEO"
 FPS = 12.0
 
 
@@ -27,7 +25,7 @@ def pictures(images: Link) -> Output:
     return Output("SaveImage", {"images": images, "filename_prefix": "mixed/picture"})
 
 
-def video_of(g: Graph) -> Link:
+def video_of(g: CheckedGraph) -> Link:
     """The frames of our video, decoded on the ranks."""
     return g("MochiVAEDecode", vae=g.vae, samples=g.ours())
 
@@ -48,11 +46,11 @@ def noise_ratio(a: list[Path], b: list[Path]) -> float:
     return 10 * np.log10(255**2 / max(((first - second) ** 2).mean(), 1e-9))
 
 
-def within_a_level(a: list[Path], b: list[Path]) -> None:
+def assert_within_a_level(a: list[Path], b: list[Path]) -> None:
     assert np.abs(pixels(a) - pixels(b)).max() <= 1
 
 
-def alike(a: list[Path], b: list[Path]) -> None:
+def assert_alike(a: list[Path], b: list[Path]) -> None:
     assert noise_ratio(a, b) > 25
 
 
@@ -61,84 +59,87 @@ def rate(path: Path) -> float:
         return float(container.streams.video[0].average_rate)
 
 
-@IMAGE.row("Mochi VAE Decode, Mochi Save Video", "Save Image", "Mochi Save Video as PNG")
-def save_image(g: Graph):
-    def test(theirs: list[Path], mine: list[Path]) -> None:
-        assert len(theirs) == FRAMES
-        within_a_level(theirs, mine)
+@pytest.mark.mixed("Mochi VAE Decode, Mochi Save Video", "Save Image", "Mochi Save Video as PNG")
+def test_save_image(g: CheckedGraph) -> None:
+    theirs, mine = g.run(pictures(video_of(g)), ours(g.decoded(g.ours()), "png"))
+    assert len(theirs) == FRAMES
+    assert_within_a_level(theirs, mine)
+    g.note("equal to a level of 255")
 
-    yield holds(test, pictures(video_of(g)), ours(g.decoded(g.ours()), "png"), words="equal to a level of 255")
 
-
-@IMAGE.row("Mochi VAE Decode, Mochi Save Video", "Create Video, Save Video", "Mochi Save Video: frames, size and fps")
-def save_video(g: Graph):
-    def test(theirs: list[Path], mine: list[Path]) -> None:
-        alike(theirs, mine)
-        assert rate(theirs[0]) == rate(mine[0]) == FPS
-
+@pytest.mark.mixed(
+    "Mochi VAE Decode, Mochi Save Video", "Create Video, Save Video", "Mochi Save Video: frames, size and fps"
+)
+def test_save_video(g: CheckedGraph) -> None:
     video = g("CreateVideo", images=video_of(g), fps=FPS)
     saved = Output("SaveVideo", {"video": video, "filename_prefix": "mixed/theirs", "format": "mp4", "codec": "h264"})
-    yield holds(test, saved, ours(g.decoded(g.ours())), words="alike to 25 dB")
+    theirs, mine = g.run(saved, ours(g.decoded(g.ours())))
+    assert_alike(theirs, mine)
+    assert rate(theirs[0]) == rate(mine[0]) == FPS
+    g.note("alike to 25 dB")
 
 
-@IMAGE.row("Mochi VAE Decode, Mochi Save Video", "Create Video", "Mochi Save Video of the frames")
-def create_video(g: Graph):
-    def test(theirs: list[Path], mine: list[Path]) -> None:
-        alike(theirs, mine)
-        assert rate(theirs[0]) == 24 and rate(mine[0]) == FPS
-
+@pytest.mark.mixed("Mochi VAE Decode, Mochi Save Video", "Create Video", "Mochi Save Video of the frames")
+def test_create_video(g: CheckedGraph) -> None:
     video = g("CreateVideo", images=video_of(g), fps=24.0)
-    yield holds(test, ours(video), ours(g.decoded(g.ours())), words="alike to 25 dB, with the video's own fps")
+    theirs, mine = g.run(ours(video), ours(g.decoded(g.ours())))
+    assert_alike(theirs, mine)
+    assert rate(theirs[0]) == 24 and rate(mine[0]) == FPS
+    g.note("alike to 25 dB, with the video's own fps")
 
 
-@IMAGE.row("Mochi VAE Decode", "SaveWEBM", "Mochi Save Video as webm")
-def save_webm(g: Graph):
+@pytest.mark.mixed("Mochi VAE Decode", "SaveWEBM", "Mochi Save Video as webm")
+def test_save_webm(g: CheckedGraph) -> None:
     saver = Output(
         "SaveWEBM", {"images": video_of(g), "filename_prefix": "mixed/webm", "codec": "vp9", "fps": FPS, "crf": 12.0}
     )
-    yield holds(alike, saver, ours(g.decoded(g.ours()), "webm"), words="alike to 25 dB")
+    assert_alike(*g.run(saver, ours(g.decoded(g.ours()), "webm")))
+    g.note("alike to 25 dB")
 
 
-@IMAGE.row("Mochi VAE Decode", "SaveAnimatedWEBP, lossless", "Save Image")
-def save_webp(g: Graph):
+@pytest.mark.mixed("Mochi VAE Decode", "SaveAnimatedWEBP, lossless", "Save Image")
+def test_save_webp(g: CheckedGraph) -> None:
     options = {"fps": FPS, "lossless": True, "quality": 100, "method": "fastest"}
     saver = Output("SaveAnimatedWEBP", {"images": video_of(g), "filename_prefix": "mixed/webp", **options})
-    yield holds(within_a_level, saver, pictures(g.decoded(g.ours())), words="equal to a level of 255")
+    assert_within_a_level(*g.run(saver, pictures(g.decoded(g.ours()))))
+    g.note("equal to a level of 255")
 
 
-@IMAGE.row("Mochi VAE Decode, Mochi VAE Encode", "ImageFromBatch, ImageBatch", "the frames as they were")
-def image_from_batch(g: Graph):
+@pytest.mark.mixed("Mochi VAE Decode, Mochi VAE Encode", "ImageFromBatch, ImageBatch", "the frames as they were")
+def test_image_from_batch(g: CheckedGraph) -> None:
     frames = video_of(g)
     parts = [g("ImageFromBatch", image=frames, batch_index=i, length=n) for i, n in ((0, 5), (5, FRAMES - 5))]
-    yield same_frames(g, g("ImageBatch", image1=parts[0], image2=parts[1]), g.decoded(g.ours()))
+    g.assert_same_frames(g("ImageBatch", image1=parts[0], image2=parts[1]), g.decoded(g.ours()))
 
 
-@IMAGE.row("Mochi VAE Decode, Mochi VAE Encode", "ImageScale, larger and back", "the frames as they were")
-def image_scale(g: Graph):
+@pytest.mark.mixed("Mochi VAE Decode, Mochi VAE Encode", "ImageScale, larger and back", "the frames as they were")
+def test_image_scale(g: CheckedGraph) -> None:
     def scaled(image: Link, times: int) -> Link:
         size = {"width": WIDTH * times, "height": HEIGHT * times}
         return g("ImageScale", image=image, upscale_method="nearest-exact", crop="disabled", **size)
 
-    yield same_frames(g, scaled(scaled(video_of(g), 2), 1), g.decoded(g.ours()))
+    g.assert_same_frames(scaled(scaled(video_of(g), 2), 1), g.decoded(g.ours()))
 
 
-@IMAGE.row(
+@pytest.mark.mixed(
     "Mochi Save Video, Mochi VAE Encode",
     "Load Video, Get Video Components",
     "VAE Encode of them, and the frames that were saved",
 )
-def load_video(g: Graph):
+def test_load_video(g: CheckedGraph) -> None:
     name = f"mixed{g.ranks}.mp4"
     ((saved,),) = g.run(ours(video_of(g)))
     shutil.copy(saved, g.comfy.base / "input" / name)
     frames = g("GetVideoComponents", video=g("LoadVideo", file=name))
-    yield equal(g("MochiVAEEncode", vae=g.vae, pixels=frames), g("VAEEncode", vae=g.single_vae, pixels=frames))
-    yield holds(alike, pictures(frames), pictures(g.decoded(g.ours())), words="alike to 25 dB")
+    g.assert_equal(g("MochiVAEEncode", vae=g.vae, pixels=frames), g("VAEEncode", vae=g.single_vae, pixels=frames))
+    assert_alike(*g.run(pictures(frames), pictures(g.decoded(g.ours()))))
+    g.note("alike to 25 dB")
 
 
-@IMAGE.row("Mochi Save Video", "Load Video", "the frames that were saved in it")
-def resave_video(g: Graph):
+@pytest.mark.mixed("Mochi Save Video", "Load Video", "the frames that were saved in it")
+def test_resave_video(g: CheckedGraph) -> None:
     name = f"again{g.ranks}.mp4"
     ((saved,),) = g.run(ours(video_of(g)))
     shutil.copy(saved, g.comfy.base / "input" / name)
-    yield holds(alike, ours(g("LoadVideo", file=name), "png"), pictures(g.decoded(g.ours())), words="alike to 25 dB")
+    assert_alike(*g.run(ours(g("LoadVideo", file=name), "png"), pictures(g.decoded(g.ours()))))
+    g.note("alike to 25 dB")
