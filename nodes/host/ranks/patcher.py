@@ -11,24 +11,16 @@ from ....mochi.parallel.owner.client import RemoteModel, Work
 from .group import follow, groups
 
 
-class RemoteModule(nn.Module):
-    """What the host has for a model in the ranks. It is on the meta device: names and shapes are enough for the host.
+class RemotePatcher(ModelPatcher):
+    """Loading and unloading happens in the ranks.
 
     Attributes:
-        remote: the model in the ranks.
-        expected_bytes: what its weights are going to take on rank 0.
-        device: where the host takes it to be.
+        model: an nn.Module on the meta device, since names and shapes are enough for the host. It has two more
+            attributes: `remote`, the RemoteModel, and `expected_bytes`, what its weights are going to take on rank 0.
+            Clones share it.
     """
 
-    remote: RemoteModel
-    expected_bytes: int
-    device: torch.device | None
-
-
-class RemotePatcher(ModelPatcher):
-    """Loading and unloading happens in the ranks. Clones share the model."""
-
-    model: RemoteModule
+    model: Any
 
     @property
     def remote(self) -> RemoteModel:

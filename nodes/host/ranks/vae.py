@@ -13,13 +13,11 @@ from ....mochi.vae import Decoder, Encoder
 from ..progress import progress
 from ..sockets.vae import AsymmVAE, MochiVAE, vae_dtype
 from .group import follow, groups
-from .patcher import RemoteModule, RemotePatcher
+from .patcher import RemotePatcher
 
 
-class RemoteAsymmVAE(AsymmVAE, RemoteModule):
+class RemoteAsymmVAE(AsymmVAE):
     """Decoder and encoder as the host sees them: names and shapes, on the meta device."""
-
-    remote: RemoteVAE
 
     def __init__(self, decoder: Decoder | None, encoder: Encoder | None, remote: RemoteVAE):
         super().__init__(decoder, encoder)
