@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 import av
+import av.error
+import av.filter
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -44,7 +47,9 @@ class _Container:
         container_options: dict[str, str],
     ):
         self._container = av.open(str(path), mode="w", format=format, options=container_options)
-        self._stream = self._container.add_stream(codec, rate=fps, options=options)
+        stream = self._container.add_stream(codec, rate=fps, options=options)
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = pixels
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-import av
+import av.error
 import numpy as np
 import torch
 
@@ -95,6 +95,7 @@ class VideoWriter:
             self._discard()
 
     def _finish(self) -> None:
+        assert self._encoder is not None
         if not self.frames:
             raise MochiError(f"{self.path}: a video needs at least one frame")
         with self._clear_errors():
@@ -118,7 +119,7 @@ class VideoWriter:
         """What the system says when it cannot write, as one line for people."""
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, av.error.FFmpegError) as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             raise MochiError(f"{self.path}: the video could not be written: {reason}") from error
