@@ -1,7 +1,5 @@
 """A process group of which only one rank is there: what it computes and counts, without the others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

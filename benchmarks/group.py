@@ -8,8 +8,6 @@ On a machine with 4 GPUs: `python -m benchmarks.group --gpus 4`. With the publis
 `python -m benchmarks.group --gpus 4 --dit dit.safetensors --decoder decoder.safetensors`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

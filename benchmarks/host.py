@@ -4,8 +4,6 @@ The workflow is workflows/api/tiny_text_to_video.json, on the CPU. Its sizes, st
 whose runs, in this process, say what networks and products take. Both have as many threads, and run in turns.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -5,8 +5,6 @@ small latent on the CPU, and prints the peak of anonymous memory: of what a proc
 the file that are mapped, which the system takes back whenever it needs room. Linux only.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """The memory that a process has allocated: its anonymous pages, without those of files that are mapped. Linux only."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`python -m mochi`."""
 
-from __future__ import annotations
-
 import sys
 
 from .cli.main import main

@@ -1,7 +1,5 @@
 """How much memory a rank holds, and can have."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -1,7 +1,5 @@
 """Frames in the ranges of values that they take: the VAE's, pictures', and those of files."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

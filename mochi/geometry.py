@@ -1,7 +1,5 @@
 """What sizes a video can have, and the latents that belong to them."""
 
-from __future__ import annotations
-
 import math
 
 from .errors import MochiError

@@ -18,6 +18,21 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
+# Where tests start processes, compile, train or measure: `make quick` leaves them out.
+SLOW = (
+    *("benchmarks", "browser", "cli", "cuda", "kernels", "parallel", "tiny"),
+    *("checkpoint/test_mutations.py", "dit/test_compile.py", "test_memory.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `slow` what lies in SLOW."""
+    slow = [Path(__file__).parent / place for place in SLOW]
+    for item in items:
+        if any(place in (item.path, *item.path.parents) for place in slow):
+            item.add_marker(pytest.mark.slow)
+
+
 # Code that inductor compiled for other vectors than these would be taken from its cache all the same.
 vectors = os.environ.get("ATEN_CPU_CAPABILITY", "all")
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / f"torchinductor-{vectors}"))

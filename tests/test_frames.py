@@ -1,7 +1,5 @@
 """Values of frames: bytes made on a device are those that the video writer made of floats on the CPU."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The video writer: what is written plays back, carries its metadata, and never stays behind half done."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

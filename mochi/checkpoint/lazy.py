@@ -84,7 +84,7 @@ class QuantTensor(LazyTensor):
 
 
 @dataclass(frozen=True)
-class RoundedTensor(LazyTensor):
+class RoundedTensor(QuantTensor):
     """A matrix, `source`, that is rounded to 8-bit floating point as it is read.
 
     Its scale brings the largest value to the largest that there is in 8 bits. The first reading finds the scale, and
@@ -92,7 +92,6 @@ class RoundedTensor(LazyTensor):
     """
 
     quant: Float8
-    source: LazyTensor
 
     @cached_property
     def _scaled(self) -> Float8:
@@ -100,10 +99,6 @@ class RoundedTensor(LazyTensor):
         starts = range(0, self.shape[0], ROWS)
         parts = (self.source.rows(a, min(a + ROWS, self.shape[0])).abs().amax().item() for a in starts)
         return Float8(self.quant.dtype, max(parts) / torch.finfo(self.quant.dtype).max or None)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        quant, rows = self.quant_rows(start, stop)
-        return quant.dequantize(rows, torch.float32)
 
     def quant_rows(self, start: int, stop: int) -> tuple[QuantFormat, Tensor]:
         return self._scaled, self._scaled.quantize(self.source.rows(start, stop))

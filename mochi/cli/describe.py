@@ -1,9 +1,8 @@
-"""What a weight file is, in numbers and words: how it is packed, which parts of a Mochi are in it, what they lack."""
-
-from __future__ import annotations
+"""What a weight file is: how it is quantised, which parts of a Mochi are in it, and what they lack."""
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ..checkpoint.layouts import TITLES
 from ..checkpoint.lazy import LazyTensor, LazyTensors
 from ..errors import CheckpointError, first_few
 from ..hub.catalog import readable
+from ..lora.pairs import find_pairs
 
 LOADERS = {
     "dit": "Load AsymmDiT (Mochi)",
@@ -20,14 +20,20 @@ LOADERS = {
     "encoder": "Load AsymmVAE (Mochi)",
     "t5": "Load T5 (Mochi)",
 }
-"""The node that takes a part."""
+"""The node that takes each part."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One network in a file. parameters: how many; kinds: of these, how many are of which dtype or packing.
+    """One network in a file.
 
-    problem: why it cannot be used, None where it is whole.
+    Attributes:
+        part: "dit", "decoder", "encoder" or "t5".
+        title: what people call it.
+        loader: the node that takes it.
+        parameters: how many.
+        kinds: how many of them are of which dtype or quantised format.
+        problem: why it cannot be used, None where it is whole.
     """
 
     part: str
@@ -40,8 +46,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """layout: None where nothing of a Mochi is in it. seems_to_be: in words. names: a few, of what is unknown. lora:
-    what a LoRA is, or why it is not one for Mochi."""
+    """What a file, or a checkpoint's folder, is.
+
+    Attributes:
+        bytes: its size.
+        layout: whose names the tensors have, None where nothing of a Mochi is in it.
+        seems_to_be: in words.
+        parts: the networks in it.
+        lacks: what it does not have, in words.
+        names: a few tensors, where nothing of a Mochi is in it.
+        lora: what a LoRA is, or why it is not one for Mochi.
+        metadata: short texts that are stored beside the tensors.
+    """
 
     path: str
     bytes: int
@@ -92,8 +108,6 @@ def _part(file: Checkpoint, part: str, entries: LazyTensors) -> Part:
 
 
 def _lora(file: Checkpoint) -> str | None:
-    from ..lora.pairs import find_pairs  # which needs this folder's other files
-
     if not any("lora" in name for name in file.tensors):
         return None
     try:
@@ -117,5 +131,5 @@ def _problem(file: Checkpoint, part: str) -> str | None:
     return None
 
 
-def _short(metadata: dict[str, str]) -> dict[str, str]:
+def _short(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if len(value) <= 200}

@@ -1,7 +1,5 @@
 """The command line: `python -m mochi download --comfyui DIR`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

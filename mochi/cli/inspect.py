@@ -1,7 +1,5 @@
 """The command line: `python -m mochi inspect FILE`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

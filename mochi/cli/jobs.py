@@ -1,7 +1,5 @@
 """The videos of one run: from options or from a file with a JSON object of settings a line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass

@@ -22,9 +22,9 @@ def add_option(add: Callable[..., Any]) -> None:
 
 
 def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
-    """The LoRAs of a command line, read, each of which fits a model of these sizes.
+    """Read the LoRAs of a command line.
 
-    Raises CheckpointError on files that do not, MochiError on a strength that is no number.
+    Raises CheckpointError on a file that does not fit a model of these sizes, MochiError on a strength that is none.
     """
     named = [_split(value) for value in values]
     shapes = shapes_of(config)

@@ -1,6 +1,7 @@
 """Ways to compute attention: torch's own, and libraries that a person may have installed.
 
-All take queries, keys and values (B, tokens, h, d) to (B, tokens, h, d). What they need comes from their readmes.
+Each takes queries, keys and values (B, tokens, h, d), and gives (B, tokens, h, d). What the libraries need is from
+their readmes.
 """
 
 import importlib
@@ -23,8 +24,11 @@ __all__ = ["ATTENTIONS", "LIBRARIES", "SDPA", "Attend", "attention_named", "chec
 class Library:
     """An attention library and what it needs.
 
-    prepare: makes the function of the imported module. capabilities: of the CUDA devices, from the first to below the
-    second. multiple, widest: of the widths of a head.
+    Attributes:
+        prepare: makes the function, of the imported module.
+        capabilities: the CUDA capabilities that it runs on, from the first to below the second.
+        multiple: what the width of a head must be a multiple of.
+        widest: the greatest width of a head.
     """
 
     title: str
@@ -36,7 +40,7 @@ class Library:
     widest: int
 
     def complaint(self, device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
-        """Why it cannot be used, if so."""
+        """Why the library cannot be used there; None where it can."""
         lowest, beyond = self.capabilities
         if device.type != "cuda":
             return f"runs on NVIDIA GPUs, not on {device.type}"
@@ -51,7 +55,7 @@ class Library:
         return None
 
     def load(self) -> Attend:
-        """Raises MochiError where it is not installed, or broken."""
+        """The function. Raises MochiError where the library is not installed, or broken."""
         if importlib.util.find_spec(self.module) is None:
             raise MochiError(f"attention {self.title} is not installed: {self.install}, or choose sdpa")
         try:
@@ -121,13 +125,13 @@ def attention_named(name: str, device: torch.device | str, dtype: torch.dtype, h
 
 
 def check_attention(name: str, device: torch.device | str, dtype: torch.dtype, head_width: int = 128) -> None:
-    """Raise MochiError where `attention_named` would. Nothing runs on the device, which may be another process's."""
+    """Raise MochiError where `attention_named` would, without running anything on the device: it may be a worker's."""
     if name != SDPA:
         attention_named(name, device, dtype, head_width)
 
 
 def describe(name: str, device: torch.device | str, dtype: torch.dtype, head_width: int = 128) -> str:
-    """What computes attention there, in words, for an attention that can be used; of sdpa, which of its kernels."""
+    """What computes attention there, in words: the library, or which kernel of sdpa. The attention must be usable."""
     if name == SDPA:
         return describe_sdpa(torch.device(device), dtype, head_width)
     return LIBRARIES[name].title

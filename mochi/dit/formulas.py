@@ -1,7 +1,7 @@
-"""The formulas of AsymmDiT that are no layers: norms, gates and SwiGLU, each with a kernel for CUDA.
+"""The formulas of AsymmDiT: norms, gates and SwiGLU, each with a kernel for CUDA (see mochi/kernels).
 
-B batch, N tokens, D width. What a function has made itself it changes in place: asking for memory takes a processor
-longer than the arithmetic. See mochi/kernels for what a `formula` is.
+B batch, N tokens, D width. A function changes its own intermediate results in place, since asking for memory takes a
+CPU longer than the arithmetic.
 """
 
 import torch
@@ -52,7 +52,7 @@ def modulated_rms_norm_rows(x: Tensor, scale: Tensor, eps: float = 1e-6) -> tupl
 def gated_residual_norm_rows(
     x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`gated_residual_norm`, of which the norm as QuantRows."""
+    """`gated_residual_norm`, whose norm comes as QuantRows."""
     x, normed = gated_residual_norm.reference(x, branch, gate, scale, eps)
     return x, *quantize_rows.reference(normed)
 
@@ -64,8 +64,8 @@ def swiglu_rows(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def takes_rows(linear: nn.Module, like: Tensor) -> bool:
-    """Whether a layer wants its input, of that dtype and device, as QuantRows: what makes it then writes those."""
-    if torch.compiler.is_compiling() or not isinstance(linear, QuantLinear):  # one code for all blocks, of any packing
+    """Whether a layer wants its input, of that dtype and device, as QuantRows."""
+    if torch.compiler.is_compiling() or not isinstance(linear, QuantLinear):  # one code for all blocks, of any quant
         return False
     return linear.takes_rows(like)
 
@@ -78,7 +78,7 @@ def norm_for(linear: nn.Module, x: Tensor, scale: Tensor) -> Tensor | QuantRows:
 def residual_norm_for(
     linear: nn.Module, x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor | QuantRows]:
-    """`gated_residual_norm`, of which the norm is for a Linear layer."""
+    """`gated_residual_norm`, whose norm is for a Linear layer."""
     if not takes_rows(linear, x):
         return gated_residual_norm(x, branch, gate, scale)
     x, *normed = gated_residual_norm_rows(x, branch, gate, scale)

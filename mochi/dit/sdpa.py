@@ -31,7 +31,7 @@ SOUND_CUDNN = 91501
 torch before 2.10 take them all the same."""
 
 TOKENS = 200
-"""Of the trial: no multiple of any tile."""
+"""How many tokens a kernel is tried with: no multiple of any tile."""
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -49,7 +49,7 @@ def sdpa_without_cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def sdpa_for(device: torch.device, dtype: torch.dtype, head_width: int) -> Attend:
-    """sdpa for what is computed there; without cuDNN's kernel where that would run and is not sound."""
+    """sdpa for what is computed there, without cuDNN's kernel where torch would choose it and it is not sound."""
     if _is_sound(device, dtype, head_width):
         return sdpa
     from ..kernels.graph_break import outside
@@ -76,14 +76,14 @@ def _asks(device: torch.device) -> bool:
 
 
 def _chosen(device: torch.device, dtype: torch.dtype, head_width: int) -> SDPBackend:
-    """The kernel that torch takes, as they are switched on and ordered now."""
+    """The kernel that torch takes, with those that are switched on now, in their present order."""
     q = torch.empty(1, TOKENS, 2, head_width, dtype=dtype, device=device).transpose(1, 2)
     with torch.cuda.device(device):
         return SDPBackend(torch.ops.aten._fused_sdp_choice(q, q, q))
 
 
 def _is_sound(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether the kernel that torch takes is any but cuDNN's, or that one is new enough and has passed its trial."""
+    """Whether the kernel that torch takes can be trusted: cuDNN's must be new enough, and have passed its trial."""
     if not _asks(device) or _chosen(device, dtype, head_width) != SDPBackend.CUDNN_ATTENTION:
         return True
     return _cudnn_version() >= SOUND_CUDNN and _passes(device, dtype, head_width)
@@ -91,7 +91,7 @@ def _is_sound(device: torch.device, dtype: torch.dtype, head_width: int) -> bool
 
 @functools.lru_cache
 def _passes(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether the kernel that torch takes computes a small case right. Remembered: a plan takes time to make."""
+    """Whether the kernel that torch takes computes a small case right. It is asked once: planning takes time."""
     shape, generator = (3, 2, TOKENS, 2, head_width), torch.Generator().manual_seed(0)
     q, k, v = torch.randn(shape, generator=generator).to(dtype)
     try:

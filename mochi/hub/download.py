@@ -11,11 +11,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-# HTTPError is that of the HTTP client below, whichever this version of the hub's library has.
-from huggingface_hub.errors import EntryNotFoundError, HTTPError, RepositoryNotFoundError
+# HTTPError is that of the HTTP client below, whichever this version of the hub's library has; it declares no export.
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+    RepositoryNotFoundError,
+)
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils.sha import sha_fileobj
@@ -62,16 +67,17 @@ def ask(file: Published, target: Path) -> Download:
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     with _in_words(file, target):
         found = get_hf_file_metadata(hf_hub_url(file.repository, file.file, endpoint=endpoint))
-    if found.size is None or re.fullmatch("[0-9a-f]{64}", found.etag or "") is None:
+    size, sha256 = found.size, found.etag or ""
+    if size is None or re.fullmatch("[0-9a-f]{64}", sha256) is None:
         raise MochiError(f"{file.file} of {file.repository}: the hub does not say its size and SHA-256")
     # The address of this very revision: the next request must not meet another one.
     url = hf_hub_url(file.repository, file.file, revision=found.commit_hash, endpoint=endpoint)
-    if target.exists() and (not target.is_file() or target.stat().st_size != found.size):
+    if target.exists() and (not target.is_file() or target.stat().st_size != size):
         raise MochiError(
-            f"{target}: is not whole, or is another file of that name ({file.repository} has {found.size} bytes); "
+            f"{target}: is not whole, or is another file of that name ({file.repository} has {size} bytes); "
             "rename or remove it"
         )
-    return Download(file, target, url, found.size, found.etag)
+    return Download(file, target, url, size, sha256)
 
 
 def check_disk(downloads: Collection[Download]) -> None:
@@ -104,8 +110,10 @@ def fetch(download: Download) -> None:
         with download.part.open("ab" if download.missing < download.size else "wb") as part:
             # A server that compresses cannot resume.
             headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
-            sizes = {"resume_size": part.tell(), "expected_size": download.size}
-            http_get(download.url, part, headers=headers, displayed_filename=download.target.name, **sizes)
+            name, size, arrived = download.target.name, download.size, part.tell()
+            http_get(
+                download.url, part, resume_size=arrived, headers=headers, expected_size=size, displayed_filename=name
+            )
         if _sha256(download) != download.sha256:
             download.part.unlink()
             raise MochiError(
@@ -119,7 +127,7 @@ def _sha256(download: Download) -> str:
     """The hash of what has arrived. With a progress bar: it takes a minute for the largest file."""
     bar = {"total": download.size, "desc": f"checking {download.target.name}", "leave": False}
     with download.part.open("rb") as file, tqdm.wrapattr(file, "read", **bar) as watched:
-        return sha_fileobj(watched).hex()
+        return sha_fileobj(cast(BinaryIO, watched)).hex()
 
 
 def _existing(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Hand-written kernels for CUDA devices: one launch in place of many small operations. See dispatch.py."""
+"""Hand-written kernels for CUDA devices: one launch in place of many small operations. dispatch.py tells how."""
 
 from .dispatch import failed_kernels, formula, without_kernels
 

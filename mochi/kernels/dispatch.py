@@ -1,11 +1,11 @@
 """Formulas of the networks, each with a kernel that takes its place on a CUDA device.
 
-A formula is written once, in plain torch, beside the layer that uses it. That is the reference, and what runs on a CPU,
-under torch.compile (which fuses it by itself), and wherever gradients are asked for. On a CUDA device a Triton kernel
-computes the same, in float32 inside, rounded once, in one pass over memory.
+A formula is written once, in plain torch, beside the layer that uses it. It is the reference. It also is what runs on a
+CPU, under torch.compile (which fuses it by itself), and wherever gradients are asked for. On a CUDA device a Triton
+kernel computes the same in one pass over memory, in float32 inside, and rounds once.
 
-Each is an operator of torch too, `torch.ops.<namespace>.<formula>`: so fake tensors, profilers and whoever counts
-launches see it as one operation.
+Each formula is an operator of torch too, `torch.ops.<namespace>.<formula>`. So fake tensors, profilers and counters of
+launches see one operation.
 """
 
 import functools
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 Given = TypeVar("Given", covariant=True)
 
 SWITCH = "MOCHI_KERNELS"
-"""An environment variable: 0 leaves all kernels out."""
+"""The environment variable that leaves all kernels out when it is 0."""
 
 # A host may load this package more than once, under different names; torch knows an operator's name once.
 _LIBRARY = torch.library.Library(re.sub(r"\W", "_", __name__.rpartition(".")[0]), "DEF")
@@ -56,11 +56,12 @@ def formula(
 ) -> Callable[[Callable[Arguments, Result]], Formula[Arguments, Result]]:
     """Declare a function of plain torch as the reference of a kernel.
 
-    kernel: "module:function" in this package, which takes the same arguments; imported with its first use. mutates:
-    names of the arguments that are written into. The function must return new tensors, no views of its arguments, and
-    nothing where it only writes.
+    The function's first argument is a tensor. Where it is on a CUDA device, the kernel runs. The function must return
+    new tensors, no views of its arguments; or nothing where it writes into them.
 
-    The first argument decides: a CUDA tensor takes the kernel.
+    Args:
+        kernel: "module:function" in this package, imported when it is first used. It takes the function's arguments.
+        mutates: names of the arguments that are written into.
     """
 
     def decorate(reference: Callable[Arguments, Result]) -> Formula[Arguments, Result]:
@@ -113,12 +114,12 @@ def failed_kernels() -> set[str]:
 
 
 def _on_cuda(name: str, kernel: str, reference: Callable[..., Any]) -> Callable[..., Any]:
-    """What runs on CUDA: the kernel or, once it could not be built (Triton needs a C compiler), the formula."""
+    """What runs on CUDA: the kernel or, if that could not be built (Triton needs a C compiler), the formula."""
     module, _, function = kernel.partition(":")
     defaults, count = reference.__defaults__ or (), reference.__code__.co_argcount
 
     def run(*args: Any) -> Any:
-        # torch leaves out what equals a default.
+        # torch leaves out arguments that equal their defaults.
         args += defaults[len(defaults) - count + len(args) :]
         if name in _failed:
             return reference(*args)
@@ -129,11 +130,11 @@ def _on_cuda(name: str, kernel: str, reference: Callable[..., Any]) -> Callable[
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if "out of memory" in str(error):  # there was no room for the code: there may be next time
+            if "out of memory" in str(error):  # there was no room for the code, but there may be next time
                 return reference(*args)
             _failed.add(name)
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            # A machine that lacks something lacks it for all of them: said once.
+            # A machine that lacks something lacks it for all kernels: one warning is enough.
             level = logging.WARNING if len(_failed) == 1 else logging.INFO
             log.log(level, "Kernel %s does not run here, and plain torch takes its place, slower: %s", name, reason)
             return reference(*args)

@@ -1,4 +1,4 @@
-"""LoRA for the AsymmDiT: files in the formats that trainers write, and what they do to the weights."""
+"""LoRA for the AsymmDiT: files in the formats that trainers write, and the patches that they put on weights."""
 
 from .apply import LoraMount, as_patches, layer_shapes
 from .file import Lora, check_lora, read_lora, swap_halves

@@ -28,7 +28,8 @@ MOST_BLOCKS = 256
 class Place(NamedTuple):
     """A layer of ours, or one of several equal parts of its rows.
 
-    swapped: the second half of our rows comes first in the file.
+    Attributes:
+        swapped: whether the second half of our rows comes first in the file.
     """
 
     layer: str
@@ -39,9 +40,9 @@ class Place(NamedTuple):
 
 @lru_cache(maxsize=4)
 def places(depth: int) -> dict[str, Place]:
-    """Every name that a layer of the first `depth` blocks, or outside the blocks, can have in a LoRA file."""
+    """Every name that a layer can have in a LoRA file: those of the first `depth` blocks, and those outside blocks."""
     found: dict[str, Place] = {}
-    # The last block's mod_y has a name of its own in diffusers: whichever block is the last, both are known.
+    # The last block's mod_y has a name of its own in diffusers. Both names are known, whichever block is the last.
     for sources in (dit_sources(depth), dit_sources(depth + 1)):
         for layer, source in sources.items():
             own = {layer: Place(layer)}
@@ -54,6 +55,6 @@ def places(depth: int) -> dict[str, Place]:
 
 
 def depth_of(names: Iterable[str]) -> int:
-    """How many blocks the names speak of; MOST_BLOCKS at most, whatever a strange file says."""
+    """How many blocks the names speak of. MOST_BLOCKS at most, whatever a strange file says."""
     numbers = (int(number) for name in names for number in re.findall(r"blocks[._](\d{1,9})(?!\d)", name))
     return min(MOST_BLOCKS, 1 + max(numbers, default=0))

@@ -1,7 +1,5 @@
 """What a person chooses about a group."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -47,7 +47,8 @@ class LocalDenoiser:
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
         prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
-        rotary = self.dit.rotary(*noise.shape[2:])
+        frames, height, width = noise.shape[2:]
+        rotary = self.dit.rotary(frames, height, width)
         plan = settings.cache()
         cache = StepCache(plan) if plan is not None else None
 

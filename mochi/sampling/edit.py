@@ -4,8 +4,6 @@ Inversion of a rectified flow, with guidance of the original on the way back: Ro
 Editing using Rectified Stochastic Differential Equations", 2024, without its noise; as MochiEdit does it for Mochi.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import Tensor

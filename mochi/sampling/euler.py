@@ -1,7 +1,5 @@
 """The Euler loop of the flow from noise to data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Classifier-free guidance, with one scale for each step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

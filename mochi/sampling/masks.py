@@ -3,8 +3,6 @@
 A latent is of 8 x 8 pixels of 6 frames, the first one of a video of a single frame: it is made anew if any of them is.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The published sigma schedule: small linear steps while there is only noise, then quadratically larger ones."""
 
-from __future__ import annotations
-
 from ..errors import MochiError
 
 SCHEDULES = {"mochi": (0.025, 0.5), "distilled": (0.1, 0.75)}

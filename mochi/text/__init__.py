@@ -1,14 +1,7 @@
 """Prompts to T5 features: the tokenizer, the encoder and the file layouts that they come in."""
 
-from .layout import find_tokenizer, open_text_encoder
+from .layout import open_text_encoder
 from .t5 import PromptEncoder, load_prompt_encoder
 from .tokenizer import PromptTokenizer, TokenizedPrompt
 
-__all__ = [
-    "PromptEncoder",
-    "PromptTokenizer",
-    "TokenizedPrompt",
-    "find_tokenizer",
-    "load_prompt_encoder",
-    "open_text_encoder",
-]
+__all__ = ["PromptEncoder", "PromptTokenizer", "TokenizedPrompt", "load_prompt_encoder", "open_text_encoder"]

@@ -19,12 +19,12 @@ from .layers import ResBlock, per_position
 from .stream import Borders, Stream
 
 DEEP = 4
-"""Latent frames that go through the deep layers at a time, at least: their weights are read and put in order for each
-pass, which for one frame takes as long as computing with them."""
+"""The least number of latent frames that go through the deep layers at a time. The weights of these layers are read and
+reordered for each pass, which takes as long as computing one frame with them."""
 
 FINE = 2
-"""Frames that go through the other layers at a time, counted behind the deep ones, which have made three of a latent
-frame: they take less memory than three, and stay in a CPU's cache."""
+"""Frames that go through the other layers at a time, of those that the deep layers have made, three of a latent frame.
+Two take less memory than three, and stay in a CPU's cache."""
 
 
 def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) -> Tensor:
@@ -39,13 +39,17 @@ def depth_to_space_time(x: Tensor, time: int, space: int, start: bool = True) ->
 
 
 def deep_chunk(chunk: int) -> int:
-    """Latent frames that go through the deep layers at a time, of which pieces of `chunk` are taken."""
+    """Latent frames that go through the deep layers at a time: a multiple of `chunk`."""
     return chunk * -(-DEEP // chunk)
 
 
 def frames_in_piece(config: DecoderConfig, chunk: int, in_strips: bool) -> int:
-    """Frames that go through the other layers at a time, counted behind the deep ones. in_strips: whether others decode
-    the rest of the picture; then each piece costs an exchange at each layer, and those of a latent frame stay whole."""
+    """Frames that go through the other layers at a time, of those that the deep layers have made.
+
+    Args:
+        in_strips: whether other ranks decode the rest of the picture. Each piece then costs an exchange at each layer,
+            and the frames of a latent frame stay together.
+    """
     time = config.temporal[-1]
     return chunk * time if in_strips or chunk > 1 else min(FINE, time)
 
@@ -141,7 +145,7 @@ class Decoder(nn.Module):
         return per_position(self.output_proj, F.silu(x))
 
     def stream(self, z: Tensor, chunk: int = 1, borders: Borders | None = None) -> Iterator[Tensor]:
-        """Decode up to `chunk` latent frames at a time; the pieces, joined along time, are the whole video.
+        """Decode up to `chunk` latent frames at a time. The pieces, joined along time, are the whole video.
 
         borders: what surrounds z in space, where it is a part of a picture.
         """

@@ -57,7 +57,7 @@ class TemporalAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention, each (pixels, heads, T, d)."""
-    if q.device.type == "cpu":  # where torch's own is made for few and long sequences, and these are many and short
+    if q.device.type == "cpu":  # torch's own is made for few and long sequences there, and these are many and short
         frames = q.shape[2]
         future = torch.ones(frames, frames, dtype=torch.bool, device=q.device).triu(1)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
@@ -82,8 +82,8 @@ class AttentionBlock(nn.Module):
     def in_place(self, pieces: list[Tensor], borders: Borders, most: int) -> Iterator[None]:
         """Apply it to all frames, which lie in pieces along time; yields again and again on the way.
 
-        Frames are normed as wholes. Attention sees one pixel at a time, so it is given some rows of all frames, of
-        which it makes up to `most` values: its queries, keys and scores are never there for the whole video.
+        Frames are normed as wholes. Attention sees one pixel at a time, so it gets some rows of all frames, of which it
+        makes up to `most` values: its queries, keys and scores never exist for the whole video.
         """
         normed = []
         for piece in pieces:
@@ -101,8 +101,10 @@ class AttentionBlock(nn.Module):
 
 
 def kept_values(config: EncoderConfig) -> float:
-    """Values kept for each pixel of each frame at the peak of `in_pieces`: the video as a stage with attention has it,
-    and what a norm makes of it."""
+    """Values that `in_pieces` keeps at its peak, for each pixel of each frame.
+
+    They are the video as a stage with attention has it, and the same normed.
+    """
     kept, shrunk = 0.0, 1
     stages = zip(config.attention, (1, *config.temporal, 1), (1, *config.spatial, 1), strict=True)
     for (attends, time, space), width in zip(stages, (*config.widths, config.widths[-1]), strict=True):
@@ -181,12 +183,13 @@ class Encoder(nn.Module):
     ) -> Posterior:
         """What `forward` gives, with the memory of `chunk` latent frames at a time in each layer.
 
-        Up to the first attention a piece goes through all layers, before the next one does. From there on all pieces
-        go through a layer before any goes through the next, for an attention sees the whole video: what remains of
-        it there is kept, once as it is and once normed.
+        Before the first attention, each piece goes through all layers by itself. From there on all pieces go through
+        one layer before any goes through the next, since an attention sees the whole video. What is left of the video
+        at that depth is kept, once as it is and once normed.
 
-        borders: what surrounds the frames in space, where they are a part of a picture. report: is told (done, in all)
-        again and again; what it raises ends the work.
+        Args:
+            borders: what surrounds the frames in space, where they are a part of a picture.
+            report: is told (done, in all) again and again. What it raises ends the work.
         """
         borders, report = borders or Borders(), report or (lambda done, total: None)
         steps = list(self._steps())

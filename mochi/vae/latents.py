@@ -1,7 +1,5 @@
 """Between DiT and VAE: the statistics of the latents."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

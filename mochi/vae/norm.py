@@ -1,11 +1,11 @@
-"""GroupNorm of a video with the statistics of each frame alone, in the steps that a part of a picture needs: statistics
-of the part, statistics of the whole, the norm itself. torch's own GroupNorm is these in one, of a whole picture.
+"""GroupNorm of a video with the statistics of each frame alone.
 
-Activations are (B, C, T, H, W) in channels_last_3d, for which torch has no GroupNorm on CUDA: there these formulas are
+It is written in the steps that a part of a picture needs: statistics of the part, statistics of the whole, the norm
+itself. torch's own GroupNorm does all of them at once, for a whole picture.
+
+Activations are (B, C, T, H, W) in channels_last_3d, for which torch has no GroupNorm on CUDA. There these formulas are
 kernels.
 """
-
-from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ def frame_statistics(x: Tensor, groups: int) -> Tensor:
     """
     frames = x.transpose(1, 2).flatten(0, 1)
     about = frames.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    # On a CPU one at a time, for what is made of a frame stays in the cache.
+    # On a CPU one frame at a time, so that what is made of it stays in the cache.
     each = frames.split(1 if x.device.type == "cpu" else len(frames))
     moments = [_moments(*part) for part in zip(each, about.split(len(each[0])), strict=True)]
     channels = torch.cat(moments, dim=1)

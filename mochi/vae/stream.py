@@ -1,8 +1,7 @@
 """What surrounds the piece of video that a layer sees: other frames in time, the rest of the picture in space.
 
-The networks are written for a whole video on one device. They take their surroundings as an argument, so that a
-video can pass through them in pieces: a few frames at a time (`Stream`), or a part of the picture (`Borders` that
-know its neighbours, given from outside).
+The networks take their surroundings as an argument, so that a video can pass through them in pieces: a few frames at a
+time (`Stream`), or a part of the picture (`Borders` that know its neighbours).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from ..kernels.dispatch import has_kernels
 from .norm import frame_statistics, normalise_by, repeat_borders
 
 FEW = 1 << 16
-"""Values with which no way takes any time: there the plainest is taken."""
+"""A tensor of this many values or fewer takes next to no time, however it is computed: the plainest way will do."""
 
 
 class Borders:
@@ -60,7 +59,7 @@ def room_around(x: Tensor, time: int, rows: int, columns: int) -> Tensor:
 
 
 def inside(padded: Tensor, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
-    """Where x is in it."""
+    """The part of `padded`, made by `room_around`, that x belongs in."""
     height, width = x.shape[3:]
     return padded[:, :, time:, rows : rows + height, columns : columns + width]
 
@@ -68,9 +67,12 @@ def inside(padded: Tensor, x: Tensor, time: int, rows: int, columns: int) -> Ten
 class Stream:
     """What a causal network knows of a video besides the chunk of frames that it sees.
 
-    borders: the surroundings in space. started: whether there were chunks before. ends: whether this chunk is the
-    last one. tails: the last input frames of each temporal convolution, with their padding in space; kept only for a
-    chunk to come.
+    Attributes:
+        borders: the surroundings in space.
+        started: whether there were chunks before.
+        ends: whether this chunk is the last one.
+        tails: the last input frames of each temporal convolution, with their padding in space; kept only for a chunk to
+            come.
     """
 
     def __init__(self, borders: Borders | None = None):

@@ -1,7 +1,5 @@
 """Frames to a video file: mp4, webm, gif or a folder of PNG."""
 
-from __future__ import annotations
-
 from .paths import FORMATS, check_writable, format_of, target_path
 from .writer import DEFAULT_QUALITY, VideoWriter
 

@@ -1,32 +1,53 @@
-"""One class for each video format. All take frames (H, W, 3) uint8, one at a time, and keep none.
-
-`path` is where to write; `finish` completes the file, `abort` only lets go of it.
-"""
-
-from __future__ import annotations
+"""One class for each video format. All take frames (H, W, 3) uint8, one at a time, and keep none."""
 
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 import av
 import numpy as np
+from av.error import BlockingIOError, EOFError
+from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 BT709, BT601, LIMITED_RANGE = 1, 6, 1  # the numbers that video files use
 
 
+@dataclass(frozen=True)
+class Target:
+    """What to write.
+
+    Attributes:
+        path: a file, or for PNG a folder that is not there yet.
+        fps: frames a second.
+        size: width and height in pixels.
+        quality: 0 to 100.
+        metadata: texts to embed.
+    """
+
+    path: Path
+    fps: Fraction
+    size: tuple[int, int]
+    quality: int
+    metadata: Mapping[str, str]
+
+
 class Encoder(Protocol):
-    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]): ...
     def add(self, frame: np.ndarray) -> None: ...
-    def finish(self) -> None: ...
-    def abort(self) -> None: ...
+
+    def finish(self) -> None:
+        """Complete the file."""
+
+    def abort(self) -> None:
+        """Let go of the file, which will be deleted."""
 
 
 class _Container:
@@ -34,18 +55,18 @@ class _Container:
 
     def __init__(
         self,
-        path: Path,
+        target: Target,
         format: str,
         codec: str,
-        fps: Fraction,
-        size: tuple[int, int],
         pixels: str,
-        options: dict[str, str],
-        container_options: dict[str, str],
+        options: dict[str, str] | None = None,
+        flags: dict[str, str] | None = None,
     ):
-        self._container = av.open(str(path), mode="w", format=format, options=container_options)
-        self._stream = self._container.add_stream(codec, rate=fps, options=options)
-        self._stream.width, self._stream.height = size
+        self._container = av.open(str(target.path), mode="w", format=format, options=flags or {})
+        stream = self._container.add_stream(codec, rate=target.fps, options=options or {})
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        self._stream.width, self._stream.height = target.size
         self._stream.pix_fmt = pixels
 
     def _encode(self, frames: Iterable[av.VideoFrame | None]) -> None:
@@ -64,23 +85,13 @@ class _Container:
 class _YuvVideo(_Container):
     """8-bit 4:2:0, tagged, since players guess untagged colours from the size of the video.
 
-    The matrix is BT.601's: what reads no tags (older PyAV, and ComfyUI's Load Video with it) takes it for that.
+    The matrix is BT.601's. What reads no tags takes it for that: older PyAV, and ComfyUI's Load Video with it.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        format: str,
-        codec: str,
-        fps: Fraction,
-        size: tuple[int, int],
-        metadata: Mapping[str, str],
-        options: dict[str, str],
-        container_options: dict[str, str],
-    ):
-        even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
-        super().__init__(path, format, codec, fps, even, "yuv420p", options, container_options)
-        self._container.metadata.update(metadata)
+    def __init__(self, target: Target, format: str, codec: str, options: dict[str, str], flags: dict[str, str]):
+        super().__init__(target, format, codec, "yuv420p", options, flags)
+        width, height = target.size
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.bit_rate = 0  # the quality alone decides
         context = self._stream.codec_context
         context.color_primaries, context.color_trc = BT709, BT709  # those of sRGB, or next to it
@@ -98,19 +109,19 @@ class _YuvVideo(_Container):
 class Mp4(_YuvVideo):
     """H.264. The index and the metadata lie in front, where browsers and ComfyUI's editor look for them."""
 
-    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
-        options = {"crf": str(51 - quality / 2)}
+    def __init__(self, target: Target):
         flags = {"movflags": "use_metadata_tags+faststart"}
-        super().__init__(path, "mp4", "h264", fps, size, metadata, options, flags)
+        super().__init__(target, "mp4", "h264", {"crf": str(51 - target.quality / 2)}, flags)
+        self._container.metadata.update(target.metadata)
 
 
 class Webm(_YuvVideo):
     """VP9."""
 
-    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
-        options = {"crf": str(round(63 - 0.6 * quality)), "row-mt": "1", "cpu-used": "3"}
-        readable = {key: escape_braces(text) for key, text in metadata.items()}
-        super().__init__(path, "webm", "libvpx-vp9", fps, size, readable, options, {})
+    def __init__(self, target: Target):
+        options = {"crf": str(round(63 - 0.6 * target.quality)), "row-mt": "1", "cpu-used": "3"}
+        super().__init__(target, "webm", "libvpx-vp9", options, {})
+        self._container.metadata.update({key: escape_braces(text) for key, text in target.metadata.items()})
 
 
 def escape_braces(text: str) -> str:
@@ -121,11 +132,12 @@ def escape_braces(text: str) -> str:
 class Gif(_Container):
     """256 colours, chosen for each frame. `quality` has no effect; metadata becomes the file's comment."""
 
-    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
-        super().__init__(path, "gif", "gif", fps, size, "pal8", {}, {})
-        self._path, self._metadata, self._time_base, self._count = path, metadata, 1 / fps, 0
-        self._palettes = graph = av.filter.Graph()
-        source = graph.add_buffer(width=size[0], height=size[1], format="rgb24", time_base=self._time_base)
+    def __init__(self, target: Target):
+        super().__init__(target, "gif", "gif", "pal8")
+        self._target, self._time_base, self._count = target, 1 / target.fps, 0
+        self._palettes = graph = Graph()
+        width, height = target.size
+        source = graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={self._time_base}")
         split, use = graph.add("split"), graph.add("paletteuse", "new=1")
         palette, sink = graph.add("palettegen", "stats_mode=single"), graph.add("buffersink")
         source.link_to(split)
@@ -143,16 +155,16 @@ class Gif(_Container):
         self._encode(self._ready())
 
     def _ready(self) -> Iterable[av.VideoFrame]:
-        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+        with contextlib.suppress(BlockingIOError, EOFError):
             while True:
-                yield self._palettes.pull()
+                yield self._palettes.vpull()
 
     def finish(self) -> None:
         self._palettes.push(None)
         self._encode(self._ready())
         super().finish()
-        if self._metadata:
-            insert_gif_comment(self._path, json.dumps(dict(self._metadata)))
+        if self._target.metadata:
+            insert_gif_comment(self._target.path, json.dumps(dict(self._target.metadata)))
 
 
 def insert_gif_comment(path: Path, text: str) -> None:
@@ -168,11 +180,11 @@ def insert_gif_comment(path: Path, text: str) -> None:
 class PngFolder:
     """A folder of frame_00001.png and so on, lossless, metadata in each as ComfyUI's Save Image writes it."""
 
-    def __init__(self, path: Path, fps: Fraction, size: tuple[int, int], quality: int, metadata: Mapping[str, str]):
-        self._folder, self._count, self._text = path, 0, PngInfo()
-        for key, value in metadata.items():
+    def __init__(self, target: Target):
+        self._folder, self._count, self._text = target.path, 0, PngInfo()
+        for key, value in target.metadata.items():
             self._text.add_text(key, value)
-        path.mkdir()
+        self._folder.mkdir()
 
     def add(self, frame: np.ndarray) -> None:
         self._count += 1
@@ -180,10 +192,10 @@ class PngFolder:
         Image.fromarray(frame).save(self._folder / name, pnginfo=self._text, compress_level=4)
 
     def finish(self) -> None:
-        pass
+        """Every frame is a file of its own."""
 
     def abort(self) -> None:
-        pass
+        """No file is open."""
 
 
-ENCODERS: dict[str, type[Encoder]] = {"mp4": Mp4, "webm": Webm, "gif": Gif, "png": PngFolder}
+ENCODERS: dict[str, Callable[[Target], Encoder]] = {"mp4": Mp4, "webm": Webm, "gif": Gif, "png": PngFolder}

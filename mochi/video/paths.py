@@ -1,7 +1,5 @@
 """Where a video goes: its format, its final path, and whether it can be written there at all."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

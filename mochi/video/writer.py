@@ -13,13 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 
 from ..errors import MochiError
 from ..frames import to_bytes
-from .encoders import ENCODERS, Encoder
+from .encoders import ENCODERS, Encoder, Target
 from .paths import check_writable, format_of, target_path
 
 DEFAULT_QUALITY = 70
@@ -66,8 +66,8 @@ class VideoWriter:
         try:
             with self._clear_errors():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                encoder = ENCODERS[self.format]
-                self._encoder = encoder(self._temporary, self.fps, self.size, self.quality, self.metadata)
+                target = Target(self._temporary, self.fps, self.size, self.quality, self.metadata)
+                self._encoder = ENCODERS[self.format](target)
         except BaseException:
             self._discard()
             raise
@@ -89,16 +89,16 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
-                self._finish()
+            if kind is None and self._encoder is not None:
+                self._finish(self._encoder)
         finally:
             self._discard()
 
-    def _finish(self) -> None:
+    def _finish(self, encoder: Encoder) -> None:
         if not self.frames:
             raise MochiError(f"{self.path}: a video needs at least one frame")
         with self._clear_errors():
-            self._encoder.finish()
+            encoder.finish()
             if self.path.is_dir():  # an empty one: anything else was refused
                 self.path.rmdir()
             os.replace(self._temporary, self.path)
@@ -118,7 +118,7 @@ class VideoWriter:
         """What the system says when it cannot write, as one line for people."""
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, FFmpegError) as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             raise MochiError(f"{self.path}: the video could not be written: {reason}") from error

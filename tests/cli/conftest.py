@@ -1,7 +1,5 @@
 """A model of test size with random weights, and the command line run on it."""
 
-from __future__ import annotations
-
 import json
 import string
 from collections.abc import Callable

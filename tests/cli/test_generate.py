@@ -1,7 +1,5 @@
 """`python -m mochi generate "a prompt"`: the video, its record, errors and interruption."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`python -m mochi inspect` says what a file is."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

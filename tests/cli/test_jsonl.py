@@ -1,7 +1,5 @@
 """`--jsonl`: many videos in one run, all of them checked before the first starts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`python -m mochi generate --lora FILE=STRENGTH`: on one device and over ranks."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

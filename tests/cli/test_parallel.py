@@ -1,7 +1,5 @@
 """`python -m mochi generate --gpus 2`: the same video from two ranks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The pipeline: the published procedure, its events, and the files that it is loaded from."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace

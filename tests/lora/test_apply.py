@@ -1,4 +1,4 @@
-"""LoRAs on a model: strengths, several at once, packed weights, and as patches for ranks."""
+"""LoRAs on a model: strengths, several at once, quantised weights, and as patches for ranks."""
 
 from __future__ import annotations
 
@@ -81,26 +81,26 @@ def test_strength_scales_the_difference(loras):
 
 
 def ggml(weight):
-    packed = quants.quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
-    return Ggml("Q8_0"), torch.from_numpy(packed.view(np.int8))
+    quantised = quants.quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
+    return Ggml("Q8_0"), torch.from_numpy(quantised.view(np.int8))
 
 
 def float8(weight):
-    packing = Float8(torch.float8_e4m3fn)
-    return packing, packing.quantize(weight)
+    quant = Float8(torch.float8_e4m3fn)
+    return quant, quant.quantize(weight)
 
 
-@pytest.mark.parametrize("packed", [ggml, float8])
-def test_packed_weights(loras, packed):
-    """As with the unpacked weights merged, and the packed ones stay what they are."""
+@pytest.mark.parametrize("quantised", [ggml, float8])
+def test_quantised_weights(loras, quantised):
+    """As with the dequantised weights merged, and the quantised ones stay what they are."""
     network = tiny_dit()
     plain = copy.deepcopy(network)
     weights = {}
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Linear) and module.in_features % 32 == 0:
-            weights[f"{name}.weight"] = packing, values = packed(module.weight.data)
-            plain.get_submodule(name).weight.data = packing.dequantize(values, torch.float32)
-    quant_linears(network, {name: packing for name, (packing, _) in weights.items()})
+            weights[f"{name}.weight"] = quant, values = quantised(module.weight.data)
+            plain.get_submodule(name).weight.data = quant.dequantize(values, torch.float32)
+    quant_linears(network, {name: quant for name, (quant, _) in weights.items()})
     network.load_state_dict(plain.state_dict() | {name: values for name, (_, values) in weights.items()})
     assert len(weights) > 10 and all(network.get_parameter(name).dtype == QUANT_DTYPE for name in weights)
     before, without = state(network), predicted(network)

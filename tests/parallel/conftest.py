@@ -1,7 +1,5 @@
 """Fixtures of the tests of the group."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.util import get_temp_dir

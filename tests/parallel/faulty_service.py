@@ -1,7 +1,5 @@
 """A service of ranks that can go wrong in each of its methods; used by test_group.py."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """What the tests of the group share."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterable

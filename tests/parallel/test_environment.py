@@ -1,7 +1,5 @@
 """What of a person's environment reaches a rank, and what a rank is given."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

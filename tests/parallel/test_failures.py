@@ -1,7 +1,5 @@
 """Ranks that raise, are killed or hang, at every stage: a clear error soon, nothing left, the next request works."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -178,6 +176,13 @@ def test_out_of_memory_is_known_by_the_words_of_every_library(name):
     assert message.startswith("Rank 2 of 3 (cuda:2)") and "ran out of memory. Choose weights" in message
 
 
+def test_advice_says_where_the_settings_are(tmp_path):
+    silent = RankState(0, "cuda:0", tmp_path / "rank0.log", silent_for=600.0)
+    assert "raise the timeout in the menu." in str(group_error([silent], " in the menu"))
+    full = RankState(0, "cuda:0", tmp_path / "rank0.log", report=failed(NO_MEMORY["torch"]))
+    assert "Choose weights 'sharded' or 'offloaded' in the menu, fewer" in str(group_error([full], " in the menu"))
+
+
 @pytest.mark.parametrize("name", OF_PEERS)
 def test_the_words_of_a_peer_s_end_are_known(name):
     report = failed(OF_PEERS[name])
@@ -223,7 +228,7 @@ class Stuck:
 def test_nobody_waits_for_ever_for_a_process_that_does_not_go(private_tmp, caplog):
     folder, worker = private_tmp / "mochi-group-1", Stuck()
     folder.mkdir()
-    end([worker], folder)
+    end([worker], folder, os.getpid())
     assert worker.killed and not folder.exists()
     assert "mochi-rank3 (process 4711) was killed and has not gone" in caplog.text
 

@@ -1,7 +1,5 @@
 """The group: clean starts, requests, cancelling, ending. Failures are in test_failures.py."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -148,6 +146,16 @@ def test_an_owner_that_ends_in_good_order_leaves_nothing(tmp_path, private_tmp):
     assert owner.wait(30) == 0
     assert gone(pids)
     assert list(private_tmp.iterdir()) == []
+
+
+def test_the_end_of_a_fork_of_the_owner_is_not_the_end_of_the_group(group):
+    child = os.fork()
+    if child == 0:
+        group._finalizer()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert group.alive and (group._folder / "board").exists()
+    assert torch.equal(ask(group, "echo", x=torch.ones(2))[0], torch.ones(2))
 
 
 def test_starting_cleanly_disturbs_no_other_child(tmp_path):

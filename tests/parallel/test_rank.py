@@ -1,7 +1,5 @@
 """What a rank tells while its device goes on with its work: the same, in the same order, as one that waits."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Models that live in a group: whole runs, prompts, frames, loading and unloading, many requests in a row."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Which splits there are, which is chosen, and which devices a person means."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

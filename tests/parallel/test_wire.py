@@ -1,7 +1,5 @@
 """What crosses between owner and workers, and under which names."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

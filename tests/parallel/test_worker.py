@@ -1,7 +1,5 @@
 """By which library ranks talk to each other."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Back to noise and from there to a clip again."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """What of a clip is made anew."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

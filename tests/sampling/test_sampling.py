@@ -1,7 +1,5 @@
 """Guidance and the Euler loop, on a flow that is known exactly."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The sigma schedule."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The models that live in a group, as their owner sees them. What takes time is Work; `finish` runs it to its end."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import weakref

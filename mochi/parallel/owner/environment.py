@@ -1,7 +1,5 @@
 """The environment variables of a worker. What the host or a shell has set for itself does not reach it."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

@@ -1,7 +1,5 @@
 """What went wrong in a group, in words for a person."""
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Sequence

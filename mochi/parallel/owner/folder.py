@@ -1,7 +1,5 @@
 """The private folder in which the ranks of a group meet, and what stays of it after a failure."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

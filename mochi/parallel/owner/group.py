@@ -1,7 +1,5 @@
 """The owner's side of a group: it starts the workers, asks them, and ends them."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import shutil
@@ -59,7 +57,7 @@ class Group:
         self._folder, self._board = private_folder(self.size)
         self._workers: list[Worker] = []
         # Also when the group is forgotten, and when this process ends in good order. Else see watchdog.py.
-        self._finalizer = weakref.finalize(self, end, self._workers, self._folder)
+        self._finalizer = weakref.finalize(self, end, self._workers, self._folder, os.getpid())
         try:
             self._start(service, threads or threads_per_rank(self.size))
             finish(self._answers(0, "starting", START_TIME))
@@ -126,7 +124,7 @@ class Group:
                 with suppress(OSError):
                     worker.channel.send(END)
             self._finalizer.detach()
-            end(self._workers, self._folder, patience)
+            end(self._workers, self._folder, os.getpid(), patience)
 
     def _send(self, ask: Ask) -> None:
         try:
@@ -157,8 +155,10 @@ class Group:
         raise error
 
 
-def end(workers: Sequence[Worker], folder: Path, patience: float = 0.0) -> None:
-    """End the workers, and remove their folder."""
+def end(workers: Sequence[Worker], folder: Path, owner: int, patience: float = 0.0) -> None:
+    """End the workers, and remove their folder. Called at the end of a fork of the owner, it does nothing."""
+    if os.getpid() != owner:
+        return
     stop(workers, patience)
     for worker in workers:
         worker.channel.close()

@@ -1,7 +1,5 @@
 """What the owner hears of one request: events, answers, and silence."""
 
-from __future__ import annotations
-
 import math
 import selectors
 import time

@@ -1,7 +1,5 @@
 """A group that is there when it is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

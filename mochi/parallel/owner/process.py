@@ -5,8 +5,6 @@ arguments, run every pack's start-up script and open the first GPU in each worke
 that runs a file.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

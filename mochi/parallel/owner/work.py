@@ -1,7 +1,5 @@
 """Work of the ranks that takes time, as their owner follows it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TypeVar

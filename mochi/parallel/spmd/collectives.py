@@ -1,4 +1,10 @@
-"""Collectives among the ranks of one process group, which count the bytes that this rank sends."""
+"""Collectives among the ranks of one process group, which count the bytes that this rank sends.
+
+They give a `Pending` rather than a tensor of `torch.distributed._functional_collectives`, which waits when it is first
+used. Such a tensor always arrives in memory of its own, but queries, keys and values arrive here where attention reads
+them, beside those of the text. Each would have to be copied: 205 MB for each block and pass of the published model on
+one of 4 ranks, at 848 x 480 and 163 frames.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The loop of a worker: joins the other ranks, then answers requests until its owner ends it."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import logging

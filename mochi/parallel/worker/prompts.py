@@ -1,6 +1,4 @@
-"""Prompts on a rank: sent once, read once, used at every step."""
-
-from __future__ import annotations
+"""Prompts on a rank. Each is sent once, encoded once, and used at every step."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +11,7 @@ from ..protocol import Rows, Texts
 
 
 class Prompts:
-    """What a denoiser has made of the texts that it was sent."""
+    """The texts that a rank was sent, as its denoiser has encoded them."""
 
     def __init__(self, encode: Callable[[Tensor, Tensor], TextContext]):
         self._encode = encode
@@ -21,7 +19,7 @@ class Prompts:
         self._put_together: dict[tuple, TextContext] = {}
 
     def read(self, texts: Texts, forget: Sequence[int]) -> None:
-        """Take new texts, forget others."""
+        """Encode new texts, and forget others, by number."""
         for number in forget:
             if self._texts.pop(number, None) is not None:
                 self._put_together.clear()
@@ -41,7 +39,7 @@ class Prompts:
 
 
 def join(rows: Sequence[tuple[TextContext, int]]) -> TextContext:
-    """Single prompts to a batch, padded to the longest."""
+    """A batch of single prompts, padded to the longest: a row of each of these contexts."""
     lengths = tuple(text.lengths[row] for text, row in rows)
     longest = max(lengths)
     tokens = [

@@ -1,7 +1,5 @@
 """What can be asked of a rank: for each type of request in `protocol` a method, which all ranks run in lockstep."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A worker's thread that shows that the process lives, and ends it when its owner is gone. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import select
 import shutil

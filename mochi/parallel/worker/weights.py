@@ -32,10 +32,10 @@ class RankWeights:
     Args:
         source: a file with an AsymmDiT; CheckpointError is raised on any other.
         dtype: what weights are rounded to, see `load_dit`. Positions stay in float32.
-        compute_dtype: what those that are not packed are then kept in, and all is computed in; None: the same. (A CPU
-            that is slow in bfloat16 computes bfloat16 weights in float32.)
-        sharding: "replicated", every rank has all of it; "sharded", a block's weights are gathered from all
-            ranks just before they are needed (FSDP2); "offloaded", the same from host memory. A single rank has all.
+        compute_dtype: what weights that are not quantised are kept in, and what is computed in; None: the same. A CPU
+            that is slow in bfloat16 computes bfloat16 weights in float32.
+        sharding: "replicated": every rank has all weights. "sharded": the weights of a block are gathered from all
+            ranks just before they are needed (FSDP2). "offloaded": the same, from host memory. A single rank has all.
         on_tensor: is told (tensors read, tensors in all) as loading goes on. What it raises ends the loading.
         fast: whether float8 weights are multiplied in float8, see `use_float8_products`.
     """

@@ -1,4 +1,4 @@
-"""Packed weights in ComfyUI: they stay packed, are patched, merged, moved and saved; files of ComfyUI's own savers."""
+"""Quantised weights in ComfyUI stay so, and are patched, merged, moved and saved; files of ComfyUI's own savers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def config(pack, small):
 
 
 def write(small, config, kind):
-    """A file of the small network in one packing; returns its name, and the weights as others read them."""
+    """A file of the small network in one format; returns its name, and the weights as others read them."""
     folder, state = small.models / "diffusion_models", small.network.state_dict()
     stored, plain = {}, {}
     for name, p in state.items():
@@ -51,7 +51,7 @@ def write(small, config, kind):
             stored[name] = torch.from_numpy(blocks)
             plain[name] = torch.from_numpy(gguf.quants.dequantize(blocks, q8))
     if kind == "gguf":
-        path = folder / "packed.gguf"
+        path = folder / "quantised.gguf"
         writer = gguf.GGUFWriter(path, "mochi")
         writer.add_string("config", config["config"])
         for name, p in stored.items():
@@ -73,11 +73,11 @@ def write(small, config, kind):
 
 
 @pytest.fixture(scope="module", params=["fp8", "scaled_fp8", "q8_0", "gguf"])
-def packed(request, call, small, config):
-    """A MODEL with packed weights, and one of the same weights unpacked by another library."""
+def quantised(request, call, small, config):
+    """A MODEL with quantised weights, and one of the same weights dequantised by another library."""
     name, plain = write(small, config, request.param)
-    save_file(plain, small.models / "diffusion_models" / "unpacked.safetensors", config)
-    models = (call("MochiLoadDiT", file=file, dtype="auto")[0] for file in (name, "unpacked.safetensors"))
+    save_file(plain, small.models / "diffusion_models" / "dequantised.safetensors", config)
+    models = (call("MochiLoadDiT", file=file, dtype="auto")[0] for file in (name, "dequantised.safetensors"))
     return (name, *models)
 
 
@@ -97,38 +97,38 @@ def packed_bytes(model):
     return layer.weight.clone()
 
 
-def test_listed_and_stays_packed(packed, pack):
-    name, model, unpacked = packed
+def test_listed_and_stays_quantised(quantised, pack):
+    name, model, dequantised = quantised
     assert name in pack.nodes["MochiLoadDiT"].INPUT_TYPES()["required"]["file"][1]["options"]
     assert pack.nodes["MochiLoadDiT"].validate_inputs(file=name) is True
-    assert model.model_size() < 0.45 * unpacked.model_size()
+    assert model.model_size() < 0.45 * dequantised.model_size()
     packed_bytes(model)
 
 
-def test_equals_the_unpacked_weights(packed, k_sampler, mochi_sampler):
-    _, model, unpacked = packed
-    assert_close(k_sampler(model), k_sampler(unpacked))
-    assert_close(mochi_sampler(model), mochi_sampler(unpacked))
+def test_equals_the_dequantised_weights(quantised, k_sampler, mochi_sampler):
+    _, model, dequantised = quantised
+    assert_close(k_sampler(model), k_sampler(dequantised))
+    assert_close(mochi_sampler(model), mochi_sampler(dequantised))
 
 
-def test_lora_beside_packed_weights(packed, k_sampler):
+def test_lora_beside_quantised_weights(quantised, k_sampler):
     """It comes, changes and goes; the bytes are the same all along."""
-    _, model, unpacked = packed
+    _, model, dequantised = quantised
     before, none = packed_bytes(model), k_sampler(model)
     results = {}
     for strength in (0.0, 0.5, 1.0):
         results[strength] = k_sampler(lora(model, strength))
-        assert_close(results[strength], k_sampler(lora(unpacked, strength)))
+        assert_close(results[strength], k_sampler(lora(dequantised, strength)))
         assert torch.equal(packed_bytes(model), before)
     assert torch.equal(results[0.0], none)
     assert (results[1.0] - results[0.5]).abs().max() > 1e-3
     assert torch.equal(k_sampler(model), none)
 
 
-def test_lora_on_a_model_that_is_loaded_in_part(packed, k_sampler):
+def test_lora_on_a_model_that_is_loaded_in_part(quantised, k_sampler):
     """ComfyUI brings its own patches for what is not on the device, and must not find ours there too."""
-    _, model, unpacked = packed
-    expected = k_sampler(lora(unpacked, 1.0))
+    _, model, dequantised = quantised
+    expected = k_sampler(lora(dequantised, 1.0))
     patched = lora(model, 1.0)
     mm.unload_all_models()
     patched.partially_load(torch.device("cpu"), model.model_size() // 2)
@@ -143,22 +143,22 @@ def test_lora_on_a_model_that_is_loaded_in_part(packed, k_sampler):
     mm.unload_all_models()
 
 
-def test_merging_models(packed, call, model, k_sampler):
-    _, quantized, unpacked = packed
+def test_merging_models(quantised, call, model, k_sampler):
+    _, ours, dequantised = quantised
     merged = {}
-    for name, other in (("packed", quantized), ("unpacked", unpacked)):
+    for name, other in (("quantised", ours), ("dequantised", dequantised)):
         (first,) = call("ModelMergeSimple", model1=model, model2=other, ratio=0.3)
         (second,) = call("ModelMergeSimple", model1=other, model2=model, ratio=0.3)
         merged[name] = k_sampler(first), k_sampler(second)
-    for ours, expected in zip(merged["packed"], merged["unpacked"], strict=True):
+    for ours, expected in zip(merged["quantised"], merged["dequantised"], strict=True):
         assert_close(ours, expected)
 
 
-def test_chosen_dtypes(packed, call, k_sampler):
-    name, _, unpacked = packed
+def test_chosen_dtypes(quantised, call, k_sampler):
+    name, _, dequantised = quantised
     (plain,) = call("MochiLoadDiT", file=name, dtype="float32")
     assert {p.dtype for p in plain.model.parameters()} == {torch.float32}
-    assert_close(k_sampler(plain), k_sampler(unpacked))
+    assert_close(k_sampler(plain), k_sampler(dequantised))
 
 
 def test_float8_of_any_file(call, small, model, k_sampler):
@@ -191,9 +191,9 @@ def saved(prefix):
     return max(Path(folder_paths.get_output_directory()).rglob(f"{prefix}_*.safetensors"))
 
 
-def test_what_comfyui_saves_of_packed_weights_loads(packed, call, k_sampler, small, config):
+def test_what_comfyui_saves_of_quantised_weights_loads(quantised, call, k_sampler, small, config):
     """ModelSave writes values, with the LoRA that is on them; no bytes that nobody can read."""
-    _, model, _ = packed
+    _, model, _ = quantised
     with_lora = lora(model, 1.0)
     expected = k_sampler(with_lora)
     call("ModelSave", model=with_lora, filename_prefix="saved_packed", hidden={})
@@ -201,7 +201,7 @@ def test_what_comfyui_saves_of_packed_weights_loads(packed, call, k_sampler, sma
     assert all(t.is_floating_point() for t in tensors.values())
     save_file(tensors, small.models / "diffusion_models" / "saved.safetensors", config)
     (again,) = call("MochiLoadDiT", file="saved.safetensors", dtype="auto")
-    assert_close(k_sampler(again), expected, 2e-2)  # packed weights are saved in bfloat16
+    assert_close(k_sampler(again), expected, 2e-2)  # quantised weights are saved in bfloat16
 
 
 def test_checkpoint_save_makes_one_file_for_all_loaders(call, small, model, k_sampler):

@@ -78,10 +78,10 @@ def test_a_pass_whose_layers_take_quantised_rows(launched, monkeypatch):
     monkeypatch.setattr(float8, "has_row_products", lambda device: True)
     network = load_dit(TINY_WEIGHTS / "dit.safetensors", torch.float32).to(torch.bfloat16)
     network.pos_frequencies.data = network.pos_frequencies.data.float()
-    packing, state = Float8(torch.float8_e4m3fn, 1e-3, fast=True), network.state_dict()
-    packed = {k: packing.quantize(w) for k, w in state.items() if k.startswith("blocks.") and w.ndim == 2}
-    quant_linears(network, dict.fromkeys(packed, packing))
-    network.load_state_dict({**state, **packed})
+    quant, state = Float8(torch.float8_e4m3fn, 1e-3, fast=True), network.state_dict()
+    quantised = {k: quant.quantize(w) for k, w in state.items() if k.startswith("blocks.") and w.ndim == 2}
+    quant_linears(network, dict.fromkeys(quantised, quant))
+    network.load_state_dict({**state, **quantised})
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1, 12, 1, 4, 6, generator=generator).bfloat16()
     features = torch.randn(1, 256, 128, generator=generator).bfloat16()
@@ -100,13 +100,13 @@ def test_a_video_there_and_back(launched):
     assert launched == {"frame_statistics", "normalise"}
 
 
-@pytest.mark.parametrize("packing", [*map(Ggml, FORMATS), USUAL], ids=lambda packing: packing.title)
-def test_a_packed_layer(launched, packing):
-    layer = QuantLinear(512, 8, False, packing)
-    if packing is USUAL:
-        layer.weight.data = packing.quantize(torch.randn(8, 512) / 10)
+@pytest.mark.parametrize("quant", [*map(Ggml, FORMATS), USUAL], ids=lambda quant: quant.title)
+def test_a_quantised_layer(launched, quant):
+    layer = QuantLinear(512, 8, False, quant)
+    if quant is USUAL:
+        layer.weight.data = quant.quantize(torch.randn(8, 512) / 10)
     else:
         # Blocks of small numbers: float16 steps of any bytes could be infinite.
         layer.weight.data = torch.randint(0, 20, layer.weight.shape, dtype=torch.int8)
     is_the_formulas(lambda: layer(torch.ones(2, 512)), 1e-6)
-    assert launched == {"dequantize_scaled" if packing is USUAL else "dequantize_blocks"}
+    assert launched == {"dequantize_scaled" if quant is USUAL else "dequantize_blocks"}
