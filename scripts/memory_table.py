@@ -114,7 +114,7 @@ def _notes() -> str:
         f"takes at least {decode[0]} at {size} ({on_two} on each of two cards) and {decode[1]} at {smaller}, and more "
         "frames at a time with more memory free. Where that is too much for one card, ComfyUI decodes in tiles. The "
         "command line keeps denoiser and decoder on the device, and T5 beside them while it encodes.",
-        "GB are 10^9 bytes. The figures are computed by `mochi/memory` from the networks' sizes, and agree with the "
+        "GB are 10^9 bytes. The figures are computed by `mochi/memory.py` from the networks' sizes, and agree with the "
         "tensors that are alive in runs on a CPU (`python -m benchmarks.memory`). Not measured on a GPU are "
         f"{readable(CONTEXT)} for the driver's context, {readable(SLACK)} for the allocator, {readable(NCCL)} for "
         "NCCL's buffers on each of several cards, the three blocks that a sharded card is given room for, and what "

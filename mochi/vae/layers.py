@@ -4,7 +4,7 @@ Activations are (B, C, T, H, W) in torch's channels_last_3d memory format, in wh
 a Linear over channels and a convolution all read memory in order, without copies.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,10 @@ def causal_conv(conv: nn.Conv3d, x: Tensor, stream: Stream, norm: nn.GroupNorm |
     return conv(x.contiguous(memory_format=torch.channels_last_3d))
 
 
-def in_order(network: nn.Module, device: torch.device | str | None) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def in_order(network: Network, device: torch.device | str | None) -> Network:
     """The network with the weights of its convolutions in the order of memory that the device computes with.
 
     On CUDA that is channels_last_3d, like the activations; cuDNN would otherwise reorder them at each call.

@@ -85,14 +85,15 @@ def check_sigmas(sigmas: Sequence[float]) -> None:
         )
 
 
-def check_text(features: Tensor | None, width: int) -> None:
-    """A conditioning's features (B, L, D) must be as wide as the model reads them."""
+def check_text(features: Tensor | None, width: int) -> Tensor:
+    """A conditioning's features (B, L, D), which must be as wide as the model reads them."""
     found = 0 if features is None else features.shape[-1]
-    if found != width:
+    if features is None or found != width:
         raise MochiError(
             f"The conditioning is {found} wide, but this model reads text features of width {width}: it comes from "
             "another text encoder. Use the T5 that belongs to the model, with Load T5 (Mochi)."
         )
+    return features
 
 
 def check_run(model: ModelPatcher, sigmas: Sequence[float], samples: Tensor, *conditionings: list) -> None:

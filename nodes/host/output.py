@@ -51,4 +51,4 @@ def show(path: Path) -> ui.PreviewVideo | ui.SavedImages:
     subfolder = os.path.relpath(files[0].parent, folder_paths.get_output_directory())
     subfolder = "" if subfolder == "." else subfolder
     saved = [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in files]
-    return ui.PreviewVideo(saved) if path.suffix in (".mp4", ".webm") else ui.SavedImages(saved)
+    return ui.PreviewVideo([*saved]) if path.suffix in (".mp4", ".webm") else ui.SavedImages(saved)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import folder_paths
-from torch import nn
 
 from ....mochi.errors import GroupError
 from ....mochi.parallel.owner.client import RemoteDiT, RemoteModel, Work, finish
@@ -20,7 +19,6 @@ from ....mochi.parallel.owner.manager import GroupManager
 from ....mochi.parallel.protocol import (
     Event,
     GetStatus,
-    Progress,
     SplitChosen,
     StepDone,
     StripDecoded,
@@ -49,6 +47,12 @@ class Groups:
         self._managers: weakref.WeakValueDictionary[tuple, HostManager] = weakref.WeakValueDictionary()
         self._titles: weakref.WeakKeyDictionary[RemoteModel, str] = weakref.WeakKeyDictionary()
 
+    @property
+    def at_work(self) -> HostManager:
+        """The manager of the ranks that answer a request now."""
+        assert self.running is not None
+        return self.running
+
     def manager_for(self, settings: ParallelSettings) -> HostManager:
         """The manager of a group as these settings want it; it starts nothing yet.
 
@@ -61,9 +65,9 @@ class Groups:
             manager = self._managers[key] = HostManager(self, *key, log_folder=logs, place=PLACE)
         return manager
 
-    def introduce(self, model: nn.Module, title: str) -> None:
-        """Know what the host has for a remote model (`model.remote`): for `status`, and to see its end."""
-        remote: RemoteModel = model.remote
+    def introduce(self, model: object, remote: RemoteModel, title: str) -> None:
+        """Know a remote model by a title, for `status`, and free its memory when the host drops its own object for it,
+        `model`."""
         self._titles[remote] = title
         weakref.finalize(model, self._release, remote.manager, remote.name).atexit = False
 
@@ -94,11 +98,12 @@ class Groups:
     def status(self) -> str:
         """Ranks, devices, processes, memory and models of the group that runs now."""
         with self.lock:
-            group = self.running.group if self.running is not None else None
-            if group is None:
+            manager = self.running
+            group = None if manager is None else manager.group
+            if manager is None or group is None:
                 return "No group runs."
             answers = group.run(GetStatus())
-        lines = [describe(self.running)]
+        lines = [describe(manager)]
         for rank, (device, pid, answer) in enumerate(zip(group.devices, group.pids, answers)):
             lines.append(f"rank {rank}: {device}, process {pid}, {size_text(answer.memory)}")
         models = [_model_text(model, title) for model, title in self._titles.items() if model.loaded]
@@ -142,41 +147,36 @@ class _Teller:
     """Puts the events of a request into the words that the node shows."""
 
     def __init__(self) -> None:
-        self._split = ""
-        self._memory: dict[int, int] = {}
-        self._loaded: dict[int, int] = {}
-        self._told = (0, 0)
+        self._split = self._shown = ""
+        self._memory: dict[int, int] = {}  # bytes, by rank
+        self._loaded: dict[int, int] = {}  # tensors, by rank
 
     def tell(self, event: Event) -> None:
-        told = event.payload
+        rank, told = event
         if isinstance(told, TensorLoaded):
-            self._tell_loading(event.rank, told.done, told.total)
+            self._loaded[rank] = told.done
+            self._show(self._loading(told.total))
             return
         if isinstance(told, SplitChosen):
-            self._split = told.split
+            self._split = f", {told.split}"
         if isinstance(told, (StepDone, StripDecoded)):
-            self._memory[event.rank] = told.memory
-        if event.rank == 0 and told.phase:
-            show_text(self._text(told))
+            self._memory[rank] = told.memory
+        if rank == 0 and told.phase:
+            seconds = [f"{told.seconds:.1f} s"] if isinstance(told, StepDone) else []
+            memory = [f"{size_text(max(self._memory.values()))} a rank"] if self._memory else []
+            self._show(" · ".join([describe(groups.at_work) + self._split, told.phase, *seconds, *memory]))
 
-    def _tell_loading(self, rank: int, done: int, total: int) -> None:
+    def _loading(self, total: int) -> str:
         """How far the slowest rank is, and how many are ready."""
-        self._loaded[rank] = done
-        size = len(groups.running.devices)
-        slowest = min(self._loaded.get(other, 0) for other in range(size))
-        ready = sum(loaded == total for loaded in self._loaded.values())
-        if (slowest, ready) != self._told:
-            self._told = slowest, ready
-            show_text(f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready")
+        size = len(groups.at_work.devices)
+        slowest = min(self._loaded.values()) if len(self._loaded) == size else 0
+        ready = sum(done == total for done in self._loaded.values())
+        return f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready"
 
-    def _text(self, told: Progress) -> str:
-        ranks = describe(groups.running) + (f", {self._split}" if self._split else "")
-        parts = [ranks, told.phase]
-        if isinstance(told, StepDone):
-            parts.append(f"{told.seconds:.1f} s")
-        if self._memory:
-            parts.append(f"{size_text(max(self._memory.values()))} a rank")
-        return " · ".join(parts)
+    def _show(self, text: str) -> None:
+        if text != self._shown:
+            self._shown = text
+            show_text(text)
 
 
 def _model_text(model: RemoteModel, title: str) -> str:

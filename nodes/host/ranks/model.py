@@ -8,12 +8,12 @@ from typing import Any
 
 import comfy.conds
 import comfy.model_management as mm
-import torch
 from torch import Tensor
 
 from ....mochi.checkpoint import Checkpoint
 from ....mochi.dit.backends import SDPA
 from ....mochi.errors import GroupError, MochiError
+from ....mochi.kernels.graph_break import outside
 from ....mochi.parallel.owner.client import RemoteDiT, TextRows, Work
 from ....mochi.parallel.plan import plan_dit
 from ....mochi.parallel.protocol import LoadDiT
@@ -37,7 +37,7 @@ class RemoteNetwork(HostDiT):
     weights: FileWeights
     _is_cached = False  # whether the ranks have a step cache of this run
 
-    @torch.compiler.disable  # there is nothing here to compile
+    @outside  # there is nothing here to compile
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         return super().forward(*args, **kwargs)
 
@@ -45,7 +45,7 @@ class RemoteNetwork(HostDiT):
         text = self.remote.text(features, mask)
         return RowsCond([(text, row) for row in range(len(text))])
 
-    def _flow(self, x: Tensor, sigma: Tensor, text: TextRows, options: dict[str, Any]) -> Tensor:
+    def _flow(self, x: Tensor, sigma: Tensor, text: Any, options: dict[str, Any]) -> Tensor:
         if options.get("patches_replace", {}).get("dit"):
             raise MochiError(
                 "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
@@ -80,7 +80,7 @@ class RowsCond(comfy.conds.CONDRegular):
     def can_concat(self, other: RowsCond) -> bool:
         return True
 
-    def concat(self, others: list[RowsCond]) -> TextRows:
+    def concat(self, others: list[RowsCond]) -> Any:
         return [row for cond in (self, *others) for row in cond.cond]
 
     def size(self) -> list[int]:
@@ -126,7 +126,9 @@ def load_remote_model(
     remote = plan_dit(request, network, settings, manager.devices)
     network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
     model = RemoteMochi(config, network, remote.nbytes)
-    groups.introduce(model, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})")
+    groups.introduce(
+        model, network.remote, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})"
+    )
     return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 
@@ -136,9 +138,10 @@ class RemoteDiTPatcher(RemotePatcher):
     def prepare(self) -> Work[Any]:
         self._check()
         key = self.patches_uuid if self.patches else None
-        if self.remote.loaded and self.remote.patched == key:
-            return self.remote.load()
-        return self.remote.patch(key, for_ranks(self.patches, self._weights(), self.load_device))
+        remote: RemoteDiT = self.model.remote
+        if remote.loaded and remote.patched == key:
+            return remote.load()
+        return remote.patch(key, for_ranks(self.patches, self._weights(), self.load_device))
 
     def cleanup(self) -> None:
         """Called at the end of a run, whatever its end was."""
@@ -152,7 +155,7 @@ class RemoteDiTPatcher(RemotePatcher):
         pristine = {name: weights[name.removeprefix(PREFIX)] for name in names if name.startswith(PREFIX)}
         return {name: [(weight, _as_it_is), *self.patches.get(name, [])] for name, weight in pristine.items()}
 
-    def add_hook_patches(self, *args: Any, **kwargs: Any) -> None:
+    def add_hook_patches(self, *args: Any, **kwargs: Any) -> Any:
         raise MochiError(
             "A hook changes weights (a LoRA) while the sampler runs, but the weights are in other processes. Load the "
             "LoRA with Load LoRA instead, or choose 1 GPU in Load AsymmDiT (Mochi)."

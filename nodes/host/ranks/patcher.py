@@ -1,7 +1,5 @@
 """ComfyUI's model patcher for a model whose weights are in other processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.model_management as mm
@@ -16,9 +14,13 @@ from .group import follow, groups
 class RemotePatcher(ModelPatcher):
     """Loading and unloading happens in the ranks.
 
-    `model` is on the meta device: names and shapes are enough for the host. It has two more attributes: `remote`, the
-    RemoteModel, and `expected_bytes`, what its weights are going to take on rank 0. Clones share it.
+    Attributes:
+        model: an nn.Module on the meta device, since names and shapes are enough for the host. It has two more
+            attributes: `remote`, the RemoteModel, and `expected_bytes`, what its weights are going to take on rank 0.
+            Clones share it.
     """
+
+    model: Any
 
     @property
     def remote(self) -> RemoteModel:

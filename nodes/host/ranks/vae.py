@@ -1,7 +1,5 @@
 """The VAE socket of an AsymmVAE that runs on the ranks of a group, each with a strip of the picture."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import comfy.model_management as mm
@@ -63,7 +61,8 @@ def load_remote_vae(
     encoder = None if encoder_file is None else encoder_file.plan("encoder", weight_dtype=computed).model
     manager = groups.manager_for(settings)
     decoder_path, encoder_path = (None if file is None else file.path for file in (decoder_file, encoder_file))
-    model = RemoteAsymmVAE(decoder, encoder, RemoteVAE(manager, LoadVAE(decoder_path, encoder_path, computed)))
-    groups.introduce(model, next(path.name for path in (decoder_path, encoder_path) if path is not None))
+    remote = RemoteVAE(manager, LoadVAE(decoder_path, encoder_path, computed))
+    model = RemoteAsymmVAE(decoder, encoder, remote)
+    groups.introduce(model, remote, next(path.name for path in (decoder_path, encoder_path) if path is not None))
     patcher = RemotePatcher(model, mm.vae_device(), mm.vae_offload_device())
     return MochiVAE(patcher, computed, ranks=len(manager.devices))

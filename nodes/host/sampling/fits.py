@@ -12,6 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from ....mochi.dit import AsymmDiT
 from ....mochi.memory import CONTEXT, Denoising, warning_for
 from ..progress import show_text
+from ..sockets.dtypes import free_memory, total_memory
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,12 @@ def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
         devices = [torch.device(name) for name in remote.manager.devices]
         if devices[0].type == "cpu":
             return None
-        free = min(mm.get_total_memory(device) for device in devices) - CONTEXT
+        free = min(total_memory(device) for device in devices) - CONTEXT
         run = Denoising(network.config, size, latents, len(devices), remote.request.sharding, compute)
         return warning_for(run, free)
     if mm.is_device_cpu(model.load_device):  # where the weights are in memory already
-        free = mm.get_free_memory(model.load_device) + size
+        free = free_memory(model.load_device) + size
         return warning_for(Denoising(network.config, size, latents, compute=compute), free)
     # The host makes other models leave, and streams what does not fit.
-    free = mm.get_total_memory(model.load_device) - CONTEXT
+    free = total_memory(model.load_device) - CONTEXT
     return warning_for(Denoising(network.config, size, latents, 1, "offloaded", compute), free)

@@ -93,7 +93,7 @@ def run_loop(
     guider = ScheduledGuider(model, positive, negative, scales)
 
     def call(
-        model: comfy.samplers.KSamplerX0Inpaint,
+        model: Any,  # a KSamplerX0Inpaint
         noise: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any],

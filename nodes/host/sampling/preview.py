@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import comfy.utils
 import torch
@@ -18,7 +19,7 @@ PREVIEW_SIZE = 512
 def on_node(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
     """A callback as the host's samplers take it: (step, estimate of z_0, latents, steps)."""
     bar, first = comfy.utils.ProgressBar(steps), 0.0
-    latent_format = model.get_model_object("latent_format")
+    latent_format: Any = model.get_model_object("latent_format")
     ranks_tell = hasattr(model.model, "remote")
 
     def report(step: int, estimate: Tensor, latents: Tensor, total: int) -> None:

@@ -1,6 +1,7 @@
 """From noise to latents, with the core's Euler loop."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import comfy.model_management as mm
 import comfy.sample
@@ -35,7 +36,7 @@ def sample(
         return latent
     image = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     warn_if_short(model, image.shape)
-    noise = comfy.sample.prepare_noise(image, seed, latent.get("batch_index"))
+    noise: Any = comfy.sample.prepare_noise(image, seed, latent.get("batch_index"))
     return run_loop(_denoise, model, positive, negative, latent, sigmas, scales, noise, seed)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ....mochi.dit import backends
 from ....mochi.dit.backends import SDPA, Attend
 from ....mochi.errors import MochiError
+from ....mochi.kernels.graph_break import outside
 from ..checks import check_choice
 
 HOST = "comfyui"
@@ -29,7 +30,7 @@ def describe(name: str, device: torch.device, dtype: torch.dtype, head_width: in
     return host.optimized_attention.__name__ if name == HOST else backends.describe(name, device, dtype, head_width)
 
 
-@torch.compiler.disable  # some of them cannot be compiled
+@outside  # some of them cannot be compiled
 def host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The host's attention, (B, tokens, h, d) -> the same."""
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))

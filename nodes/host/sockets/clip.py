@@ -71,7 +71,7 @@ class TextEncoder(nn.Module):
         return state
 
     def load_sd(self, sd: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-        return self.t5xxl.transformer.load_state_dict(sd, strict=False)
+        return self.get_submodule("t5xxl.transformer").load_state_dict(sd, strict=False)
 
 
 def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:

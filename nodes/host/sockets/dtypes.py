@@ -1,6 +1,7 @@
 """The dtype widgets of the loaders, and what the host knows of devices."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import comfy.model_management as mm
 import torch
@@ -25,10 +26,16 @@ def chosen_dtype(name: str, choices: Mapping[str, torch.dtype | None]) -> torch.
     return choices[name]
 
 
-def free_memory(device: torch.device) -> float:
+def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device, as the host counts."""
-    free = mm.get_free_memory(device)
-    return free[0] if isinstance(free, tuple) else free
+    free: Any = mm.get_free_memory(device)
+    return free
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that a device has."""
+    total: Any = mm.get_total_memory(device)
+    return total
 
 
 def runs_on_cpu() -> bool:

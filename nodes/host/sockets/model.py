@@ -3,7 +3,6 @@ patches, samplers and model-patch nodes work on it.
 """
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import comfy.model_base
@@ -57,8 +56,8 @@ class Config(comfy.supported_models_base.BASE):
         if plain in FLOAT8:
             self.rounded, plain = plain, mm.unet_manual_cast(plain, device, supported)
         self.set_inference_dtype(plain, mm.unet_manual_cast(plain, device, supported))
-        self.plain: torch.dtype = plain
-        self.computed: torch.dtype = self.manual_cast_dtype or plain
+        self.plain: Any = plain
+        self.computed: Any = self.manual_cast_dtype or plain
         self.latent_format = latent_format(sizes)
         # ComfyUI's estimate of the memory of a forward pass, tuned to the published model, goes with the width.
         self.memory_usage_factor = 2.0 * sizes.hidden_x / DiTConfig.hidden_x
@@ -67,10 +66,10 @@ class Config(comfy.supported_models_base.BASE):
 class Mochi(comfy.model_base.GenmoMochi):
     """ComfyUI's Mochi (which tells it what LoRA names mean) with our network in it."""
 
-    diffusion_model: HostDiT
+    diffusion_model: Any  # a HostDiT, unless a patch has put another network there
 
-    def __init__(self, config: Config, network: Callable[..., HostDiT], device: torch.device):
-        # Not GenmoMochi.__init__, which builds the built-in network.
+    def __init__(self, config: Config, network: Any, device: torch.device):
+        # network: makes a HostDiT. Not GenmoMochi.__init__, which builds the built-in network.
         flow = comfy.model_base.ModelType.FLOW
         comfy.model_base.BaseModel.__init__(self, config, flow, device=device, unet_model=network)
 
@@ -99,7 +98,7 @@ class Mochi(comfy.model_base.GenmoMochi):
         self, cross_attn: Tensor | None = None, attention_mask: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, Tensor]:
         """T5 features (b, L, text width) and mask (b, L) of a conditioning. Raises MochiError where they do not fit."""
-        check_text(cross_attn, self.diffusion_model.config.text_width)
+        cross_attn = check_text(cross_attn, self.diffusion_model.config.text_width)
         if attention_mask is None:
             return cross_attn, torch.ones(cross_attn.shape[:2], dtype=torch.int64, device=cross_attn.device)
         if attention_mask.shape != cross_attn.shape[:2]:

@@ -79,11 +79,11 @@ class HostDiT(AsymmDiT):
         x = comfy.ldm.common_dit.pad_to_patch_size(x, (1, p, p))
         return -self._flow(x, sigma, text, options)[..., :height, :width]
 
-    def text_cond(self, features: Tensor, mask: Tensor) -> TextCond:
+    def text_cond(self, features: Tensor, mask: Tensor) -> comfy.conds.CONDRegular:
         """What is made of a prompt, T5 features (b, L, text width) and mask (b, L), once for all steps of a run."""
         return TextCond(self.encode_text(features, mask.bool()))
 
-    def _flow(self, x: Tensor, sigma: Tensor, text: TextContext, options: dict[str, Any]) -> Tensor:
+    def _flow(self, x: Tensor, sigma: Tensor, text: Any, options: dict[str, Any]) -> Tensor:
         """`z_0 - eps` for x (B, 12, T, H, W) with even sides, and the prompts that `text_cond` made."""
         return super().forward(x, sigma, text, self._rotary_of(x), self._runner(x, options))
 

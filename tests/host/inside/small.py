@@ -17,15 +17,9 @@ from ....mochi.dit import AsymmDiT
 from ....mochi.vae import Decoder, Encoder
 
 DIT = DiTConfig(depth=3, num_heads=4, hidden_x=64, hidden_y=32, mlp_x=256, mlp_y=256, text_width=48)
-DECODER = DecoderConfig(base=8, multipliers=(1, 2, 2, 4), res_blocks=(1, 1, 1, 1, 1), groups=4)
-ENCODER = EncoderConfig(
-    base=8,
-    multipliers=(1, 2, 2, 4),
-    res_blocks=(1, 1, 1, 1, 1),
-    groups=4,
-    attention=(False, False, False, False, True),
-    attention_head_dim=16,
-)
+VAE = {"base": 8, "multipliers": (1, 2, 2, 4), "res_blocks": (1, 1, 1, 1, 1), "groups": 4}
+DECODER = DecoderConfig(**VAE)
+ENCODER = EncoderConfig(**VAE, attention=(False, False, False, False, True), attention_head_dim=16)
 WORDS = ["a", "red", "blue", "circle", "square", "moves", "left", "right", "on", "black"]
 
 

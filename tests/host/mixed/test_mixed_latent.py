@@ -85,9 +85,7 @@ def left_half(g: CheckedGraph) -> Link:
 
 
 @pytest.mark.mixed(
-    "Mochi Sampler",
-    "SetLatentNoiseMask, MaskComposite, KSampler",
-    "Mochi Sampler with the mask; what is masked stays",
+    "Mochi Sampler", "SetLatentNoiseMask, MaskComposite, KSampler", "Mochi Sampler with the mask; what is masked stays"
 )
 def test_noise_mask(g: CheckedGraph) -> None:
     start = g.ours(seed=1)
@@ -102,9 +100,7 @@ def test_noise_mask(g: CheckedGraph) -> None:
 
 
 @pytest.mark.mixed(
-    "Mochi Sampler",
-    "SetLatentNoiseMask, SolidMask",
-    "no mask, where it is 1 all over; nothing changes where it is 0",
+    "Mochi Sampler", "SetLatentNoiseMask, SolidMask", "no mask, where it is 1 all over; nothing changes where it is 0"
 )
 def test_solid_mask(g: CheckedGraph) -> None:
     start = g.ours(seed=1)
