@@ -1,7 +1,5 @@
 """Every file format is read as what its own writer means by it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

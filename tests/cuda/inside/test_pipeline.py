@@ -1,7 +1,5 @@
 """From a prompt to frames on CUDA, with the built-in model."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 
