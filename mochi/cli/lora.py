@@ -6,7 +6,7 @@ from typing import Any
 
 from ..config import DiTConfig
 from ..errors import MochiError
-from ..lora.apply import Loras, shapes_of
+from ..lora.apply import Loras, layer_shapes_for
 from ..lora.file import read_lora
 
 
@@ -27,7 +27,7 @@ def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
     Raises CheckpointError on a file that does not fit a model of these sizes, MochiError on a strength that is none.
     """
     named = [_split(value) for value in values]
-    shapes = shapes_of(config)
+    shapes = layer_shapes_for(config)
     return [(read_lora(path).fitted(shapes), strength) for path, strength in named]
 
 
