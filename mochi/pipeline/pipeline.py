@@ -71,8 +71,8 @@ class Pipeline:
     """Makes videos. To be closed where the denoiser is in other processes.
 
     Attributes:
-        config: sizes of the model, and the settings that it likes.
-        text_device: where T5 is while it encodes; otherwise it is on the CPU, for it is as large as the denoiser of a
+        config: sizes of the model, and its default settings.
+        text_device: where T5 is while it encodes. Otherwise it is on the CPU, since it is as large as a denoiser in a
             small file.
     """
 
