@@ -197,10 +197,9 @@ class Sampler(widgets.Node):
 
 
 def last_part(schedule: Callable[[int], list[float]], steps: int, denoise: float) -> list[float]:
-    """The last `steps` steps of a schedule that is longer by as much as `denoise` is below 1, as ComfyUI counts.
-    Nothing is left at denoise 0.
+    """The last `steps` steps of a schedule of `steps / denoise` steps, as ComfyUI counts; no steps at denoise 0.
 
-    schedule: The noise levels of a whole run of so many steps.
+    schedule: gives the noise levels of a whole run of so many steps.
     """
     return schedule(max(steps, int(steps / denoise)))[-(steps + 1) :] if denoise > 0 else []
 

@@ -55,7 +55,7 @@ def frames_in_piece(config: DecoderConfig, chunk: int, in_strips: bool) -> int:
 
 
 def _sizes(total: int, each: int, lead: int) -> list[int]:
-    """Pieces of `each` frames of `total`; the first one has `lead` frames less."""
+    """The sizes of pieces of `each` frames that make up `total`. The first one has `lead` frames less."""
     first = min(total, each - lead)
     return [first, *(min(each, total - start) for start in range(first, total, each))]
 
