@@ -47,13 +47,8 @@ def check_range(name: str, value: float, least: float, most: float) -> None:
         raise MochiError(f"{name} is {value}, but must be between {least:g} and {most:g}.")
 
 
-def check_latent(samples: Tensor) -> None:
-    """LATENT samples must be those of a Mochi video: (B, 12, T, h, w)."""
-    check_latent_shape(samples.shape)
-
-
-def check_latent_shape(shape: Sequence[int]) -> None:
-    """The same of the samples' shape."""
+def check_latent(shape: Sequence[int]) -> None:
+    """The shape of LATENT samples must be that of a Mochi video: (B, 12, T, h, w)."""
     if len(shape) != 5 or shape[1] != CHANNELS:
         channels = shape[1] if len(shape) > 1 else len(shape)
         raise MochiError(
@@ -97,7 +92,7 @@ def check_text(features: Tensor | None, width: int) -> Tensor:
 def check_run(model: ModelPatcher, sigmas: Sequence[float], samples: Tensor, *conditionings: list) -> None:
     """Everything that goes into a run: noise levels, latents, and prompts that belong to the model."""
     check_sigmas(sigmas)
-    check_latent(samples)
+    check_latent(samples.shape)
     check_patches(samples)
     check_conditioning(model, *conditionings)
 

@@ -22,7 +22,7 @@ from ....mochi.vae.chunks import chunk_for
 from ....mochi.vae.cpu import CpuConv3d
 from ....mochi.vae.encoder import kept_values
 from ....mochi.vae.layers import in_order
-from ..checks import CHANNELS, check_latent_shape
+from ..checks import CHANNELS, check_latent
 from ..progress import progress, show_text
 from .dtypes import DTYPES, chosen_dtype, free_memory
 
@@ -158,7 +158,7 @@ class MochiVAE(comfy.sd.VAE):
     def _layers(self, latents: Sequence[int]) -> int:
         """Values alive in the decoder at the peak, for one of the samples. Raises MochiError for latents that are not
         Mochi's, and where there is no decoder."""
-        check_latent_shape(latents)
+        check_latent(latents)
         return sum(strip_values(self.first_stage_model.need_decoder().config, latents, self._ranks).values())
 
     def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
