@@ -1,7 +1,5 @@
 """Contenders that do the same work: run in turns, their times, outputs and memory set side by side."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

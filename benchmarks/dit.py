@@ -4,8 +4,6 @@
 prompt is encoded in each pass, as diffusers does it; our sampler does so once a run.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -4,8 +4,6 @@ N visual tokens, L text tokens, D_x and D_y their widths, p ranks that share a p
 addition are two operations. Everything is what one rank does; where shares are uneven, the rank with most of it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from mochi.config import DecoderConfig, DiTConfig

@@ -10,8 +10,6 @@ What is not in it: prompts (once a run), the sampler, launching of kernels, wait
 exchange of two predictions by the halves of guidance (8.5 MB a step).
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path

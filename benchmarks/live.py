@@ -1,7 +1,5 @@
 """Bytes of tensors that are alive while something is computed."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -19,6 +19,7 @@ from mochi.dit import AsymmDiT
 from mochi.geometry import latent_shape
 from mochi.pipeline import GenerateSettings, noise_from_seed
 from mochi.pipeline.local import LocalDenoiser
+from mochi.sampling import Watch
 from tests.peers.diffusers import diffusers_dit
 from tests.random_weights import randomised
 
@@ -44,7 +45,7 @@ def sampling(config: DiTConfig, settings: GenerateSettings) -> Contenders:
 
     def ours() -> Callable[[], Tensor]:
         denoiser = LocalDenoiser(network())
-        return lambda: denoiser.sample(features, mask, noise, settings)
+        return lambda: denoiser.sample(features, mask, noise, settings, Watch())
 
     def diffusers() -> Callable[[], Tensor]:
         from diffusers import FlowMatchEulerDiscreteScheduler, MochiPipeline

@@ -1,7 +1,5 @@
 """How all benchmarks say what they found: a table for people, or one line of JSON with `--json`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping

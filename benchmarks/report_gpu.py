@@ -4,8 +4,6 @@ FILE: a run of `python -m benchmarks.gpu`; by default the newest in benchmarks/r
 model's (h100.py) with assumed rates, and the memory model's. Targets are what this project wants of an H100.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Iterator

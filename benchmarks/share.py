@@ -5,8 +5,6 @@ elementwise work, what surrounds the operations, and the making of the mp4 file.
 share; in the built-in one it is at its largest.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -5,8 +5,6 @@ of 8 x 16 x 24, which are 43 frames of 192 x 128. diffusers decodes as a whole, 
 first frames where the published decoder does; ComfyUI as a whole too.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import deque
 

@@ -1,7 +1,5 @@
 """The work that is measured: networks of chosen sizes with random weights, written as files, and inputs for them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

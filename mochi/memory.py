@@ -70,7 +70,7 @@ WORTH_A_TRY = 5
 """Latent frames of the shortest video that is offered: 25 frames, about a second."""
 
 
-def readable(size: int) -> str:
+def in_gb(size: int) -> str:
     """Bytes for people, such as `20 GB` or `5.8 GB`."""
     return f"{size / GB:.1f} GB" if size < 10 * GB else f"{size / GB:.0f} GB"
 
@@ -277,7 +277,7 @@ def warning_for(run: Denoising, free: int) -> str | None:
     *most, last = list(_alternatives(run, free)) or ["a smaller width and height"]
     return (
         f"A video of {width * SPACE} x {height * SPACE}, {frame_count(run.latent_frames)} frames needs about "
-        f"{readable(run.need.total)} to denoise, but {device} {readable(free)} for it; "
+        f"{in_gb(run.need.total)} to denoise, but {device} {in_gb(free)} for it; "
         f"choose {', '.join(most)}{' or ' if most else ''}{last}."
     )
 
@@ -291,13 +291,13 @@ def _alternatives(run: Denoising, free: int) -> Iterator[str]:
         with suppress(ValueError):  # blocks that do not divide the network's rows
             size = weight_bytes(run.config, quant, run.compute)
             if size < run.weights and replace(run, weights=size).fits(free):
-                yield f"a smaller file of weights ({title}, {readable(size)})"
+                yield f"a smaller file of weights ({title}, {in_gb(size)})"
                 break
     offloaded = replace(run, sharding="offloaded")
     if run.ranks > 1 and run.sharding == "replicated" and replace(run, sharding="sharded").fits(free):
         yield "sharded weights"
     elif run.sharding != "offloaded" and offloaded.fits(free):
-        yield f"offloaded weights ({readable(offloaded.host)} in the machine's memory)"
+        yield f"offloaded weights ({in_gb(offloaded.host)} in the machine's memory)"
     spread = "sharded" if run.sharding == "replicated" else run.sharding
     for ranks in (2, 4, 8):
         is_split = ranks > run.ranks and usable_ranks(ranks, run.config.num_heads) == ranks

@@ -5,8 +5,6 @@ English is written once, in the nodes themselves: run it again when a text of a 
 locales/zh up to date.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

@@ -15,7 +15,7 @@ from mochi.memory import (
     WORTH_A_TRY,
     Denoising,
     decoding,
-    readable,
+    in_gb,
     weight_bytes,
 )
 
@@ -77,7 +77,7 @@ def _table() -> list[str]:
 
 def _row(title: str, cards: int) -> list[str]:
     weights = weight_bytes(PREVIEW.dit, FILES[title])
-    head = f"{title}: {readable(weights)}" if cards == 1 else ""
+    head = f"{title}: {in_gb(weights)}" if cards == 1 else ""
     return [head, str(cards), *(_cell(fits(weights, card, cards)) for card in CARDS)]
 
 
@@ -100,12 +100,12 @@ def _notes() -> str:
     shapes = [latent_shape(*size, frames) for size in SIZES]
     run = Denoising(PREVIEW.dit, weight_bytes(PREVIEW.dit, None), shapes[0])
     beside = run.need.total - run.weights + CONTEXT
-    decode = [readable(decoding(PREVIEW.decoder, shape).total + CONTEXT) for shape in shapes]
-    on_two = readable(decoding(PREVIEW.decoder, shapes[0], ranks=2).total + CONTEXT)
+    decode = [in_gb(decoding(PREVIEW.decoder, shape).total + CONTEXT) for shape in shapes]
+    on_two = in_gb(decoding(PREVIEW.decoder, shapes[0], ranks=2).total + CONTEXT)
     size, smaller = (f"{width} x {height}" for width, height in SIZES)
     paragraphs = (
         f"Denoising at {size}, {frames} frames unless the table says less, computed in bfloat16, one pass of guidance "
-        f"after the other: {readable(beside)} beside the weights on one card. *Whole*: the weights stay on the card. "
+        f"after the other: {in_gb(beside)} beside the weights on one card. *Whole*: the weights stay on the card. "
         "*Offloaded*: ComfyUI streams them from the machine's memory, which has to hold all of them (the first "
         "column); by its own estimate it may begin earlier than it has to. *Sharded*: each card has its share (FSDP2). "
         "*Sharded and offloaded*: the shares are in the machine's memory, together all of the weights and, pinned, up "
@@ -116,7 +116,7 @@ def _notes() -> str:
         "command line keeps denoiser and decoder on the device, and T5 beside them while it encodes.",
         "GB are 10^9 bytes. The figures are computed by `mochi/memory.py` from the networks' sizes, and agree with the "
         "tensors that are alive in runs on a CPU (`python -m benchmarks.memory`). Not measured on a GPU are "
-        f"{readable(CONTEXT)} for the driver's context, {readable(SLACK)} for the allocator, {readable(NCCL)} for "
+        f"{in_gb(CONTEXT)} for the driver's context, {in_gb(SLACK)} for the allocator, {in_gb(NCCL)} for "
         "NCCL's buffers on each of several cards, the three blocks that a sharded card is given room for, and what "
         "kernels take in themselves while they decode: those are allowances.",
     )

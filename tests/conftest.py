@@ -1,7 +1,5 @@
 """Settings for all tests. Property tests run without a deadline: machines that test are slow and shared."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How far two results are apart, and how far rounding alone may put them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

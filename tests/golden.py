@@ -4,8 +4,6 @@ Each file holds small random weights, inputs and float32 outputs of every part, 
 Prints `part relative-error` (2-norm) for each; exits with 1 when an error is over its bound.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A pytest in a process of its own, for tests that change the process that they run in."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

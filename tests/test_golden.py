@@ -1,7 +1,5 @@
 """The comparison with recorded tensors: it passes on what the model computes, and fails on anything else."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -6,8 +6,6 @@ their own, which is replaced then, and which has a limit of time. A section that
 is skipped, and says so. `--small --device cpu` tests the kit itself, in toy sizes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

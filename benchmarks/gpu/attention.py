@@ -1,7 +1,5 @@
 """Each of torch's attention kernels at the published size, and the one that mochi takes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any

@@ -7,8 +7,6 @@ With `--device cpu`, where ComfyUI always loads a model as a whole, it is told t
 our layers in part, but not what ComfyUI does on a GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

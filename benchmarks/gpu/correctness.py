@@ -4,8 +4,6 @@ In float32 the two must agree to rounding. In bfloat16 and float16 the device mu
 in that dtype.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial

@@ -1,7 +1,5 @@
 """Decoding the longest video, with kernels and without: seconds, memory beside what was predicted, in larger pieces."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,8 +1,6 @@
 """The machine: card, driver, libraries, and the rates that it reaches in products and copies, which the paper model
 takes its constants from."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

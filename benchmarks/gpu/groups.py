@@ -4,8 +4,6 @@ Each way to keep weights must give what one device gives, with a LoRA and withou
 raise, hang and run out of memory: the error must say so, nothing may be left, and the next request must work.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import closing

@@ -4,8 +4,6 @@ An operator has the formula itself as its implementation on a CPU: so whatever c
 once more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any

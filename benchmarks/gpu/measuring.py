@@ -1,7 +1,5 @@
 """Seconds, memory, and the kernels that work starts: of a CUDA device, or of a CPU to test the kit."""
 
-from __future__ import annotations
-
 import re
 import statistics
 import time

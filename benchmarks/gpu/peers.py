@@ -1,7 +1,5 @@
 """diffusers' and ComfyUI's networks with the same weights and inputs, where they are installed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Denoisers of 4 blocks at full width whose weights are packed, beside one whose are not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs of the kit as files: what each keeps, which is the newest, and what is in it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

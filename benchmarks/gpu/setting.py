@@ -1,7 +1,5 @@
 """What the sections measure on and with: a device, and the sizes of the published model or of a toy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar

@@ -4,8 +4,6 @@ Nothing is sent, so results mean nothing, and the time is that of one rank's sha
 over a link of the assumed rate and not hidden at all, it predicts a step over real ranks.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,8 +1,6 @@
 """A pass of the full-size denoiser: with kernels, without, compiled; what its time goes to; its memory beside what was
 predicted; all beside the paper model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import replace

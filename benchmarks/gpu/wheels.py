@@ -1,7 +1,5 @@
 """Libraries from a folder, for a machine without a network: wheels, or packages that were installed there."""
 
-from __future__ import annotations
-
 import os
 import sys
 import zipfile

@@ -1,7 +1,5 @@
 """The process in which sections run, one after the other: what ends or hangs it does not end the kit."""
 
-from __future__ import annotations
-
 import faulthandler
 import gc
 import importlib

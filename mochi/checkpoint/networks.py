@@ -1,7 +1,5 @@
 """The networks that a checkpoint can hold: their sizes, and their modules without weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache

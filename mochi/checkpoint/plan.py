@@ -1,7 +1,5 @@
 """A network without weights, where in a file its weights are, and how they come to it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -19,7 +19,7 @@ from ..dit.cache import in_words
 from ..errors import MochiError
 from ..model_dir import find_model
 from ..parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
-from ..sampling import Denoised
+from ..sampling import Denoised, Watch
 from ..sampling.guidance import parse_cfg
 from ..settings import GenerateSettings
 from ..video import DEFAULT_QUALITY, VideoWriter
@@ -123,7 +123,7 @@ def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str
         def on_step(_: Denoised) -> None:
             bar.update()
 
-        latents = pipeline.denoise(settings, on_step)
+        latents = pipeline.denoise(settings, Watch(on_step))
     if settings.teacache:
         print(in_words(pipeline.passes), file=sys.stderr)
     size = (settings.width, settings.height)

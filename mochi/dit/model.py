@@ -69,24 +69,17 @@ class AsymmetricJointBlock(nn.Module):
 class AsymmDiT(nn.Module):
     """Predicts `z_0 - eps`, data minus noise, from the noisy latents `z_sigma`."""
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        operations: Any = nn,
-    ):
+    def __init__(self, config: DiTConfig, operations: Any = nn, **factory: Any):
+        # factory: dtype and device of the parameters, as torch's layers take them.
         super().__init__()
         self.config = config
-        factory = {"dtype": dtype, "device": device}
         self.x_embedder = PatchEmbed(config, operations, **factory)
         self.t_embedder = TimestepEmbedder(config.hidden_x, operations, **factory)
         self.t5_y_embedder = CaptionPool(config, operations, **factory)
         self.t5_yproj = operations.Linear(config.text_width, config.hidden_y, **factory)
         # Always float32: bfloat16 positions would be off by whole patches.
-        self.pos_frequencies = nn.Parameter(
-            torch.zeros(3, config.num_heads, config.head_dim // 2, dtype=torch.float32, device=device)
-        )
+        frequencies = torch.zeros(3, config.num_heads, config.head_dim // 2, **{**factory, "dtype": torch.float32})
+        self.pos_frequencies = nn.Parameter(frequencies)
         self.blocks = nn.ModuleList(
             AsymmetricJointBlock(config, last=i == config.depth - 1, operations=operations, **factory)
             for i in range(config.depth)

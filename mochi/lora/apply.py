@@ -30,7 +30,7 @@ def layer_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def shapes_of(config: DiTConfig) -> Shapes:
+def layer_shapes_for(config: DiTConfig) -> Shapes:
     """Rows and columns of each weight that a LoRA can be for, in a model of these sizes."""
     shapes = {name: shape for name, shape in dit_shapes(config).items() if name.endswith(".weight") and len(shape) > 1}
     return {name.removesuffix(".weight"): (shape[0], math.prod(shape[1:])) for name, shape in shapes.items()}

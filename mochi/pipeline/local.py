@@ -1,6 +1,7 @@
 """A denoiser and a decoder on a device of this process."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..dit.cache import Passes, StepCache
 from ..frames import to_pictures
 from ..lora.apply import LoraMount, Loras
 from ..model_dir import ModelDir
-from ..sampling import Denoised, guided, sample
+from ..sampling import Watch, guided, sample
 from ..settings import GenerateSettings
 from ..vae import Decoder
 from ..vae.chunks import chunk_for
@@ -37,15 +38,7 @@ class LocalDenoiser:
     def use_loras(self, loras: Loras) -> None:
         self._loras.use(loras)
 
-    def sample(
-        self,
-        features: Tensor,
-        mask: Tensor,
-        noise: Tensor,
-        settings: GenerateSettings,
-        on_step: Callable[[Denoised], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Tensor:
+    def sample(self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch) -> Tensor:
         prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         frames, height, width = noise.shape[2:]
         rotary = self.dit.rotary(frames, height, width)
@@ -60,7 +53,7 @@ class LocalDenoiser:
             return flow
 
         predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales())
-        latents = sample(predict, noise.to(self.devices[0]), settings.sigmas(), on_step, cancelled)
+        latents = sample(predict, noise.to(self.devices[0]), settings.sigmas(), *watch)
         self.passes = cache.passes if cache is not None else {}
         return latents
 
@@ -81,7 +74,8 @@ class LocalDecoder:
         z, chunk = z.to(self._dtype), 1
         if z.device.type != "cpu":
             chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
-        return (to_pictures(frames, as_bytes) for frames in self.decoder.stream(z, chunk))
+        # By `map`, which keeps no piece while the next one is made.
+        return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z, chunk))
 
 
 def load_local(

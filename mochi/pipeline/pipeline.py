@@ -1,6 +1,6 @@
 """A whole Mochi: T5, a denoiser and a frame decoder, which may be here or in other processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -12,12 +12,15 @@ from ..dit.cache import Passes
 from ..errors import Cancelled, MochiError
 from ..geometry import latent_shape
 from ..lora.apply import Loras
-from ..sampling import Denoised
+from ..sampling import Watch
 from ..settings import GenerateSettings
 from ..text import PromptEncoder
 from ..text.visit import visiting
 from ..transfer import arriving
 from ..vae import to_vae
+
+NOBODY = Watch()
+"""Nobody follows the run, and nobody cancels it."""
 
 
 class Denoiser(Protocol):
@@ -41,18 +44,10 @@ class Denoiser(Protocol):
     def use_loras(self, loras: Loras) -> None:
         """Have these LoRAs, each with its strength, and no others. Raises CheckpointError on one that does not fit."""
 
-    def sample(
-        self,
-        features: Tensor,
-        mask: Tensor,
-        noise: Tensor,
-        settings: GenerateSettings,
-        on_step: Callable[[Denoised], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Tensor:
+    def sample(self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch) -> Tensor:
         """DiT latents from noise (1, 12, T, h, w). features (2, L, width), mask (2, L): the prompt, the negative one.
 
-        Raises Cancelled between two steps once `cancelled` says so.
+        Raises Cancelled between two steps once `watch` says so.
         """
         ...
 
@@ -76,8 +71,8 @@ class Pipeline:
     """Makes videos. To be closed where the denoiser is in other processes.
 
     Attributes:
-        config: sizes of the model, and the settings that it likes.
-        text_device: where T5 is while it encodes; otherwise it is on the CPU, for it is as large as the denoiser of a
+        config: sizes of the model, and its default settings.
+        text_device: where T5 is while it encodes. Otherwise it is on the CPU, since it is as large as a denoiser in a
             small file.
     """
 
@@ -103,32 +98,22 @@ class Pipeline:
         """End other processes, if there are any."""
         self.denoiser.close()
 
-    def generate(
-        self,
-        settings: GenerateSettings,
-        on_step: Callable[[Denoised], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Iterator[Tensor]:
+    def generate(self, settings: GenerateSettings, watch: Watch = NOBODY) -> Iterator[Tensor]:
         """The video as batches of frames (F, H, W, 3), float32 in [0, 1], on the CPU.
 
-        Raises Cancelled between two steps or batches once `cancelled` says so.
+        Raises Cancelled between two steps or batches once `watch` says so.
         """
-        for frames in self.decode(self.denoise(settings, on_step, cancelled)):
-            if cancelled is not None and cancelled():
+        for frames in self.decode(self.denoise(settings, watch)):
+            if watch.cancelled is not None and watch.cancelled():
                 raise Cancelled("cancelled while decoding")
             yield frames
 
     @torch.inference_mode()
-    def denoise(
-        self,
-        settings: GenerateSettings,
-        on_step: Callable[[Denoised], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Tensor:
+    def denoise(self, settings: GenerateSettings, watch: Watch = NOBODY) -> Tensor:
         """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
         features, mask = self.encode([settings.prompt, settings.negative])
         noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
-        latents = self.denoiser.sample(features, mask, noise, settings, on_step, cancelled)
+        latents = self.denoiser.sample(features, mask, noise, settings, watch)
         if not latents.isfinite().all():
             dtype = self.denoiser.dtype
             raise MochiError(f"sampling in {dtype} ran out of the range of numbers; choose bfloat16 or float32")
@@ -154,7 +139,13 @@ class Pipeline:
         as_bytes: uint8 from 0 to 255 instead, rounded. A quarter as much then comes from a GPU to the CPU.
         """
         parts = self.decoder.decode(to_vae(latents, self.config.latents), as_bytes)
-        yield from arriving(frames[0].permute(1, 2, 3, 0) for frames in parts)
+        # By `map`, which keeps no piece while the next one is made.
+        yield from arriving(map(_colours_last, parts))
+
+
+def _colours_last(frames: Tensor) -> Tensor:
+    """(1, 3, F, H, W) -> (F, H, W, 3)."""
+    return frames[0].permute(1, 2, 3, 0)
 
 
 def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:

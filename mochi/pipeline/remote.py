@@ -1,6 +1,6 @@
 """A denoiser and a decoder in the processes of a group, one for each device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from ..config import DiTConfig
 from ..dit.cache import Passes
 from ..errors import Cancelled
 from ..frames import to_pictures
-from ..lora.apply import Loras, as_patches, shapes_of
+from ..lora.apply import Loras, as_patches, layer_shapes_for
 from ..model_dir import ModelDir
 from ..parallel.owner.client import RemoteDiT, RemoteVAE, finish, join_passes
 from ..parallel.owner.manager import GroupManager
 from ..parallel.plan import plan_dit
 from ..parallel.protocol import Event, FramesDecoded, LoadDiT, LoadVAE, PassesComputed, StepDone
 from ..parallel.settings import ParallelSettings
-from ..sampling import Denoised
+from ..sampling import Watch
 from ..settings import GenerateSettings
 
 
@@ -33,30 +33,22 @@ class RemoteDenoiser:
         return self._dit.attention
 
     def use_loras(self, loras: Loras) -> None:
-        patches = as_patches(loras, shapes_of(self._config))
+        patches = as_patches(loras, layer_shapes_for(self._config))
         if patches or self._dit.patched is not None:  # without any, the processes need not start yet
             finish(self._dit.patch(object() if patches else None, patches))
 
-    def sample(
-        self,
-        features: Tensor,
-        mask: Tensor,
-        noise: Tensor,
-        settings: GenerateSettings,
-        on_step: Callable[[Denoised], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Tensor:
+    def sample(self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch) -> Tensor:
         """The whole run is one request."""
         told: dict[int, Passes] = {}
 
         def hear(event: Event) -> None:
             if isinstance(event.payload, PassesComputed):
                 told[event.rank] = event.payload.passes
-            if on_step is not None and event.rank == 0 and isinstance(event.payload, StepDone):
-                on_step(event.payload.denoised)
+            if watch.on_step is not None and event.rank == 0 and isinstance(event.payload, StepDone):
+                watch.on_step(event.payload.denoised)
 
         def check() -> None:
-            if cancelled is not None and cancelled():
+            if watch.cancelled is not None and watch.cancelled():
                 raise Cancelled("cancelled while sampling")
 
         text = self._dit.text(features, mask)

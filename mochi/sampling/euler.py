@@ -20,6 +20,18 @@ class Denoised(NamedTuple):
     estimate: Tensor  # what the model now takes the clean latents to be, for previews
 
 
+class Watch(NamedTuple):
+    """Who follows a run.
+
+    Attributes:
+        on_step: hears of each step.
+        cancelled: says whether the run is not wanted any more.
+    """
+
+    on_step: Callable[[Denoised], None] | None = None
+    cancelled: Callable[[], bool] | None = None
+
+
 def sample(
     predict: StepPredict,
     noise: Tensor,

@@ -81,16 +81,10 @@ class UpStage(nn.Module):
 class Decoder(nn.Module):
     """VAE latents (B, 12, T, h, w) -> frames (B, 3, F, H, W), about -1 to 1."""
 
-    def __init__(
-        self,
-        config: DecoderConfig,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        operations: Any = CpuOperations,
-    ):
+    def __init__(self, config: DecoderConfig, operations: Any = CpuOperations, **factory: Any):
+        # factory: dtype and device of the parameters, as torch's layers take them.
         super().__init__()
         self.config = config
-        factory = {"dtype": dtype, "device": device}
         groups = config.groups
         shallow, *_, deep = widths = config.widths
 

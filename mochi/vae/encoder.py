@@ -128,16 +128,10 @@ class DownStage(nn.Module):
 class Encoder(nn.Module):
     """Frames (B, 3, F, H, W) in -1 to 1 -> Posterior of the VAE latents (B, 12, T, h, w)."""
 
-    def __init__(
-        self,
-        config: EncoderConfig,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        operations: Any = CpuOperations,
-    ):
+    def __init__(self, config: EncoderConfig, operations: Any = CpuOperations, **factory: Any):
+        # factory: dtype and device of the parameters, as torch's layers take them.
         super().__init__()
         self.config = config
-        factory = {"dtype": dtype, "device": device}
         shallow, *_, deep = widths = config.widths
 
         def res_blocks(dim: int, count: int, attention: bool) -> list[nn.Module]:

@@ -1,7 +1,5 @@
 """Checks of what comes in, before anything heavy starts. They raise MochiError, which says what to change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any

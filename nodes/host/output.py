@@ -1,7 +1,5 @@
 """Where results go: names in ComfyUI's output folder, the metadata to embed, and what the node shows."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The progress bar and the text of the node that runs now, and its cancel button."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Counts of work from the sizes, beside what the networks do when they run."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any

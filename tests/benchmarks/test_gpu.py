@@ -1,7 +1,5 @@
 """The acceptance kit for one GPU, run on a CPU at toy sizes, and what it does when sections fail, hang or die."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Runs of the kit as files; what is shown of them, and what the paper model takes from them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Laws of the model on paper: what must hold whatever the rates are."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Whole runs beside diffusers' own pipeline, and what is taken for the networks' products."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What benchmarks print, and the watcher of their memory."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,7 +1,5 @@
 """Run, cancel and errors, as a person sees them."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable

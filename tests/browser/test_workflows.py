@@ -1,7 +1,5 @@
 """The workflows of the pack in the editor: as templates, and out of a saved video."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What may happen to a weight file. Each function changes its bytes; the first `header` say what the rest is."""
 
-from __future__ import annotations
-
 import json
 import random
 import struct

@@ -1,7 +1,5 @@
 """What is in a weight file, read by other libraries and unpacked by their formulas: nothing here is this project's."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

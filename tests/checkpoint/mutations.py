@@ -5,8 +5,6 @@
 makes that many from small valid files of every packing, and prints how many of each loaded and were refused.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import signal

@@ -1,7 +1,5 @@
 """The loaders that a weight file can be given to, each with a network of test size that it takes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that are damaged or of another kind: one clear error each, from every loader."""
 
-from __future__ import annotations
-
 import json
 import struct
 import time

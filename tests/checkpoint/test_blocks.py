@@ -1,7 +1,5 @@
 """Blocks of GGML are unpacked as by the library of those who define them, bit for bit, whatever the bytes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Files become networks, or an error that says what the file is."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 

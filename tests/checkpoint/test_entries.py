@@ -1,7 +1,5 @@
 """Rows of a tensor equal those of the whole, however it is stored: what ranks read when they share a model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """At the published sizes, every layout names each of our tensors once, with its shape. No weights: only names."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

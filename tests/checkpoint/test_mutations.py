@@ -1,7 +1,5 @@
 """Damaged files of every packing load to what is in them or are refused, soon and in little memory."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

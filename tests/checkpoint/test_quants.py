@@ -1,7 +1,5 @@
 """An AsymmDiT from every packing equals the same network with weights that another library has unpacked."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The VAE from every packing and layout, alone and within a file of the whole model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

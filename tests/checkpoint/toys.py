@@ -1,7 +1,5 @@
 """Networks of test size with random weights, and something to compute with them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

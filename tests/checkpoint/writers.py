@@ -1,7 +1,5 @@
 """Weights in every packing that people have, by a writer that is not this project's wherever there is one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -13,7 +13,7 @@ from mochi.errors import Cancelled, MochiError
 from mochi.parallel.protocol import Unload
 from mochi.parallel.settings import ParallelSettings
 from mochi.pipeline import GenerateSettings, load_pipeline
-from mochi.sampling import linear_quadratic
+from mochi.sampling import Watch, linear_quadratic
 from mochi.vae import to_vae
 
 
@@ -115,10 +115,10 @@ def test_numbers_out_of_range_are_an_error(model_dir: Path) -> None:
 def test_steps_are_reported_and_can_be_cancelled(model_dir: Path) -> None:
     loaded, steps = load_pipeline(model_dir, device="cpu"), []
     with pytest.raises(Cancelled):
-        list(loaded.generate(settings(), on_step=lambda s: steps.append(s.step), cancelled=lambda: len(steps) == 2))
+        list(loaded.generate(settings(), Watch(lambda s: steps.append(s.step), lambda: len(steps) == 2)))
     assert steps == [1, 2]
     with pytest.raises(Cancelled):
-        list(loaded.generate(settings(), on_step=lambda s: steps.append(s.step), cancelled=lambda: len(steps) == 5))
+        list(loaded.generate(settings(), Watch(lambda s: steps.append(s.step), lambda: len(steps) == 5)))
     assert steps == [1, 2, 1, 2, 3]
 
 

@@ -1,7 +1,5 @@
 """Ranks that talk over gloo, whatever their device: a pretended CUDA device each, or one real device for all."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

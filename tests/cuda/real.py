@@ -1,7 +1,5 @@
 """A real CUDA device, on which every kernel is compared with its formula."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

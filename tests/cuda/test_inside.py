@@ -3,8 +3,6 @@
 To run one alone: `.venv/bin/pytest tests/cuda/inside/NAME.py`, with MOCHI_TEST_CUDA=real on a real device.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Two ranks with CUDA devices: pretended ones here, and one real device for both where there is one."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

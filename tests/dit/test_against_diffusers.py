@@ -1,7 +1,5 @@
 """AsymmDiT equals the diffusers library's, on the same weights, whatever the sizes and the prompts."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Attention by other libraries, which torch stands in for: layouts, what is refused and why."""
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 

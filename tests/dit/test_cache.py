@@ -1,7 +1,5 @@
 """The step cache: exact at threshold 0, and skipping what its formula says, sample by sample."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compiled blocks: equal to plain ones, few compilations, and on without it where it fails."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -1,7 +1,5 @@
 """What must hold of AsymmDiT whatever its weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

@@ -3,8 +3,6 @@
 Without a GPU: torch's choice, the card and the versions are pretended; switches and trials are real.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pytest

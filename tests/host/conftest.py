@@ -4,8 +4,6 @@ The tests here talk to it as an editor does, over HTTP and websocket, through th
 Tests that need ComfyUI's own modules in their process live in `inside/`, which has a configuration of its own.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The example programs beside the graphs in API format, as they are run by people."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

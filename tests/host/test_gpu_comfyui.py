@@ -1,7 +1,5 @@
 """The command that runs ComfyUI with little memory, on a CPU."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

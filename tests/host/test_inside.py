@@ -1,7 +1,5 @@
 """Runs the tests of `inside/` in one process of their own, in which ComfyUI and the pack are loaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

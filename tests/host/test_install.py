@@ -1,7 +1,5 @@
 """The pack as people install it: copied under another name, on a path with spaces, among other packs."""
 
-from __future__ import annotations
-
 import ast
 import json
 import shutil

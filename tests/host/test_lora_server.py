@@ -2,8 +2,6 @@
 ranks, by our loader and by ComfyUI's.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Two ranks behind a running ComfyUI: the tiny workflow over the API, as an editor queues it."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,7 +1,5 @@
 """The pack in a running ComfyUI: it loads, its nodes are listed, and the tiny workflow makes a video."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """The workflows that make a clip of a clip, with the tiny model: what is kept, and what is new."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import astuple

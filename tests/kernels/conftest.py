@@ -1,7 +1,5 @@
 """Kernels compiled for NVIDIA's devices that are not here, as they are called with tensors; none is launched."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """When a kernel takes a formula's place, and what happens where it cannot. Nothing here needs a GPU."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

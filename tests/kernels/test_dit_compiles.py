@@ -1,7 +1,5 @@
 """Kernels of the denoiser, compiled at the published widths for devices that are not here."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

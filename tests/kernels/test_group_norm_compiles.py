@@ -1,7 +1,5 @@
 """GroupNorm's kernels, compiled as the published decoder calls them for devices that are not here."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

@@ -4,8 +4,6 @@ Triton wants to know that when it is imported. To run one alone:
 `TRITON_INTERPRET=1 .venv/bin/pytest tests/kernels/inside/NAME.py`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

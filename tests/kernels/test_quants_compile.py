@@ -1,7 +1,5 @@
 """Kernels of quants, compiled for devices that are not here."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

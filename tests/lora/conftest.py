@@ -1,7 +1,5 @@
 """A small AsymmDiT, its twin in the diffusers library, and a LoRA that PEFT made on the twin."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """LoRAs on a model: strengths, several at once, quantised weights, and as patches for ranks."""
 
-from __future__ import annotations
-
 import copy
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """What is no LoRA for this model is refused, with the file, what it seems to be, and what was expected."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

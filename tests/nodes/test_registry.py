@@ -1,7 +1,5 @@
 """What the registry of ComfyUI asks of pyproject.toml (docs.comfy.org/registry/specifications)."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from xml.etree import ElementTree

@@ -1,7 +1,5 @@
 """What the registry, the Manager and the editor read of the pack without running it."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

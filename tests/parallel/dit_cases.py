@@ -1,7 +1,5 @@
 """A toy denoiser that splits over 1, 2, 3, 4 and 6 ranks, and inputs and patches for it."""
 
-from __future__ import annotations
-
 import copy
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Groups of ranks that denoise, and the weights they load."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

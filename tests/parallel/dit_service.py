@@ -1,7 +1,5 @@
 """What the tests of the denoiser ask of a rank."""
 
-from __future__ import annotations
-
 import gc
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The step cache over several ranks: they decide as one device does, and make what it makes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """A forward pass over several ranks is the forward pass of one device, and sends what the formula says."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """What FSDP2 is given and what it keeps, seen from one rank of two whose collectives do nothing."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """The process groups of some of the ranks."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from types import SimpleNamespace
 

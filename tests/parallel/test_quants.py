@@ -1,7 +1,5 @@
 """Packed weights (GGUF, fp8) in a group: the same results as on one device, packed on the ranks too, and patched."""
 
-from __future__ import annotations
-
 import gguf
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The VAE in strips, over several ranks, is the VAE on one device."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Attention and torch.compile over ranks: the same results, and refusals before anything starts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

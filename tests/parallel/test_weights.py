@@ -1,7 +1,5 @@
 """A rank has its share of the weights, reads no more, and takes patches as one device would."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

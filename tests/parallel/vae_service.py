@@ -1,7 +1,5 @@
 """What the tests of the VAE ask of a rank."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

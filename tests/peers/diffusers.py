@@ -1,7 +1,5 @@
 """The networks of the diffusers library with the weights of ours."""
 
-from __future__ import annotations
-
 import torch
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from torch import Tensor

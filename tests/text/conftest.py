@@ -1,7 +1,5 @@
 """A text encoder of test size with random weights, in every layout that it may come in."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

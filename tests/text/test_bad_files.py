@@ -1,7 +1,5 @@
 """Files that are no T5 encoder: each error names the file, what it seems to be and what to do."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Features from every packing of a text encoder equal those of transformers with weights that others have unpacked."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from functools import partial

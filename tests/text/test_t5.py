@@ -1,7 +1,5 @@
 """Features: equal to transformers', the same from every file layout, and not moved by padding."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

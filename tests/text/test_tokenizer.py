@@ -1,7 +1,5 @@
 """Token ids: equal to transformers', padded, cut, and nothing at all for an empty prompt."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

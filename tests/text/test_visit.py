@@ -1,7 +1,5 @@
 """T5 on a device for as long as it encodes."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """AsymmVAE equals the diffusers library's, on the same weights, whatever the sizes."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """What a network needs from beyond its picture, it asks of its borders."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

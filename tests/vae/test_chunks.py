@@ -1,7 +1,5 @@
 """How many latent frames a GPU decodes at a time."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The way that norms take on CUDA, by its formulas, is the way that they take on a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock

@@ -1,7 +1,5 @@
 """A video decoded piece by piece is the video decoded whole."""
 
-from __future__ import annotations
-
 import copy
 from collections import deque
 

@@ -1,7 +1,5 @@
 """A video encoded piece by piece is the video encoded whole."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """A small hub in this process: as much of its protocol as fetching a file takes."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`python -m mochi download`, against a hub in this process."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

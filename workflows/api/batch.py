@@ -6,8 +6,6 @@ A line has a `prompt`, and any widget of the sampler that is to differ: {"prompt
 run one after the other, since a run has the machine to itself; one that fails is reported, and the others go on.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -5,8 +5,6 @@
 Nothing but ComfyUI's own interface and aiohttp, which ComfyUI has too: take what you need.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -29,14 +29,14 @@ KEPT = re.compile(
     """,
     re.VERBOSE,
 )
-"""Of these, what a person may well have set for the machine: how its GPUs are connected, and what NCCL may use."""
+"""Those that are kept: a person may have set them for the machine, how its GPUs are connected and what NCCL may use."""
 
 
 def rank_environment(inherited: Mapping[str, str], folder: Path, threads: int) -> dict[str, str]:
     """Environment variables of a rank with so many threads, whose temporary files go to `folder`."""
     passed = {name: value for name, value in inherited.items() if KEPT.match(name) or not DROPPED.match(name)}
     if Path(passed.get(INDUCTOR, "")).parent == Path(tempfile.gettempdir()):
-        del passed[INDUCTOR]  # inductor's own choice, which it writes into the environment of a process that used it
+        del passed[INDUCTOR]  # inductor's own choice, which it leaves in the environment of a process that has used it
     if packages := passed.get("PYTHONPATH"):  # where torch may be; a rank works in another folder
         passed["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, packages.split(os.pathsep)))
     return {

@@ -1,7 +1,5 @@
 """A word before a run that is going to be short of memory."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

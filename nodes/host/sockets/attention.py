@@ -1,7 +1,5 @@
 """The ways to compute attention that a person can choose: those of the core, and the one of the host."""
 
-from __future__ import annotations
-
 import comfy.ldm.modules.attention as host
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """LATENT's conventions: ComfyUI's latent formats from our latent statistics, and its noise masks."""
 
-from __future__ import annotations
-
 import comfy.latent_formats
 import comfy.utils
 import torch

@@ -28,15 +28,9 @@ class HostDiT(AsymmDiT):
         call: how each block is called, where no model patch takes it over.
     """
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        operations: Any = nn,
-    ):
-        super().__init__(config, dtype=dtype, device=device, operations=operations)
-        self.dtype = dtype
+    def __init__(self, config: DiTConfig, operations: Any = nn, **factory: Any):
+        super().__init__(config, operations, **factory)
+        self.dtype = factory.get("dtype")
         self.call: BlockCall = call_block
         self._table: tuple[tuple, Tensor] | None = None
         self._cache: StepCache | None = None

@@ -1,7 +1,5 @@
 """TeaCache on a MODEL: how a clone is marked, and what a forward pass makes of the mark."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

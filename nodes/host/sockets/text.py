@@ -1,7 +1,5 @@
 """CONDITIONING from ours or any other T5 on a CLIP socket."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

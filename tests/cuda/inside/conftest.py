@@ -1,7 +1,5 @@
 """Devices for the tests of this folder, which run by themselves, see ../test_inside.py."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ N = 44,520 visual and 256 text tokens for a block; 28 x 60 x 106 latents for the
 has 20 launches and 6.9 GB of elementwise work, a strip of four 3,363 launches: the bounds leave a few per cent.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The denoiser on CUDA: the values of the CPU, and nothing that waits for the device."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Every kernel has its place: what has a formula is launched as one operator somewhere on CUDA."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,13 +1,12 @@
 """From a prompt to frames on CUDA, with the built-in model."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 
 import torch
 
 from mochi.pipeline import GenerateSettings, load_pipeline
+from mochi.sampling import Watch
 from tests.exact import relative_error
 
 
@@ -25,7 +24,7 @@ def test_frames_are_those_of_the_cpu(cuda):
 
 def test_no_step_waits_for_the_device(cuda):
     pipeline, stops = load_pipeline(device="cuda"), []
-    pipeline.denoise(settings(), on_step=lambda done: stops.append(Counter(cuda.ledger.stops)))
+    pipeline.denoise(settings(), Watch(on_step=lambda done: stops.append(Counter(cuda.ledger.stops))))
     assert stops == [stops[0]] * 4
 
 

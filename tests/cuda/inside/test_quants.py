@@ -1,7 +1,5 @@
 """Packed weights on CUDA: every format of GGUF and float8, unpacked there to the values of the CPU."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """One rank's share of a step at the published size, in a process group that only pretends to send."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

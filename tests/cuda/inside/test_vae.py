@@ -1,7 +1,5 @@
 """The VAE on CUDA: the values of the CPU, and a decoder that never waits for the device."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

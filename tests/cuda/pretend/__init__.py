@@ -4,8 +4,6 @@ Tensors say that they are on cuda:0. With `PretendCuda()` they hold values, on t
 only shapes, so that the published sizes cost nothing. All of it changes torch for the rest of the process.
 """
 
-from __future__ import annotations
-
 from .ledger import Ledger
 from .mode import PretendCuda
 from .tensor import OnCuda

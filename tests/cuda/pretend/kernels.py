@@ -1,7 +1,5 @@
 """Operators that CUDA has kernels of another kind for than a CPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """As much of torch.cuda as the code asks for, where no driver is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace

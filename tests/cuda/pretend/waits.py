@@ -1,7 +1,5 @@
 """What makes the host wait for a CUDA device: values that it reads, and copies that are not asynchronous."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ test file: `import comfy.sd`, `import nodes`. The pack's own modules are reached
 since the host loads the pack under a name made from its path; `import mochi` gives a second copy with other classes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Graphs as the editor saves them, as the API takes them, and what the host says of them as they are queued."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path

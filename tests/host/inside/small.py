@@ -1,7 +1,5 @@
 """A Mochi of toy size with random weights, written into ComfyUI's model folders. Loaded through `pack.module`."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

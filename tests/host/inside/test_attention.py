@@ -1,7 +1,5 @@
 """Attention backends and torch.compile of Load AsymmDiT."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import comfy.ldm.modules.attention as host

@@ -1,7 +1,5 @@
 """What cannot work is refused with a clear message before anything heavy starts: when it is queued, if possible."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from types import SimpleNamespace

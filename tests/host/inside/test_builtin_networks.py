@@ -1,7 +1,5 @@
 """ComfyUI's own Mochi networks, filled with the same weights, compute the same, where their fixed sizes allow."""
 
-from __future__ import annotations
-
 import comfy.ops
 import pytest
 import torch

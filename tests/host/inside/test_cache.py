@@ -1,7 +1,5 @@
 """TeaCache (Mochi) in ComfyUI's samplers and ours, in this process and over ranks."""
 
-from __future__ import annotations
-
 import logging
 import re
 

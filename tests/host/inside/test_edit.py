@@ -1,7 +1,5 @@
 """A clip back to its noise and made anew, in the host: by the core's loops, over one process and over two."""
 
-from __future__ import annotations
-
 import comfy.model_management as mm
 import comfy.utils
 import pytest

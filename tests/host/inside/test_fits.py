@@ -1,7 +1,5 @@
 """What is said before a run that is going to be short of memory."""
 
-from __future__ import annotations
-
 import logging
 
 import comfy.model_management as mm

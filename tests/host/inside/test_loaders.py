@@ -1,7 +1,5 @@
 """The loaders: what they list, and what they load."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """ComfyUI's own loader takes the pack in, and what it took in is whole."""
 
-from __future__ import annotations
-
 import nodes
 
 

@@ -1,7 +1,5 @@
 """The texts of the nodes in each language, as ComfyUI reads them from locales/."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

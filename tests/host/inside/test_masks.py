@@ -1,7 +1,5 @@
 """Mochi Extend and Mochi Noise Mask: what samplers keep, and what they make."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from exact import relative_error

@@ -1,7 +1,5 @@
 """Our MODEL among ComfyUI's own nodes: LoRA, hooks, model patches, areas, masks, batches, memory."""
 
-from __future__ import annotations
-
 import comfy.model_management as mm
 import pytest
 import torch

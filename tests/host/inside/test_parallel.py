@@ -1,7 +1,5 @@
 """A MODEL over two ranks among ComfyUI's own nodes: the same results as in one process."""
 
-from __future__ import annotations
-
 import gc
 import re
 import weakref

@@ -1,7 +1,5 @@
 """LoRA and its kin on a MODEL over two ranks: the same results as in one process."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from exact import assert_close, relative_error

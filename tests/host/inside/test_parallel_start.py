@@ -1,7 +1,5 @@
 """Ranks that ComfyUI's process starts are not another ComfyUI."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

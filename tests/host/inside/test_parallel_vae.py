@@ -1,7 +1,5 @@
 """A VAE over two ranks in our nodes and in ComfyUI's own: the same frames and latents as in one process."""
 
-from __future__ import annotations
-
 import comfy.model_management as mm
 import comfy.utils
 import pytest

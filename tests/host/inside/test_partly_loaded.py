@@ -4,8 +4,6 @@ On a GPU (MOCHI_TEST_GPU) ComfyUI decides so itself, told of little free memory.
 whole, it is told how much to load.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

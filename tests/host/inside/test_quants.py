@@ -1,7 +1,5 @@
 """Quantised weights in ComfyUI stay so, and are patched, merged, moved and saved; files of ComfyUI's own savers."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict

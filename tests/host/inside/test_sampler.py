@@ -1,7 +1,5 @@
 """Our sampler, ComfyUI's samplers and the core's own loop make the same latents on our MODEL."""
 
-from __future__ import annotations
-
 import comfy.model_management as mm
 import comfy.utils
 import numpy as np

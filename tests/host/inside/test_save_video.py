@@ -1,7 +1,5 @@
 """The video in the output folder, its metadata, and what the node shows."""
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 

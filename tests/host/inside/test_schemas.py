@@ -1,7 +1,5 @@
 """The nodes as the editor shows them."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import dataclass, field

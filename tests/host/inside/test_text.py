@@ -1,7 +1,5 @@
 """Our CLIP in our nodes and ComfyUI's own, and ComfyUI's T5 in our node."""
 
-from __future__ import annotations
-
 import logging
 
 import comfy.model_management as mm

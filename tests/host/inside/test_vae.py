@@ -1,7 +1,5 @@
 """Our VAE in our nodes and in ComfyUI's own."""
 
-from __future__ import annotations
-
 import copy
 import logging
 

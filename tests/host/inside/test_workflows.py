@@ -1,7 +1,5 @@
 """The shipped workflows: the editor's file and the API's say the same, and every node in them exists."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Triton's interpreter, made to round as devices do: by itself it cuts bfloat16 and float8 off."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import triton.language as tl

@@ -1,7 +1,5 @@
 """Kernels of the denoiser, interpreted, beside their formulas in float32."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Kernels round to float8 and back as the formulas do."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

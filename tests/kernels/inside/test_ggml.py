@@ -1,7 +1,5 @@
 """Kernels dequantise blocks of GGML to the bits of the formulas, whatever the bytes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Kernels norm video as the formulas do."""
 
-from __future__ import annotations
-
 from unittest import mock
 
 import pytest

@@ -1,7 +1,5 @@
 """The networks with every kernel in its formula's place, called as on CUDA, by way of torch's dispatcher."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 

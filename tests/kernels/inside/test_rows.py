@@ -1,7 +1,5 @@
 """What writes quantized rows writes what it wrote before, quantized, to the bit."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given
