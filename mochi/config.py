@@ -1,4 +1,4 @@
-"""Sizes of the models: the one owner of every width, depth and count.
+"""Sizes of the models. Every width, depth and count is written here, and nowhere else.
 
 Source: the published model's readme and the shapes of its weights.
 """
@@ -76,10 +76,13 @@ def _tuples(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class LatentStats:
-    """What lies between the DiT's unit-variance latents and the VAE's, and how to preview them.
+    """The statistics between the DiT's unit-variance latents and the VAE's, and colours to preview latents with.
 
-    `rgb` has a row (r, g, b) for each channel, `rgb_bias` is what they are added to: a linear guess,
-    in [-1, 1], at the colours of DiT latents. Empty where the host brings its own.
+    Attributes:
+        mean, std: of each channel of the VAE's latents.
+        rgb: a row (r, g, b) for each channel. It guesses the colours of DiT latents, in [-1, 1]. Empty where the host
+            has its own guess.
+        rgb_bias: what is added to the guess.
     """
 
     mean: tuple[float, ...]
@@ -96,7 +99,7 @@ class LatentStats:
 
 @dataclass(frozen=True)
 class RunDefaults:
-    """What a person gets who chooses nothing."""
+    """The settings of a run where a person chooses nothing."""
 
     width: int
     height: int
@@ -109,7 +112,7 @@ class RunDefaults:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole Mochi: the networks, the latents between them, and the settings it likes."""
+    """A whole Mochi: the networks, the latents between them, and the default settings."""
 
     name: str
     latents: LatentStats

@@ -1,4 +1,4 @@
-"""Frames in the ranges of values that they take: the VAE's, pictures', and those of files."""
+"""Frames from one range of values to another: of the VAE, of pictures, of files."""
 
 import torch
 from torch import Tensor

@@ -40,7 +40,7 @@ def find_model(folder: str | Path | None = None) -> ModelDir:
     path = TINY_WEIGHTS if folder is None else Path(folder)
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such model directory")
-    opened = cache(Checkpoint.open)  # what is looked through for each part is opened once
+    opened = cache(Checkpoint.open)  # a file that several parts are looked for in is opened once
     dit = _checkpoint_of("dit", path, opened)
     sizes = dit.config("dit")
     config = replace(TINY if sizes == TINY.dit else PREVIEW, dit=sizes)

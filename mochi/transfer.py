@@ -1,7 +1,7 @@
 """Tensors on their way between a GPU and the host.
 
-The host does not wait for those that a GPU sends: the GPU has its next work meanwhile. What lies on the CPU already is
-handed on at once.
+The host does not wait for tensors that a GPU sends: meanwhile it gives the GPU its next work. Tensors that are on the
+CPU already are handed on at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LEAD = 2
 """How many deliveries a host may be ahead of its GPU."""
 
 PIECE = 64 * 2**20
-"""Bytes of pinned memory that are filled while as many are on their way."""
+"""Bytes of each of two pieces of pinned memory: one is filled while the other is on its way."""
 
 
 class Leaving:
-    """Tensors that are being copied to pinned memory, behind the work that `device` has been given so far."""
+    """Tensors that are copied to pinned memory, after the work that `device` was given so far."""
 
     def __init__(self, device: torch.device, *tensors: Tensor):
         self._tensors = [_start_copy(t) for t in tensors]
@@ -39,9 +39,10 @@ class Leaving:
 class Outgoing:
     """Hands tensors of a device over in the order in which they are sent, each as soon as it is on the CPU.
 
-    A context manager, at whose end everything sent has been handed over; where it ends by an exception, what has not
-    arrived yet is dropped, for the GPU may never come so far. From a GPU all this happens in a thread, and what is
-    raised there is raised by a later `send`, or at the end.
+    For a GPU this happens in a thread. An error that is raised there is raised again by a later `send`, or at the end.
+
+    It is a context manager. At its end everything that was sent has been handed over. Where it ends by an exception,
+    tensors that have not arrived yet are dropped, since the GPU may never get that far.
     """
 
     def __init__(self, device: torch.device):
@@ -52,7 +53,7 @@ class Outgoing:
         self._dropped = False
 
     def send(self, deliver: Callable[..., None], *tensors: Tensor) -> None:
-        """Have `deliver` called with the tensors on the CPU, when the device has done all that it was given so far."""
+        """Have `deliver` called with the tensors on the CPU, once the device has done its work so far."""
         if self._thread is None:
             deliver(*(t.cpu() for t in tensors))
             return
@@ -84,7 +85,7 @@ class Outgoing:
 
 
 def arriving(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The tensors on the CPU, in order. One of a GPU comes when the work for the next one has been given to it."""
+    """The tensors on the CPU, in order. One of a GPU comes once the GPU has been given the work for the next one."""
     before: Leaving | None = None
     for t in tensors:
         if t.device.type != "cuda":
@@ -100,12 +101,12 @@ def arriving(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _start_copy(t: Tensor) -> Tensor:
-    """A copy in pinned memory, which will be there when the stream has come so far."""
+    """A copy in pinned memory. It is there when the current stream gets to it."""
     return t.to("cpu", non_blocking=True)
 
 
 def _mark(device: torch.device) -> torch.cuda.Event:
-    """The end of what the device's current stream has been given; who waits for it leaves the core to others."""
+    """An event at the end of the work of the device's current stream. Waiting for it takes no CPU core."""
     event = torch.cuda.Event(blocking=True)
     event.record(torch.cuda.current_stream(device))
     return event

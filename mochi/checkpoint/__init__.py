@@ -1,4 +1,4 @@
-"""Every published weight file becomes one state dict, under the published names."""
+"""From weight files to networks: a checkpoint is opened once, planned, and filled. See docs/architecture.md."""
 
 from .checkpoint import Checkpoint, Source
 from .load import load_decoder, load_dit, load_encoder

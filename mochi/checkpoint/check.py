@@ -1,4 +1,4 @@
-"""Whether a file has just the tensors that a network needs, and numbers in them."""
+"""Checks that a file has exactly the tensors that a network needs, and that their values are numbers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,15 +7,15 @@ from ..errors import CheckpointError, first_few
 from .lazy import LazyTensor, RoundedTensor
 
 SAMPLE = 4
-"""Rows at each end of a tensor that are looked at for damage. To read all of a file would take minutes."""
+"""How many rows at each end of a tensor are checked for damage. Reading all of a file would take minutes."""
 
 
 def check_tensors(
     path: Path, title: str, entries: Mapping[str, LazyTensor], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise CheckpointError unless names and shapes are those that are wanted, and dtypes those of weights.
+    """Raise CheckpointError unless names and shapes are as wanted, and weights can have the dtypes.
 
-    title: what the file is said to be, such as `Mochi AsymmDiT`.
+    title: what messages call the file, such as `Mochi AsymmDiT`.
     """
     common = [(name, entries[name]) for name in wanted if name in entries]
     misshapen = [f"{n} is {list(e.shape)}, expected {list(wanted[n])}" for n, e in common if e.shape != wanted[n]]

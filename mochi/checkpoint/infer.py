@@ -16,7 +16,7 @@ from .lazy import LazyTensors
 
 
 def _count(entries: LazyTensors, pattern: str) -> int:
-    """How many different numbers the group of a pattern finds at the start of names."""
+    """How many different numbers the group of a pattern matches at the start of the names."""
     return len({m[1] for name in entries if (m := re.match(pattern, name))})
 
 

@@ -23,7 +23,7 @@ def read_config(path: Path) -> transformers.T5Config:
         kind = values.get("model_type")
         if kind == "t5":
             return _config(values)
-    except Exception as error:  # the library has its own kinds for values that cannot be
+    except Exception as error:  # the library raises errors of its own for impossible values
         raise CheckpointError(f"{path}: not a readable model configuration ({error})") from error
     raise CheckpointError(f"{path}: describes a model of type {kind!r}, but Mochi's text encoder is of type 't5'")
 
@@ -70,7 +70,7 @@ def empty_encoder(config: transformers.T5Config, dtype: torch.dtype, operations:
 
 
 def _replace_layers(model: nn.Module, operations: Any) -> None:
-    made: dict[nn.Module, nn.Module] = {}  # a layer that stands in two places stays one
+    made: dict[nn.Module, nn.Module] = {}  # a layer that is used in two places stays one
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if layer not in made and type(layer) is nn.Linear:

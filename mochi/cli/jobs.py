@@ -34,7 +34,9 @@ class Job:
 
 
 def read_jsonl(path: Path, chosen: Chosen, defaults: RunDefaults, output: Path) -> list[Job]:
-    """One job for each line. What a line does not say is as `chosen`, its output `output` with the line's number.
+    """One job for each line.
+
+    Settings that a line leaves out come from `chosen`. A line without an output gets `output` with its number.
 
     Raises MochiError naming the line, on the first that is wrong.
     """
@@ -76,7 +78,7 @@ def _job(line: str, chosen: Chosen, defaults: RunDefaults, output: Path) -> Job:
         raise MochiError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise MochiError("not a JSON object with settings")
-    values.pop("run", None)  # a record's account of how it came about
+    values.pop("run", None)  # in a record: how the video was made
     name = values.pop("output", None) or str(output)
     if not isinstance(name, str):
         raise MochiError(f"output is {name!r}, but must be a file name")

@@ -24,7 +24,8 @@ def add_option(add: Callable[..., Any]) -> None:
 def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
     """Read the LoRAs of a command line.
 
-    Raises CheckpointError on a file that does not fit a model of these sizes, MochiError on a strength that is none.
+    Raises CheckpointError on a file that does not fit a model of these sizes, MochiError on a strength that is no
+    number.
     """
     named = [_split(value) for value in values]
     shapes = layer_shapes_for(config)
@@ -33,7 +34,7 @@ def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
 
 def _split(value: str) -> tuple[str, float]:
     path, sign, text = value.rpartition("=")
-    if not sign or text.endswith(".safetensors"):  # none, or one that belongs to the path
+    if not sign or text.endswith(".safetensors"):  # there is none, or it belongs to the path
         return value, 1.0
     try:
         strength = float(text)

@@ -23,8 +23,8 @@ def joint_attention(
     """Every token attends to all visual tokens and to the first `text_lengths[b]` text tokens of its sample.
 
     q, k, v (B, N + L, h, d): `visual` tokens of the one stream, then those of the text, padding last. Returns
-    (B, N, h, d) and (B, L, h, d); padding text positions are zero. Samples of equally many text tokens go together;
-    others one by one, which is exact and needs no mask, so that the fastest attention kernels apply.
+    (B, N, h, d) and (B, L, h, d); padding text positions are zero. Samples with equally many text tokens are computed
+    together, others one by one. That is exact and needs no mask, so the fastest attention kernels can run.
     """
     length, used = q.shape[1] - visual, text_lengths[0]
     if all(other == used for other in text_lengths):
@@ -40,7 +40,7 @@ def joint_attention(
 
 @dataclass(frozen=True)
 class JointAttention:
-    """Where the tokens of both streams meet. A parallel run puts its own in place of it; see runner.py.
+    """Where the tokens of both streams meet. A parallel run replaces it; see runner.py.
 
     Attributes:
         attend: computes attention among tokens that are all on this device; see backends.py.
@@ -98,7 +98,7 @@ class AsymmetricAttention(nn.Module):
 def _in_order(
     joint: JointAttention, x: PackedQKV, y: PackedQKV, text_lengths: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """What `joint` gives, in one order of memory: compiled code is made for one, whether a tensor is a part or not."""
+    """The outputs of `joint`, contiguous: compiled code is made for one order of memory, also for parts of tensors."""
     out_x, out_y = joint(x, y, text_lengths)
     return _ordered(out_x), None if out_y is None else _ordered(out_y)
 

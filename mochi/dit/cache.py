@@ -1,4 +1,4 @@
-"""TeaCache: a forward pass whose input hardly differs from the last one's repeats what the blocks changed then.
+"""TeaCache: a forward pass skips the blocks and repeats their last change, where its input hardly differs.
 
 After Liu and others, "Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model" (2024), with the numbers
 that were published for Mochi. B samples, N visual tokens, D their width.
@@ -18,26 +18,27 @@ from .formulas import modulated_rms_norm
 from .runner import PLAIN, BlockRunner
 
 POLYNOMIAL = (-3512.41319, 811.675948, -60.9400215, 2.42429681, 0.00305291719)
-"""From the change of the first block's input to that of the last one's output, highest power first."""
+"""A polynomial, highest power first, from the change of the first block's input to that of the last one's output."""
 
 PEAK = 0.1076
-"""Where the polynomial is greatest. Beyond, where nobody fitted it, it falls below zero: more change counts as this."""
+"""Where the polynomial is greatest. Greater changes, to which it was not fitted, count as this one: it would fall below
+zero."""
 
 SAME_LEVEL = 1e-6
-"""Noise levels that are closer are one, rounded to float32 or not."""
+"""Noise levels that are closer count as equal, so that rounding to float32 makes no difference."""
 
 Key = Hashable
-"""Tells samples of a pass apart, and finds them again in later passes: prompt, place in the batch, size."""
+"""Identifies a sample in all passes of a run: its prompt, place in the batch and size."""
 
 Numbered = tuple[Key, int]
-"""A sample, and how many passes of it at one noise level came before."""
+"""A sample, and how many passes it had before at the same noise level."""
 
 Passes = Mapping[tuple[int, Key], bool]
 """Whether the blocks ran, for each step and sample of it."""
 
 
 def rescaled(change: float) -> float:
-    """What a relative change of the input counts for; NaN, of no known change, stays."""
+    """The change of the output that a relative change of the input stands for. NaN, an unknown change, stays NaN."""
     total = 0.0
     for coefficient in POLYNOMIAL:
         total = total * min(change, PEAK) + coefficient
@@ -112,16 +113,16 @@ class StepCache:
         return modulated_rms_norm(x, block.get_submodule("mod_x")(c).chunk(4, dim=-1)[0])
 
     def total(self, sums: Tensor) -> Tensor:
-        """Sums over the tokens of this device -> over all tokens, of which a parallel run has some elsewhere."""
+        """Sums over the tokens of this device -> sums over all tokens, of which other ranks may have some."""
         return sums
 
     def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
         """Called in each pass once it is decided whether any of its blocks run."""
 
     def _numbered(self, keys: Sequence[Key], sigma: float) -> list[Numbered]:
-        """Samples, told apart from their earlier passes at this noise level.
+        """The samples, numbered by their passes at this noise level.
 
-        A host's guidance may make a second pass with a changed network, a sampler of higher order one with other
+        A host's guidance may make a second pass with a changed network. A sampler of higher order makes one with other
         latents.
         """
         if sigma != self._sigma:

@@ -17,19 +17,19 @@ from .runner import call_block
 log = logging.getLogger(__name__)
 
 LEAST_TEXT = 11
-"""Text tokens that a compiled block has at least, padding if need be: torch.compile makes code of its own for sizes of
-0 and 1. And where it first sees two sizes that are equal, it takes them for one: few of a network are primes."""
+"""The fewest text tokens of a compiled block; shorter texts are padded. torch.compile makes separate code for sizes 0
+and 1, and takes two sizes for one where they are equal at first. This is a prime, as few sizes of a network are."""
 
 MOST_CODE = 64
-"""Variants of one function, each for another kind of block, dtype, batch of one or several, or rank."""
+"""The most variants of one function: for kinds of block, dtypes, ranks, and batches of one or several."""
 
 
 class CompiledBlocks:
     """Calls blocks by compiled code, for a `BlockRunner`.
 
     Each kind of block is compiled when it first runs. Weights are inputs of the code, which blocks of one kind share;
-    numbers of tokens are variables in it. Attention, quantised layers, and what hosts and FSDP hang on a block, stay
-    outside. If compiling fails, all blocks are called as they are from then on, with a warning.
+    numbers of tokens are variables in it. Attention, quantised layers, and hooks of hosts and of FSDP stay outside. If
+    compiling fails, all blocks are called as they are from then on, with a warning.
 
     Attributes:
         works: whether compiled code is used; False once compiling has failed.
@@ -41,7 +41,7 @@ class CompiledBlocks:
         self._compiled: dict[nn.Module, Callable[..., tuple[Tensor, Tensor]]] = {}
         self._limits: Any = torch._dynamo.config.patch(recompile_limit=MOST_CODE, fail_on_recompile_limit_hit=True)
 
-    # Not to be looked into when somebody compiles the whole model.
+    # Not traced when somebody compiles the whole model.
     @torch.compiler.disable(recursive=False)
     def __call__(
         self, block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
@@ -68,7 +68,7 @@ class CompiledBlocks:
                 "what none of it fits runs without it, slower. TORCH_LOGS=recompiles tells why.",
                 MOST_CODE,
             )
-            # From here on torch leaves out by itself what is too much.
+            # From here on torch runs by itself without code what exceeds the limit.
             self._limits = torch._dynamo.config.patch(recompile_limit=MOST_CODE)
             return compiled(*inputs)
         except TorchDynamoException as error:
@@ -79,7 +79,7 @@ class CompiledBlocks:
 
 
 class Lengths(Sequence[int]):
-    """Numbers that compiled code passes on without looking at them: otherwise it would hold for these numbers alone."""
+    """Numbers that compiled code passes on unread. Otherwise it would be compiled for these numbers alone."""
 
     def __init__(self, values: Sequence[int]):
         self._values = values

@@ -30,7 +30,7 @@ def gated_residual(x: Tensor, branch: Tensor, gate: Tensor, eps: float = 1e-6) -
 def gated_residual_norm(
     x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
-    """What `gated_residual` makes of x, branch and gate, and the `modulated_rms_norm` of that by scale (B, D)."""
+    """`gated_residual` of x, branch and gate, and the `modulated_rms_norm` of the result by scale (B, D)."""
     x = gated_residual.reference(x, branch, gate, eps)
     return x, modulated_rms_norm.reference(x, scale, eps)
 

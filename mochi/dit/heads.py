@@ -18,8 +18,10 @@ from .rotary import rotate
 class PackedQKV(NamedTuple):
     """What a stream brings to attention.
 
-    qkv: queries, keys and values as they leave the Linear layer, (B, n, 3, h, d). q_weight, k_weight: of the RMS norms
-    of queries and keys, (d,), in any dtype. turns: the rotary table (n, h, d/2, 2), float32; None: no positions.
+    Attributes:
+        qkv: queries, keys and values as they leave the Linear layer, (B, n, 3, h, d).
+        q_weight, k_weight: of the RMS norms of queries and keys, (d,), in any dtype.
+        turns: the rotary table (n, h, d/2, 2), float32. None: the tokens have no positions.
     """
 
     qkv: Tensor
@@ -33,7 +35,7 @@ class PackedQKV(NamedTuple):
         return self._replace(qkv=self.qkv.tensor_split(parts, dim=3)[part])
 
     def write_qk(self, q: Tensor, k: Tensor) -> None:
-        """Write queries and keys, normed and turned, into q and k, (B, n, p, h/p, d) of any strides, both alike."""
+        """Write queries and keys, normed and turned, into q and k (B, n, p, h/p, d), which have the same strides."""
         write_heads(self.qkv, q, k, self.q_weight, self.k_weight, self.turns, self.eps)
 
 
@@ -61,7 +63,7 @@ def joint_heads(
         return torch.cat((visual, _ready(text, weight_y, None, eps).to(y.dtype)), dim=1)
 
     q, k, v = zip(x.unbind(2), y.unbind(2), strict=True)
-    # Values last: what norms need beside their results is gone by then.
+    # Values last: the temporaries of the norms are freed by then.
     return both(*q, q_weight_x, q_weight_y), both(*k, k_weight_x, k_weight_y), torch.cat(v, dim=1)
 
 

@@ -17,7 +17,7 @@ from .formulas import swiglu_for
 
 
 class RMSNorm(nn.Module):
-    """The learned weight of an RMS norm over the last axis; what is fused with the norm computes it."""
+    """The learned weight of an RMS norm over the last axis. The norm is computed where it is fused with other work."""
 
     def __init__(self, dim: int, dtype: torch.dtype | None = None, device: Any = None):
         super().__init__()

@@ -47,7 +47,7 @@ class Download:
 
     @property
     def part(self) -> Path:
-        """The file for what has arrived so far. Its name has the hash: what has changed on the hub starts anew."""
+        """The file for what has arrived so far. Its name has the hash: a file that changed on the hub starts anew."""
         return self.target.with_name(f".{self.target.name}.{self.sha256[:12]}.part")
 
     @property

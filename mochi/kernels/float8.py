@@ -46,7 +46,7 @@ def dequantize_scaled(qweight: Tensor, kind: torch.dtype, scale: float, dtype: t
 
 @triton.jit
 def quantized(row):
-    """Takes a row in float32, with zeros behind its values. Returns it over its scale, to be rounded, and the scale."""
+    """A row in float32, with zeros behind its values -> the row over its scale, not yet rounded, and the scale."""
     scale = tl.maximum(tl.max(tl.abs(row), 0) * (1 / MOST), TINY)
     return row * tl.div_rn(1.0, scale), scale
 
@@ -72,7 +72,7 @@ def _quantize(x, scale, values, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def _dequantize(qweight, weight, scale, count, IS_E5M2: tl.constexpr, BLOCK: tl.constexpr):
-    """Goes by way of float16, whose bits those of float8 are a part of: not all devices know float8."""
+    """Goes by way of float16, whose bits contain those of float8, since not all devices know float8."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     byte = tl.load(qweight + i, mask=i < count).to(tl.int32)
     if IS_E5M2:

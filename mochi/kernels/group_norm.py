@@ -15,7 +15,7 @@ ELEMENTS = 4096
 each thread."""
 
 PROGRAMS = 8192
-"""As many programs fill a GPU many times over. With more to do, each one goes over more tiles."""
+"""So many programs fill a GPU many times over. With more to do, each program takes more tiles."""
 
 CHUNKS = 512
 """Chunks of a frame at most. Their statistics are put together at the end."""

@@ -54,7 +54,7 @@ def _heads(
     packed_batch, packed_token, packed_part, packed_head, out_batch, out_token, out_rank, out_head,
     HEADS: tl.constexpr, TOGETHER: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """TOGETHER: heads of a rank. v is None where it goes another way, turns where positions do not count."""
+    """TOGETHER: heads of a rank. v is None where it is written elsewhere, turns where tokens have no positions."""
     batch = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)

@@ -120,7 +120,7 @@ def _gated(
 
 @triton.jit
 def _store(out, scales, row, is_row, value, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Stores a row, if it is one: as it is or, where scales are wanted, quantized from what was rounded."""
+    """Stores a row, if it is one. Where scales are wanted, its rounded values are quantised first."""
     if scales is not None:
         value, scale = quantized(value.to(tl.float32))
         tl.store(scales + row, scale, is_row)

@@ -100,7 +100,7 @@ def check_lora(path: str | Path) -> None:
 
 
 def swap_halves(rows: Tensor) -> Tensor:
-    """The second half of the rows before the first."""
+    """The rows, with their second half first."""
     return torch.cat(rows.tensor_split(2)[::-1])
 
 

@@ -101,12 +101,17 @@ def apply_patches(
 
 
 def patch_quant_linear(layer: QuantLinear, name: str, patches: Sequence[WeightPatch], device: torch.device) -> None:
-    """Have a layer patch its weight, the parameter `name`, whenever it dequantises it on the device; without patches
-    it is as the file has it. Raises MochiError when a patch does not fit.
+    """Have a layer patch its weight whenever it dequantises it. Without patches the weight is the file's.
+
+    Args:
+        name: of the weight, for messages.
+        device: where the layer dequantises.
+
+    Raises MochiError when a patch does not fit.
     """
     shape = (layer.out_features, layer.in_features)
     _check(name, patches, shape)
-    # Factors are needed again and again; a whole weight would take on the device what quantising saves there.
+    # Factors are needed again and again. A whole weight on the device would cost the memory that quantising saves.
     here = [patch.to(device) if isinstance(patch, LoraPatch) else patch for patch in patches]
     layer.patch = (lambda weight: apply_patches(name, weight, here, shape)) if patches else None
 

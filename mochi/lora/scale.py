@@ -23,8 +23,9 @@ class Scales:
         self._path = file.path
         self._trainer = _of_metadata(file, "kwargs")
         peft = _of_metadata(file, "lora_adapter_metadata")
-        config = file.path.with_name(PEFT_CONFIG)
-        if not peft and file.path.name == PEFT_FILE and config.is_file():
+        weights = next(iter(file.files), file.path)  # `path` may be the folder
+        config = weights.with_name(PEFT_CONFIG)
+        if not peft and weights.name == PEFT_FILE and config.is_file():
             peft = _parsed(config.read_bytes(), str(config))
         # A pipeline writes the settings of each of its parts with that part's name before.
         self._peft = {key.removeprefix("transformer."): value for key, value in peft.items()}

@@ -58,7 +58,7 @@ class ParallelSettings:
 
     @property
     def in_process(self) -> bool:
-        """Whether that is the one device that this process uses anyway: no group is needed."""
+        """Whether only this process's own device is asked for, so that no group is needed."""
         return "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
 
     def sharding_for(self, nbytes: int) -> str:

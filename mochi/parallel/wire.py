@@ -1,4 +1,4 @@
-"""What joins the owner and a worker: a connection for messages, and a small memory that both see at any time.
+"""What joins the owner and a worker: a connection for messages, and a small memory that both have mapped.
 
 Nothing here imports torch, so that a worker can show that it lives before that takes its seconds.
 """

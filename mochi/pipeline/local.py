@@ -1,6 +1,7 @@
 """A denoiser and a decoder on a device of this process."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,7 +74,8 @@ class LocalDecoder:
         z, chunk = z.to(self._dtype), 1
         if z.device.type != "cpu":
             chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
-        return (to_pictures(frames, as_bytes) for frames in self.decoder.stream(z, chunk))
+        # By `map`, which keeps no piece while the next one is made.
+        return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z, chunk))
 
 
 def load_local(

@@ -71,8 +71,8 @@ class Pipeline:
     """Makes videos. To be closed where the denoiser is in other processes.
 
     Attributes:
-        config: sizes of the model, and the settings that it likes.
-        text_device: where T5 is while it encodes; otherwise it is on the CPU, for it is as large as the denoiser of a
+        config: sizes of the model, and its default settings.
+        text_device: where T5 is while it encodes. Otherwise it is on the CPU, since it is as large as a denoiser in a
             small file.
     """
 
@@ -139,7 +139,13 @@ class Pipeline:
         as_bytes: uint8 from 0 to 255 instead, rounded. A quarter as much then comes from a GPU to the CPU.
         """
         parts = self.decoder.decode(to_vae(latents, self.config.latents), as_bytes)
-        yield from arriving(frames[0].permute(1, 2, 3, 0) for frames in parts)
+        # By `map`, which keeps no piece while the next one is made.
+        yield from arriving(map(_colours_last, parts))
+
+
+def _colours_last(frames: Tensor) -> Tensor:
+    """(1, 3, F, H, W) -> (F, H, W, 3)."""
+    return frames[0].permute(1, 2, 3, 0)
 
 
 def noise_from_seed(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Quantised weights of Linear layers: they stay the bytes of the file, and each layer dequantises its own in use."""
+"""Quantised weights of Linear layers. They stay in memory as the file's bytes until their layer runs."""
 
 from .float8 import FLOAT8, Float8
 from .format import QUANT_DTYPE, QuantFormat

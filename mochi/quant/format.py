@@ -8,8 +8,8 @@ from torch import Tensor
 from .rows import QuantRows
 
 QUANT_DTYPE = torch.int8
-"""The dtype that the bytes of quantised weights are held in. Libraries know by it that a weight's dtype is none to cast
-to: transformers' T5, for one, casts activations to the dtype of a weight, unless that is int8."""
+"""The dtype that the bytes of quantised weights are held in. It keeps libraries from casting to a weight's dtype:
+transformers' T5, for one, casts activations to the dtype of a weight, unless that is int8."""
 
 
 class QuantFormat(ABC):

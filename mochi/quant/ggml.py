@@ -1,7 +1,7 @@
 """GGML's block formats, as GGUF files have them. Source: ggml-quants.c and ggml-common.h of ggml.
 
-A row is cut into blocks of 32 or 256 values; a block has small integers, and scales that it shares. Everything is
-computed in float32, like the reference.
+A row is cut into blocks of 32 or 256 values. A block has small integers, and scales that its values share. Everything
+is computed in float32, like the reference.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..kernels import formula
 from .format import QuantFormat
 
-# Values that are computed at a time: they go through float32, in which a whole weight could be too much for a device.
+# Values dequantised at a time. They go through float32, in which a whole weight could be too large for a device.
 CHUNK = 1 << 24
 
 

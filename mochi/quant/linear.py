@@ -45,7 +45,7 @@ class QuantLinear(nn.Module):
         self.patch: Callable[[Tensor], Tensor] | None = None
 
     def takes_rows(self, like: Tensor) -> bool:
-        """Whether `forward` takes rows that are quantised already in place of a tensor of that dtype and device."""
+        """Whether `forward` takes QuantRows in place of a tensor with the dtype and device of `like`."""
         if self.patches() or (self.compute or like.dtype) != torch.bfloat16:
             return False
         return self.quant.takes_rows(self.weight, like.device)
@@ -59,7 +59,7 @@ class QuantLinear(nn.Module):
         return self.product(x)
 
     def product(self, x: Tensor | QuantRows) -> Tensor:
-        """What `forward` returns."""
+        """The result of `forward`; never compiled."""
         if isinstance(x, Tensor):
             x = x.to(self.compute or x.dtype)
         qweight, bias = self.parameters_for(x)
@@ -74,7 +74,7 @@ class QuantLinear(nn.Module):
         return self.weight, self.bias
 
     def patches(self) -> Sequence[Callable[[Tensor], Tensor]]:
-        """What is done to the dequantised weight, one after the other."""
+        """Functions that are applied to the dequantised weight, one after the other."""
         return () if self.patch is None else (self.patch,)
 
     def dequantized(self, qweight: Tensor, dtype: torch.dtype) -> Tensor:

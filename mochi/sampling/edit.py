@@ -21,8 +21,8 @@ def invert(
 ) -> Tensor:
     """Follow the flow from clean latents (B, C, T, h, w) to the noise at level `sigmas[0]`, in float32.
 
-    sigmas: of the run that is to come back, falling to 0. Each of its steps is undone, the last one first, with the
-    flow at the level where that step starts; so the network is never asked about latents without noise.
+    sigmas: noise levels of the run to undo, falling to 0. Its steps are undone from the last to the first, each with
+    the flow at the level where the step starts. So the network never sees latents without noise.
     """
     z = latents.float()
     steps = len(sigmas) - 1
@@ -40,8 +40,13 @@ def invert(
 def drawn_to(
     original: Tensor, predict: StepPredict, strengths: Sequence[float], mask: Tensor | None = None
 ) -> StepPredict:
-    """A flow that is drawn to given clean latents (B, C, T, h, w), in each step by its strength: 0 not at all, 1 so
-    that nothing but them comes out. mask: like the latents, 1 where something new is made, 0 where they stay."""
+    """A flow that is drawn to given clean latents.
+
+    Args:
+        original: the clean latents (B, C, T, h, w).
+        strengths: how far each step is drawn: 0 not at all, 1 so that nothing but `original` comes out.
+        mask: like the latents, 1 where something new is made, 0 where they stay.
+    """
 
     def drawn(z: Tensor, sigma: Tensor, step: int) -> Tensor:
         flow = predict(z, sigma, step)
@@ -55,7 +60,10 @@ def drawn_to(
 
 
 def windowed(strength: float, start: float, end: float, steps: int) -> list[float]:
-    """A strength for each step: full from the `start` to the `end` part of a run, 0 elsewhere. Raises MochiError."""
+    """A strength for each step: full from the `start` to the `end` part of a run, 0 elsewhere.
+
+    Raises MochiError unless all three are between 0 and 1, and `end` is not before `start`.
+    """
     if not 0 <= start <= end <= 1:
         raise MochiError(f"start is {start:g} and end {end:g}, but they must be between 0 and 1, in this order")
     if not 0 <= strength <= 1:

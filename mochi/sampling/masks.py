@@ -1,6 +1,7 @@
-"""What of a clip is made anew: noise masks of latents, 1 where they are made and 0 where they stay.
+"""Noise masks of latents: 1 where a clip is made anew, 0 where it stays.
 
-A latent is of 8 x 8 pixels of 6 frames, the first one of a video of a single frame: it is made anew if any of them is.
+A latent stands for 8 x 8 pixels of 6 frames; the first one of a video, for those of one frame. It is made anew if any
+of its pixels is.
 """
 
 import torch
@@ -12,10 +13,14 @@ from ..geometry import SPACE, TIME, frame_count, latent_shape
 
 
 def latent_mask(mask: Tensor, latents: Tensor) -> Tensor:
-    """A mask of pixels, (1, H, W) for all frames or (F, H, W) one for each -> one of latents (1, 1, T, h, w).
+    """The mask of latents, (1, 1, T, h, w), for a mask of pixels.
 
-    latents: those that it is for, (B, 12, T, h, w). A mask of another size than their video is stretched to it, and no
-    pixel lost. Raises MochiError on another number of frames.
+    Args:
+        mask: (1, H, W) for all frames, or (F, H, W). One of another size than the video is stretched to it, and no
+            pixel is lost.
+        latents: those of the video, (B, 12, T, h, w).
+
+    Raises MochiError on another number of frames.
     """
     t, h, w = latents.shape[2:]
     frames = frame_count(t)
@@ -30,10 +35,15 @@ def latent_mask(mask: Tensor, latents: Tensor) -> Tensor:
 
 
 def extended(latents: Tensor, frames: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Latents (B, 12, T, h, w) with room behind them, so that they are of a video of so many frames, and their mask
-    (1, 1, T', h, w): the room is made; the clip stays or, if it has a mask (1 or B, 1 or 12, T, h, w), is made by that.
+    """Latents with room for more frames behind them, and a mask by which the room is made anew.
 
-    Raises MochiError unless frames is 6k + 1, and more than there are.
+    Args:
+        latents: of the clip, (B, 12, T, h, w).
+        frames: of the longer video, 6k + 1.
+        mask: of the clip, (1 or B, 1 or 12, T, h, w). None: all of the clip stays.
+
+    Returns latents (B, 12, T', h, w) and their mask (1 or B, 1 or 12, T', h, w). Raises MochiError unless frames is
+    6k + 1 and more than the clip has.
     """
     b, channels, t, h, w = latents.shape
     total = latent_shape(w * SPACE, h * SPACE, frames)[2]

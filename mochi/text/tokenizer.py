@@ -42,7 +42,7 @@ class PromptTokenizer:
             self._encode, self.pad, self.eos, self.vocab_size = read(self.source)
         except CheckpointError:
             raise
-        except Exception as error:  # each library has its own for a damaged file
+        except Exception as error:  # each library raises its own errors on a damaged file
             raise CheckpointError(f"{self.source}: cannot be read as a tokenizer ({error})") from error
 
     def __call__(self, text: str) -> TokenizedPrompt:

@@ -12,14 +12,14 @@ from ..transfer import Ferry
 
 @contextmanager
 def visiting(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, the weights of a model on the CPU are on `device`. Those on the CPU stay: nothing is copied back."""
+    """While this context is open, the weights of a model on the CPU are on `device` too. Nothing is copied back."""
     if device.type == "cpu":
         yield
         return
     carry = Ferry(device) if device.type == "cuda" else lambda t: t.to(device)
     places: list[dict[str, Any]] = [kept for m in model.modules() for kept in (m._parameters, m._buffers)]
     homes = [(kept, dict(kept)) for kept in places]
-    moved: dict[Tensor, Tensor] = {}  # what several modules have goes once
+    moved: dict[Tensor, Tensor] = {}  # a tensor that several modules have is copied once
     try:
         for kept, home in homes:
             for name, t in home.items():

@@ -14,11 +14,11 @@ from ..kernels.dispatch import has_kernels
 from .norm import frame_statistics, normalise_by, repeat_borders
 
 FEW = 1 << 16
-"""A tensor of this many values or fewer takes next to no time, however it is computed: the plainest way will do."""
+"""A tensor of at most this many values takes next to no time, so it is computed in the plainest way."""
 
 
 class Borders:
-    """Surroundings in space of a whole picture: there are none, and its border is repeated."""
+    """Surroundings in space of a whole picture: nothing is beside it, so its border is repeated."""
 
     def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
         """x (B, C, T, H, W) with its borders on both sides, and in front room for `time` frames."""

@@ -1,7 +1,8 @@
 """The model files that ComfyUI knows of, as the loaders list and check them, and the built-in model's own."""
 
+import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import comfy.text_encoders
 import folder_paths
 
 from ...mochi.checkpoint import Checkpoint
-from ...mochi.checkpoint.readers.sharded import is_later_shard
+from ...mochi.checkpoint.readers.sharded import SHARD, is_later_shard
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
 from ...mochi.hub.catalog import hint
@@ -95,8 +96,16 @@ def _check(checkpoint: Checkpoint, part: str) -> None:
 
 def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
     """A checkpoint, which stays open for the next node or prompt that wants it, while its files are the same."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return _open_unchanged(path, opens, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    states = ((file, file.stat()) for file in sorted(_files_of(path)) if file.is_file())
+    return _open_unchanged(path, opens, tuple((file, state.st_mtime_ns, state.st_size) for file, state in states))
+
+
+def _files_of(path: Path) -> Iterable[Path]:
+    """The files that a checkpoint may be read from: those in a folder, or all of several parts by any one of them."""
+    if path.is_dir():
+        return path.rglob("*")
+    part = SHARD.fullmatch(path.name)
+    return [path] if part is None else path.parent.glob(f"{glob.escape(part[1])}*")
 
 
 @lru_cache(maxsize=OPEN)

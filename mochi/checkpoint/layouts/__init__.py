@@ -1,4 +1,4 @@
-"""Names: what each publisher calls the tensors, as the names of the published checkpoint."""
+"""Layouts: how each publisher names the tensors, translated to the names of the published checkpoint."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ LAYOUTS: dict[str, Callable[[LazyTensors], Parts]] = {
     "diffusers": diffusers.parts,
     "T5": t5.parts,
 }
-"""Every layout that can be read; the first that finds something in a file is the one."""
+"""Every layout that can be read. The first one that finds a part in a file is used."""
 
 TITLES = {
     "dit": "Mochi AsymmDiT",
@@ -44,7 +44,7 @@ OTHERS = {
     "text_model.encoder.layers": "a CLIP text encoder",
     "SelfAttention.q.weight": PART_OF_T5,
 }
-"""Names that only occur in the files of one kind of model. Encoders stand last: whole models have them too."""
+"""Names that occur only in files of one kind of model. Encoders come last: files of whole models have them too."""
 
 
 def find_parts(tensors: LazyTensors) -> tuple[str | None, Parts]:

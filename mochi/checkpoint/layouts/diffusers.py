@@ -1,7 +1,7 @@
 """The layout of the diffusers library: other names; q, k and v apart; and three layers with their halves swapped.
 
-Source: MochiTransformer3DModel and AutoencoderKLMochi. Each layer of ours has the rows of one layer of theirs, or of
-several behind one another.
+Source: MochiTransformer3DModel and AutoencoderKLMochi. Each of our layers has the rows of one of theirs, or of several,
+one after the other.
 """
 
 import re
@@ -17,9 +17,11 @@ ENCODER = ("encoder.proj_in.weight", "encoder.block_in.resnets.0.conv1.conv.weig
 
 
 class Source(NamedTuple):
-    """Where the rows of one of our layers are: in `layers` of theirs, behind one another.
+    """Where the rows of one of our layers are.
 
-    swapped: whether the second half of the rows, of a single layer, comes before the first.
+    Attributes:
+        layers: names of their layers, in the order of our rows.
+        swapped: whether theirs has the second half of our rows first. Only a single layer can be.
     """
 
     layers: tuple[str, ...]
@@ -27,7 +29,7 @@ class Source(NamedTuple):
 
 
 Sources = dict[str, Source]
-"""Our layer (a name without `.weight` and `.bias`) -> where it is."""
+"""The name of our layer, without `.weight` and `.bias` -> where its rows are."""
 
 DIT_LAYERS = {
     "x_embedder.proj": "patch_embed.proj",
@@ -92,7 +94,7 @@ def _res_blocks(names: Sequence[str], theirs: str, ours: str, first: int = 0) ->
 
 
 def decoder_sources(theirs: Iterable[str]) -> Sources:
-    """Where the layers of a decoder are, of the sizes that follow from their names (without `decoder.`)."""
+    """Where the layers of a decoder are. Its sizes follow from the names of their tensors, without `decoder.`."""
     theirs = tuple(theirs)
     stages = _count(theirs, r"up_blocks\.(\d+)\.")
     sources = {"blocks.0.0": Source(("conv_in",)), "output_proj": Source(("proj_out",))}
@@ -104,7 +106,7 @@ def decoder_sources(theirs: Iterable[str]) -> Sources:
 
 
 def encoder_sources(theirs: Iterable[str]) -> Sources:
-    """Where the layers of an encoder are, of the sizes that follow from their names (without `encoder.`)."""
+    """Where the layers of an encoder are. Its sizes follow from the names of their tensors, without `encoder.`."""
     theirs = tuple(theirs)
     stages, first = _count(theirs, r"down_blocks\.(\d+)\."), 1 + _count(theirs, r"block_in\.resnets\.(\d+)\.")
     sources = {
@@ -125,7 +127,7 @@ def _count(names: Sequence[str], pattern: str) -> int:
 
 
 def translated(entries: LazyTensors, sources: Sources) -> LazyTensors:
-    """The tensors under our names. One that has no place among them keeps its name, so that it is noticed."""
+    """The tensors under our names. A tensor that is none of ours keeps its name, so that a check reports it."""
     left = dict(entries)
     found: LazyTensors = {}
     for ours, source in sources.items():

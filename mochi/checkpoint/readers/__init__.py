@@ -1,4 +1,4 @@
-"""Weight files as they are: tensors by stored name, quantised ones known as such. No weights are read."""
+"""Weight files as they are stored: tensors by their names, with the formats of quantised ones. No weights are read."""
 
 from pathlib import Path
 

@@ -16,10 +16,10 @@ from .contents import Contents
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
-"""Before the name of a tensor: the field with the shape it had before it was reshaped to have whole blocks."""
+"""Prefix of the field that has the shape of a tensor from before it was reshaped to whole blocks."""
 
 MOST = 1 << 18
-"""More tensors, fields, or items of a list than any file has that is not damaged. Vocabularies are the longest."""
+"""A limit for numbers of tensors, fields and items of a list. Only damaged files exceed it. Vocabularies are long."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -57,7 +57,7 @@ def _reader(path: Path) -> Any:
     from gguf import GGUFReader, GGUFValueType  # takes a while
 
     class Reader(GGUFReader):
-        """The library's reader, which alone would believe any count, and read on and on, also past the end."""
+        """The library's reader, with counts checked. By itself it believes any count and reads on past the end."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
             size = np.dtype(dtype).itemsize * int(count)

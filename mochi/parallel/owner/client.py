@@ -48,7 +48,7 @@ class RemoteModel:
     Attributes:
         request: loads it.
         loads: how often it was loaded.
-        told: what each rank said then; empty while it is not loaded.
+        told: the answer of each rank to that; empty while it is not loaded.
     """
 
     def __init__(self, manager: GroupManager, request: LoadDiT | LoadVAE):
@@ -64,7 +64,7 @@ class RemoteModel:
 
     @property
     def nbytes(self) -> int:
-        """Of its weights on rank 0; 0 while it is not loaded."""
+        """Bytes of its weights on rank 0; 0 while it is not loaded."""
         return self.told[0].nbytes if self.told else 0
 
     def load(self) -> Work[Group]:
@@ -100,7 +100,7 @@ class RemoteDiT(RemoteModel):
     Attributes:
         degrees: cfg and Ulysses degree, 0 for the best.
         seconds: that each rank computed for the last run or forward pass.
-        patched: the key of the patches that the ranks have; None: of none.
+        patched: the key of the patches that the ranks have; None where they have none.
     """
 
     def __init__(self, manager: GroupManager, request: LoadDiT, degrees: tuple[int, int] = (0, 0)):
@@ -129,12 +129,14 @@ class RemoteDiT(RemoteModel):
         return text
 
     def patch(self, key: Any, patches: Mapping[str, Sequence[WeightPatch]]) -> Work[None]:
-        """Put patches on the weights, by parameter, in place of earlier ones. key: tells patches apart, None stands for
-        none; nothing is done where the ranks have those already."""
+        """Put patches on the weights, by parameter, in place of earlier ones.
+
+        key: tells patches apart; None stands for none. Nothing is done where the ranks have these patches already.
+        """
         group = yield from self.load()
         if key != self.patched:
             self._known.clear()  # a patch can change what a prompt becomes
-            self.patched = object()  # nobody's, should this be cancelled or refused halfway
+            self.patched = object()  # a key that nobody has, in case this is cancelled or refused halfway
             yield from group.stream(protocol.PatchWeights(self.name, patches))
             self.patched = key
         self._wants = key
@@ -224,8 +226,10 @@ def _rows(rows: TextRows) -> protocol.Rows:
 
 
 def join_passes(told: Iterable[Passes]) -> Passes:
-    """The passes of a run, from what each rank told of them: of a pass that several made, the first of them counts,
-    whose result it was."""
+    """The passes of a run, joined from what the ranks told.
+
+    Where several ranks made a pass, the first of them counts: its result was used.
+    """
     joined: dict = {}
     for passes in told:
         joined = {**passes, **joined}

@@ -10,14 +10,14 @@ from ...errors import MochiError
 from ..wire import Board
 
 KEPT_LOGS = 5
-"""Of so many failed groups."""
+"""How many failed groups have their logs kept."""
 
 
 LONGEST_SOCKET = 103
-"""Bytes in the path of a Unix socket, on any system."""
+"""Bytes that the path of a Unix socket can have on any system."""
 
 SOCKET = "pymp-12345678/listener-12345678"
-"""Where, in its temporary folder, a worker offers the tensors that it sends."""
+"""The path, in its temporary folder, at which a worker offers the tensors that it sends."""
 
 
 def private_folder(ranks: int) -> tuple[Path, Board]:

@@ -24,7 +24,7 @@ from .failures import RankState
 MAIN = Path(__file__).parents[1] / "worker" / "main.py"
 
 LAST_BREATH = 10.0
-"""Seconds in which processes go that were killed."""
+"""Seconds within which killed processes end."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class Worker:
     """A process of the group, in the group's private folder, where its output goes to `rankN.log`.
 
-    The file that it runs is told, as arguments: the number of the file descriptor of its end of the channel, its rank,
+    The file that it runs gets as arguments the number of the file descriptor of its end of the channel, its rank,
     the process id of this owner, and the folders to remove when the owner is gone.
 
     Attributes:
@@ -46,7 +46,8 @@ class Worker:
         ours, theirs = Pipe()
         descriptor = theirs.fileno()
         told = map(str, (descriptor, rank, os.getpid(), folder, get_temp_dir()))
-        with self.state.log.open("wb") as log_file, theirs:  # where both had that end, nobody would see it close
+        self.state.log.touch(0o600)  # also where it is kept, for paths are in it
+        with self.state.log.open("wb") as log_file, theirs:  # closed here, or nobody would see it close there
             self._process = subprocess.Popen(
                 [sys.executable, *_interpreter_flags(), "-u", str(file), *told],
                 pass_fds=[descriptor],
@@ -85,7 +86,7 @@ class Worker:
 
 
 def _interpreter_flags() -> list[str]:
-    """Of this interpreter, those that decide which packages it finds."""
+    """The flags of this interpreter that decide which packages it finds."""
     return ["-s"] * sys.flags.no_user_site + ["-E"] * sys.flags.ignore_environment
 
 
@@ -101,7 +102,7 @@ def check_platform() -> None:
 def stop(workers: Sequence[Worker], patience: float) -> None:
     """Wait so many seconds for the workers to end, then kill those that have not.
 
-    A process that sleeps in a call of a driver does not go even then. The log tells of it, and nobody waits for it.
+    A process that sleeps in a call of a driver does not end even then. The log names it, and nobody waits for it.
     """
     _wait(workers, patience)
     for worker in workers:

@@ -66,8 +66,8 @@ class ParallelDiT:
     def predict(self, passes: Sequence[Pass], split: Split) -> list[Tensor]:
         """`z_0 - eps` of each pass, (B, 12, T, H, W) in float32.
 
-        As many passes go at a time as the split has guidance groups, each in a group of its own. A group that is left
-        without one makes the last pass once more, since FSDP gathers weights from all ranks for each forward pass.
+        Each guidance group of the split makes one pass at a time. A group that is left without one repeats the last
+        pass, since FSDP gathers weights from all ranks for each forward pass.
         Raises MochiError unless all passes have latents of one shape, and the split is one of all ranks.
         """
         if len({p.z.shape for p in passes}) > 1:
@@ -103,8 +103,10 @@ class ParallelDiT:
         return self.model(z, one.sigma.to(z.device), one.text, rotary, runner)
 
     def _begin_cached_step(self, plan: CachePlan, split: Split, passes: Sequence[Pass]) -> None:
-        """Each split has a cache of its own, with other tokens. What others have of these samples is out of date now,
-        and all ranks must forget it, whichever of the passes they make."""
+        """Make the cache of this split, if there is none: each split has its own, since its ranks have other tokens.
+
+        What the other caches have of these samples is out of date now. All ranks forget it, whichever passes they make.
+        """
         keys = {key for one in passes for key in one.keys}
         for other, cache in self._caches.items():
             if other != split:

@@ -29,7 +29,7 @@ class ShardedLayout:
 
     def __init__(self, model: AsymmDiT, device: torch.device, offload: bool):
         self._device = device
-        # On a CPU the weights are in host memory as it is.
+        # On a CPU the weights are in host memory anyway.
         self._offload = offload and device.type != "cpu"
         self._pin = self._offload and torch.cuda.is_available()
         group: Any = dist.group.WORLD

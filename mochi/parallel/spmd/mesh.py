@@ -12,7 +12,7 @@ from ..split import Split
 
 
 class Meshes:
-    """Device meshes over all ranks, made when first asked for, which all ranks do in the same order, and kept.
+    """Device meshes over all ranks. Each is made when it is first asked for, by all ranks in the same order, and kept.
 
     Consecutive ranks share a forward pass: on most machines neighbours are the ones best connected.
 
@@ -30,7 +30,7 @@ class Meshes:
             raise MochiError(f"{split} is a split of {split.ranks} ranks, but there are {dist.get_world_size()}")
         if split not in self._made:
             ranks = torch.arange(split.ranks).view(tuple(split))
-            # By init_device_mesh they could not have a timeout.
+            # init_device_mesh takes no timeout for them.
             groups = [self._group_among(lines.tolist()) for lines in (ranks.T, ranks)]
             self._made[split] = DeviceMesh.from_group(
                 groups, self._device_type, mesh=ranks, mesh_dim_names=split._fields
@@ -38,6 +38,6 @@ class Meshes:
         return self._made[split]
 
     def _group_among(self, several: list[list[int]]) -> dist.ProcessGroup:
-        """Make a group of each of these, and return that of this rank."""
+        """Make a group of each list of ranks, and return the group that this rank is in."""
         own: Any = dist.new_subgroups_by_enumeration(several, timeout=self._timeout)[0]
         return own

@@ -10,15 +10,18 @@ from .collectives import Peers
 
 
 class SharedStepCache(StepCache):
-    """Decides as a single device does, and alike on all ranks that share a pass: these add up what each has seen, in
-    the same order, to the same sums.
+    """A step cache that decides as on a single device, and alike on all ranks that share a pass.
+
+    These ranks add up what each has seen, in the same order, to the same sums.
 
     Groups of guidance, each at a pass of its own, need not agree: they meet again when both have their results. FSDP
     however gathers a block's weights from all ranks at once, those of the other group too. So where weights are
     sharded, a group that skips its blocks helps to gather them if the other runs its own. To compute there as well
     would cost no time, but the video would then depend on the number of GPUs.
 
-    ulysses: the ranks that share a pass. guidance: this rank's likes in the other groups.
+    Args:
+        ulysses: the ranks that share a pass.
+        guidance: the ranks with the same tokens in all groups of guidance.
     """
 
     def __init__(self, plan: CachePlan, ulysses: Peers, guidance: Peers):

@@ -36,7 +36,7 @@ class TokenShards(BlockRunner):
         return self.peers.gather_rows(tokens.transpose(0, 1), self.shares).transpose(0, 1)
 
     def own(self, t: Tensor, dim: int) -> Tensor:
-        """Of anything that has the N tokens, or the h heads, along `dim`: this rank's."""
+        """This rank's part of a tensor that has the N tokens, or the h heads, along `dim`."""
         return t.tensor_split(self.peers.size, dim)[self.peers.rank]
 
     def outgoing(self, qkv: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class UlyssesAttention(JointAttention):
     """Joint attention among all tokens, each rank with its share of the heads.
 
     Attributes:
-        text_is_read: whether the block reads the text output. Where not, none is gathered, and it is None.
+        text_is_read: whether the block reads the text output. Where not, it is not gathered, and is None.
     """
 
     shards: TokenShards
@@ -88,7 +88,7 @@ class UlyssesAttention(JointAttention):
         visual = sum(shards.shares)
 
         def joint() -> Tensor:
-            """Tokens first: what arrives from all ranks is then the head of it, the text lies behind."""
+            """Memory with the tokens first: what arrives from all ranks fills its front, the text lies behind."""
             return x.qkv.new_empty(visual + text, batch, heads, width)
 
         def of_text(t: Tensor) -> Tensor:

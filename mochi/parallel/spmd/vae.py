@@ -61,7 +61,7 @@ class Strips(NamedTuple):
 def plan_strips(height: int, width: int, ranks: int) -> Strips:
     """Cut latents of `height` x `width` for `ranks` ranks, or fewer where there are not so many rows or columns.
 
-    The largest strip is made small first, since everybody waits for it; then the halos are.
+    The largest strip is made as small as can be, since all ranks wait for it; then the halos are.
     """
     plans = [
         (-(-length // ranks) * across, across, Strips(axis, _even(length, ranks)))
@@ -75,9 +75,9 @@ def _even(length: int, parts: int) -> tuple[int, ...]:
 
 
 class StripRanks:
-    """All ranks of torch.distributed, of which the first few work where a picture is cut for no more.
+    """The ranks that work on a picture: all of torch.distributed, or the first few where it has fewer strips.
 
-    A number of ranks gets its process group when it is first needed. All ranks make it, and keep it.
+    Each number of strips has its process group. All ranks make it when it is first needed, and keep it.
 
     Args:
         timeout: of the operations of such groups.
@@ -147,7 +147,7 @@ class HaloBorders(Borders):
         return padded
 
     def _ends(self, padded: Tensor, rows: int, columns: int) -> Iterator[Tensor]:
-        """Where the neighbours' halos belong in it, if it has a border there."""
+        """The places of the neighbours' halos in a padded strip; none where it has no border along the cut."""
         width = self._width(rows, columns)
         return (_end(padded, self.axis, first, width) for first in self.ends.values() if width)
 

@@ -22,7 +22,7 @@ from ..wire import Board, Channel
 log = logging.getLogger("mochi.rank")
 
 OWNER_NOTICES_FIRST = 30.0
-"""Seconds by which operations among ranks wait longer than the owner, which says more."""
+"""Operations among ranks wait so many seconds longer than the owner, whose error says more."""
 
 
 class Context:

@@ -83,7 +83,7 @@ class Rank:
         }
 
     def handle(self, request: protocol.Request) -> Any:
-        """What a request asks for; see its class. Tensors come from rank 0 alone, if no strips."""
+        """The answer to a request; see its class. Rank 0 alone answers with tensors, unless these are strips."""
         return self._handlers[type(request)](request)
 
     # --- models
@@ -198,7 +198,7 @@ class Rank:
     # --- frames
 
     def decode(self, request: protocol.Decode) -> None:
-        """Tells each strip of this rank."""
+        """Sends each strip of this rank in an event."""
         z = request.z
         total, height, width = z.shape[2:]
         chunk = plan_strips(height, width, self.context.size).chunk
@@ -210,7 +210,7 @@ class Rank:
 
         with Outgoing(self.context.device) as outgoing:
             for first in range(0, total, chunk):
-                strip = next(strips, None)  # a rank without a strip comes along, to hear of a cancel with the others
+                strip = next(strips, None)  # a rank without a strip takes part, to hear of a cancel with the others
                 if strip is not None:
                     outgoing.send(
                         partial(tell, first), to_pictures(strip, as_bytes=True) if request.as_bytes else strip

@@ -1,7 +1,7 @@
 """The weights of an AsymmDiT that one rank has, and the patches (LoRA) that a person puts on them.
 
 Every rank reads what it needs itself, tensor by tensor, from the memory-mapped file. Load and patch under
-`torch.inference_mode()`, like everything else in a rank: FSDP cannot change over.
+`torch.inference_mode()`, like everything else in a rank: FSDP cannot change between modes.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class RankWeights:
         return sum(_own(p).nbytes for p in self.model.parameters())
 
     def patch(self, patches: Mapping[str, Sequence[WeightPatch]]) -> None:
-        """Let the weights be the file's with these patches, by parameter; earlier patches are gone.
+        """Put patches on the weights of the file, by parameter, in place of earlier patches.
 
-        Only the parameters that are patched, or were, are read again; not quantised ones, which are patched as they are
-        dequantised. Raises MochiError on patches that do not fit.
+        Only the parameters that are patched, or were, are read again. Quantised ones are not: they are patched as they
+        are dequantised. Raises MochiError on patches that do not fit.
         """
         if unknown := patches.keys() - self._plan.dtypes.keys():
             raise MochiError(f"patches for {sorted(unknown)[0]}, which the model does not have")
@@ -87,7 +87,7 @@ class RankWeights:
         if not names:
             return
         entries = self._plan.entries
-        self._patched |= patches.keys()  # should a patch fail, the next call mends what is half done
+        self._patched |= patches.keys()  # if a patch fails, the next call mends what is half done
         for name in names:
             if self._plan.dtypes[name] == QUANT_DTYPE:
                 layer = self.model.get_submodule(name.removesuffix(".weight"))

@@ -43,9 +43,13 @@ def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
     loaded = _read_unchanged(*_version(path)).fitted(lora.layer_shapes(model.model.diffusion_model))
     patched = model.clone()
     if strength:
-        for layer, patches in loaded.layers.items():
-            rows = loaded.shapes[layer][0]
-            patched.add_patches({_key(layer, rows, patch): _adapter(patch) for patch in patches}, strength)
+        # At once: each call makes a list of all the model's weights.
+        adapters = {
+            _key(layer, loaded.shapes[layer][0], patch): _adapter(patch)
+            for layer, patches in loaded.layers.items()
+            for patch in patches
+        }
+        patched.add_patches(adapters, strength)
     return patched
 
 

@@ -3,6 +3,7 @@
 A network of two blocks does not count: names and shapes are compared with it first, whatever the model's depth.
 """
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -113,3 +114,22 @@ def test_on_ranks(pack, count, queue_and_load, call, k_sampler, loras, groups, m
         k_sampler(call("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=0.7)[0])
         assert groups.running.use().pids == pids and count() == everywhere
     groups.running.close()
+
+
+@pytest.mark.parametrize("way", ["a part", "the folder"])
+def test_again_when_any_file_has_changed(pack, small, tmp_path, way):
+    """Another file of a checkpoint in several than the one that was chosen, in a folder of any depth."""
+    files, weights = pack.module("nodes.host.files"), load_file(small.models / "diffusion_models" / small.dit)
+    folder = small.models / "diffusion_models" / tmp_path.name / "transformer"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    names = [f"dit-0000{part}-of-00002.safetensors" for part in (1, 2)]
+    places = {name: names[i % 2] for i, name in enumerate(weights)}
+    for name in names:
+        save_file({key: p for key, p in weights.items() if places[key] == name}, folder / name)
+    (folder / "dit.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    chosen = f"{tmp_path.name}/" if way == "the folder" else f"{tmp_path.name}/transformer/{names[0]}"
+    opened = files.open_dit(chosen)
+    assert files.open_dit(chosen) is opened
+    os.utime(folder / names[1], (1, 1))
+    assert files.open_dit(chosen) is not opened
