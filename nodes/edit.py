@@ -10,6 +10,7 @@ from ..mochi.sampling.schedule import scheduled
 from . import widgets
 from .host.checks import check_latent, check_run
 from .host.sampling.edit import noise_of, resampled
+from .host.sampling.loop import ScheduledGuider
 from .host.types import Conditioning, Latent, Model
 
 
@@ -106,7 +107,7 @@ class Resample(widgets.Node):
         if sigmas[-1] != 0:
             raise MochiError(f"sigmas end at {sigmas[-1]:g}, but must end at 0: link those of Mochi Invert")
         strengths = windowed(strength, start, end, len(sigmas) - 1)
-        check_latent(original["samples"])
+        check_latent(original["samples"].shape)
         check_run(model, sigmas.tolist(), noise["samples"], positive, negative)
         if noise["samples"].shape != original["samples"].shape:
             raise MochiError(
@@ -114,4 +115,5 @@ class Resample(widgets.Node):
                 f"{tuple(original['samples'].shape)}, but they must be those of one clip: give both to Mochi Invert "
                 "and Mochi Resample as they come."
             )
-        return io.NodeOutput(resampled(model, positive, negative, noise, original, sigmas.tolist(), cfg, strengths))
+        guider = ScheduledGuider(model, positive, negative, [cfg] * len(strengths))
+        return io.NodeOutput(resampled(guider, noise, original, sigmas.tolist(), strengths))

@@ -31,7 +31,7 @@ class LoadT5(widgets.Node):
             inputs=[
                 widgets.choice(
                     "file",
-                    files.list_text_encoders(),
+                    files.list_files("t5"),
                     "A file (t5xxl_fp16.safetensors, fp8, GGUF) or a Hugging Face folder (of google/t5-v1_1-xxl) in "
                     "models/text_encoders, a file of the whole model in models/checkpoints, or the built-in tiny "
                     "model.",
@@ -53,11 +53,11 @@ class LoadT5(widgets.Node):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return complaint(files.check_text_encoder, file) or True
+        return complaint(files.check_file, file, "t5") or True
 
     @classmethod
     def execute(cls, file: str, dtype: str, device: str) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(files.open_text_encoder(file), dtype, device))
+        return io.NodeOutput(load_clip(files.open_file(file, "t5"), dtype, device))
 
 
 class LoadDiT(widgets.Node):
@@ -71,7 +71,7 @@ class LoadDiT(widgets.Node):
             inputs=[
                 widgets.choice(
                     "file",
-                    files.list_dits(),
+                    files.list_files("dit"),
                     "A file in models/diffusion_models or models/checkpoints, of any kind: as published, of ComfyUI, "
                     "fp8, GGUF; or a diffusers folder there or in models/diffusers; or the built-in tiny model.",
                 ),
@@ -104,7 +104,7 @@ class LoadDiT(widgets.Node):
 
     @classmethod
     def validate_inputs(cls, file: str, gpus: str = "1", parallel: object = ABSENT) -> bool | str:
-        return complaint(files.check_dit, file) or complaint(check_gpus, gpus, parallel) or True
+        return complaint(files.check_file, file, "dit") or complaint(check_gpus, gpus, parallel) or True
 
     @classmethod
     def execute(
@@ -116,7 +116,7 @@ class LoadDiT(widgets.Node):
         attention: str = SDPA,
         compile: bool = False,
     ) -> io.NodeOutput:
-        checkpoint, settings = files.open_dit(file), parallel_settings(gpus, parallel)
+        checkpoint, settings = files.open_file(file, "dit"), parallel_settings(gpus, parallel)
         if settings.in_process:
             model = load_model(checkpoint, dtype, attention, compile)
         else:
@@ -128,7 +128,7 @@ class LoadDiT(widgets.Node):
 class LoadVAE(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        vaes = files.list_vaes()
+        vaes = files.list_files("vae")
         return widgets.schema(
             "MochiLoadVAE",
             "Load AsymmVAE (Mochi)",

@@ -26,14 +26,13 @@ class LoadLoRA(widgets.Node):
                     options=list_loras(),
                     tooltip="A safetensors file in models/loras: of Mochi's own trainer, diffusers, PEFT or kohya.",
                 ),
-                io.Float.Input(
+                widgets.number(
                     "strength",
-                    default=1.0,
-                    min=-STRONGEST,
-                    max=STRONGEST,
+                    1.0,
+                    (-STRONGEST, STRONGEST),
+                    "1: as it was trained. 0: not at all. Below 0: the opposite.",
                     step=0.05,
                     round=0.001,
-                    tooltip="1: as it was trained. 0: not at all. Below 0: the opposite.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with the LoRA.")],

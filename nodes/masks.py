@@ -37,7 +37,7 @@ class Extend(widgets.Node):
 
     @classmethod
     def execute(cls, samples: Latent, frames: int) -> io.NodeOutput:
-        check_latent(samples["samples"])
+        check_latent(samples["samples"].shape)
         longer, mask = extended(samples["samples"], frames, noise_mask(samples))
         return io.NodeOutput({**samples, "samples": longer, "noise_mask": mask})
 
@@ -65,6 +65,6 @@ class NoiseMask(widgets.Node):
     @classmethod
     def execute(cls, samples: Latent, mask: Tensor) -> io.NodeOutput:
         clip = samples["samples"]
-        check_latent(clip)
+        check_latent(clip.shape)
         mask = mask.reshape(-1, *mask.shape[-2:])
         return io.NodeOutput({**samples, "noise_mask": latent_mask(mask, clip)})

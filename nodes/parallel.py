@@ -54,14 +54,13 @@ class Parallel(widgets.Node):
                     "(FSDP2). offloaded: its part in the machine's memory, for small cards. auto: replicated where "
                     "there is room.",
                 ),
-                io.Float.Input(
+                widgets.number(
                     "timeout",
-                    default=TIMEOUT,
-                    min=1.0,
-                    max=86400.0,
+                    TIMEOUT,
+                    (1.0, 86400.0),
+                    "Seconds without progress after which a process counts as hanging, and the prompt ends with an "
+                    "error.",
                     step=10.0,
-                    tooltip="Seconds without progress after which a process counts as hanging, and the prompt ends "
-                    "with an error.",
                 ),
             ],
             outputs=[

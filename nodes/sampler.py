@@ -11,6 +11,7 @@ from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
 from ..mochi.sampling.schedule import linear_quadratic, scheduled
 from . import widgets
 from .host.checks import ABSENT, check_at_most, check_run, complaint
+from .host.sampling.loop import ScheduledGuider
 from .host.sampling.sampler import empty_latent, sample
 from .host.types import Conditioning, Latent, Model
 from .widgets import MAX_FRAMES, MAX_SIZE, MAX_STEPS
@@ -27,14 +28,13 @@ class Sigmas(widgets.Node):
             found_as=("scheduler", "linear quadratic", "noise schedule"),
             inputs=[
                 widgets.steps("Steps of a whole run. The published model likes 64; the distilled one 8."),
-                io.Float.Input(
+                widgets.number(
                     "threshold_noise",
-                    default=PREVIEW.defaults.threshold_noise,
-                    min=0.001,
-                    max=0.999,
+                    PREVIEW.defaults.threshold_noise,
+                    (0.001, 0.999),
+                    "How much of the noise the linear steps take away: 0.025; for the distilled model 0.1.",
                     step=0.005,
                     round=0.001,
-                    tooltip="How much of the noise the linear steps take away: 0.025; for the distilled model 0.1.",
                 ),
                 widgets.count(
                     "linear_steps",
@@ -193,7 +193,9 @@ class Sampler(widgets.Node):
         if latent is None:
             latent = empty_latent(width, height, frames, batch_size)
         check_run(model, levels, latent["samples"], positive, negative)
-        return io.NodeOutput(sample(model, positive, negative, latent, seed, levels, scales))
+        if not scales:
+            return io.NodeOutput(latent)
+        return io.NodeOutput(sample(ScheduledGuider(model, positive, negative, scales), latent, seed, levels))
 
 
 def last_part(schedule: Callable[[int], list[float]], steps: int, denoise: float) -> list[float]:

@@ -48,7 +48,7 @@ class VAEDecode(widgets.Node):
     @classmethod
     def execute(cls, vae: Vae, samples: Latent, chunk: int = 0, tile: int = 0) -> io.NodeOutput:
         latents = samples["samples"]
-        check_latent(latents)
+        check_latent(latents.shape)
         if tile:
             side = max(TILE_LEAST, tile) // SPACE
             frames = vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=side // 4)

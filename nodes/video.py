@@ -35,14 +35,13 @@ class SaveVideo(widgets.Node):
                     tooltip="The frames; or a video, whose sound is left out; or latents, and at `vae` what decodes "
                     "them: then frames are saved as they are decoded, and a long video never has to fit in memory.",
                 ),
-                io.Float.Input(
+                widgets.number(
                     "fps",
-                    default=PREVIEW.defaults.fps,
-                    min=0.01,
-                    max=1000.0,
+                    PREVIEW.defaults.fps,
+                    (0.01, 1000.0),
+                    "Frames a second; Mochi was made for 30. A given video keeps its own.",
                     step=0.01,
                     round=0.01,
-                    tooltip="Frames a second; Mochi was made for 30. A given video keeps its own.",
                 ),
                 widgets.choice(
                     "format",
@@ -113,7 +112,7 @@ def frames_of_latents(samples: Latent, vae: Vae | None) -> tuple[int, int, Calla
     if vae is None:
         raise MochiError("images are latents, so a VAE is needed: connect Load AsymmVAE (Mochi) to `vae`")
     latents = samples["samples"]
-    check_latent(latents)
+    check_latent(latents.shape)
     height, width = (SPACE * length for length in latents.shape[3:])
     if isinstance(vae, MochiVAE):
         return width, height, partial(vae.decode_into, latents)

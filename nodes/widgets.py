@@ -43,9 +43,14 @@ def count(name: str, default: int, limits: tuple[int, int], tooltip: str, **opti
     return io.Int.Input(name, default=default, min=limits[0], max=limits[1], tooltip=tooltip, **options)
 
 
+def number(name: str, default: float, limits: tuple[float, float], tooltip: str, **options: Any) -> io.Float.Input:
+    """A number within limits."""
+    return io.Float.Input(name, default=default, min=limits[0], max=limits[1], tooltip=tooltip, **options)
+
+
 def fraction(name: str, default: float, tooltip: str, step: float = 0.01, **options: Any) -> io.Float.Input:
     """A number from 0 to 1."""
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=step, tooltip=tooltip, **options)
+    return number(name, default, (0.0, 1.0), tooltip, step=step, **options)
 
 
 def steps(tooltip: str) -> io.Int.Input:
@@ -55,9 +60,7 @@ def steps(tooltip: str) -> io.Int.Input:
 
 def cfg(tooltip: str) -> io.Float.Input:
     """The guidance scale."""
-    return io.Float.Input(
-        "cfg", default=PREVIEW.defaults.cfg, min=0.0, max=100.0, step=0.05, round=0.01, tooltip=tooltip
-    )
+    return number("cfg", PREVIEW.defaults.cfg, (0.0, 100.0), tooltip, step=0.05, round=0.01)
 
 
 def schedule(tooltip: str) -> io.Combo.Input:

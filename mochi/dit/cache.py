@@ -131,33 +131,16 @@ class StepCache:
         self._at_sigma.update(keys)
         return numbered
 
-    def run(
-        self,
-        runner: BlockRunner,
-        step: int,
-        keys: Sequence[Numbered],
-        blocks: nn.ModuleList,
-        x: Tensor,
-        y: Tensor,
-        c: Tensor,
-        rotary: Tensor,
-        lengths: Sequence[int],
-    ) -> Tensor:
-        """Like `runner.run`, but only samples that need it go through the blocks. keys: as `_numbered` gives them."""
+    def choose(self, step: int, keys: Sequence[Numbered], inputs: Tensor) -> tuple[list[_Sample], list[int]]:
+        """What is kept of the samples of a pass, and the rows of those that the blocks must run for.
+
+        inputs: what `first_input` gives for the pass.
+        """
         samples = [self._samples.setdefault(key, _Sample()) for key in keys]
-        changes = self._look_at(self.first_input(blocks[0], x, c), samples)
+        changes = self._look_at(inputs, samples)
         rows = [row for row, sample in enumerate(samples) if not self._skips(sample, changes[row], step)]
         self.passes |= {(step, key): row in rows for row, key in enumerate(keys)}
-        self.decided(blocks, bool(rows), x.device)
-        computed: dict[int, Tensor] = {}
-        if rows:
-            some = slice(None) if len(rows) == len(keys) else rows
-            out = runner.run(blocks, x[some], y[some], c[some], rotary, tuple(lengths[row] for row in rows))
-            for row, result in zip(rows, out, strict=True):
-                samples[row].residual, computed[row] = result - x[row], result
-            if len(rows) == len(keys):
-                return out
-        return torch.stack([computed[i] if i in computed else s.repeated(x[i]) for i, s in enumerate(samples)])
+        return samples, rows
 
     def _look_at(self, inputs: Tensor, samples: Sequence[_Sample]) -> list[float]:
         """How much each sample's input differs from that of its last pass, mean|a - b| / mean|b|; NaN in its first."""
@@ -190,7 +173,18 @@ class _CachedPass(BlockRunner):
     def run(
         self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
     ) -> Tensor:
-        return self._cache.run(self._runner, self._step, self._keys, blocks, x, y, c, rotary, text_lengths)
+        """As the runner does. Only samples that need it go through the blocks."""
+        samples, rows = self._cache.choose(self._step, self._keys, self._cache.first_input(blocks[0], x, c))
+        self._cache.decided(blocks, bool(rows), x.device)
+        computed: dict[int, Tensor] = {}
+        if rows:
+            some = slice(None) if len(rows) == len(samples) else rows
+            out = self._runner.run(blocks, x[some], y[some], c[some], rotary, tuple(text_lengths[row] for row in rows))
+            for row, result in zip(rows, out, strict=True):
+                samples[row].residual, computed[row] = result - x[row], result
+            if len(rows) == len(samples):
+                return out
+        return torch.stack([computed[i] if i in computed else s.repeated(x[i]) for i, s in enumerate(samples)])
 
     def leave(self, tokens: Tensor) -> Tensor:
         return self._runner.leave(tokens)

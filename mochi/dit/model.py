@@ -102,12 +102,7 @@ class AsymmDiT(nn.Module):
         return rotary_table(frequencies, frames, height // p, width // p, self.config.rope_area)
 
     def forward(
-        self,
-        z: Tensor,
-        sigma: Tensor,
-        text: TextContext,
-        rotary: Tensor | None = None,
-        runner: BlockRunner = PLAIN,
+        self, z: Tensor, sigma: Tensor, text: TextContext, rotary: Tensor | None = None, runner: BlockRunner = PLAIN
     ) -> Tensor:
         """z (B, 12, T, H, W) at noise level sigma (B,) in [0, 1] -> `z_0 - eps`, the same shape.
 

@@ -88,8 +88,9 @@ def load_remote(
     """The networks of a model over the devices of `parallel`, once they are used; see `load_pipeline`."""
     manager = GroupManager(parallel.devices(), parallel.timeout)
     network = files.dit.plan("dit", weight_dtype=weight_dtype, compute_dtype=compute_dtype).model
-    request = LoadDiT(files.dit.path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)
+    dit_path, decoder_path = files.dit.path.absolute(), files.decoder.path.absolute()  # they work in another folder
+    request = LoadDiT(dit_path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)
     plan = plan_dit(request, network, parallel, manager.devices)
     dit = RemoteDiT(manager, plan.request, plan.degrees)
-    vae = RemoteVAE(manager, LoadVAE(files.decoder.path, None, compute_dtype))
+    vae = RemoteVAE(manager, LoadVAE(decoder_path, None, compute_dtype))
     return RemoteDenoiser(files.config.dit, dit, compute_dtype), RemoteDecoder(vae)

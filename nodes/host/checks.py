@@ -11,14 +11,14 @@ from ...mochi.errors import MochiError
 from ...mochi.geometry import PATCH, SPACE, nearest_length
 
 CHANNELS = 12
-# Marks an input that is not there. A linked one is None: it has no value yet when a prompt is checked.
+# Tells an input that is not there from one that is linked, and so has no value yet when a prompt is checked.
 ABSENT = object()
 
 
 def complaint(check: Callable[..., object], *arguments: Any) -> str | None:
     """The message of the MochiError that a check raises with these arguments, for a node's `validate_inputs`.
 
-    Nothing is checked where an argument is None: it comes from another node, which has not run yet.
+    An argument that is None comes from another node, which has not run yet: then nothing is checked.
     """
     if any(argument is None for argument in arguments):
         return None
@@ -30,30 +30,25 @@ def complaint(check: Callable[..., object], *arguments: Any) -> str | None:
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """A widget's value must be in its list, which the host does not check."""
+    """A widget's value must be in its list; the host does not see to that."""
     if value not in choices:
         raise MochiError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
 def check_at_most(name: str, value: int, most: int) -> None:
-    """A widget's value must not be too large. The host leaves that to a node that validates the widget itself."""
+    """The upper end of a widget. The host does not look at it where a node validates the widget itself."""
     if value > most:
         raise MochiError(f"{name} is {value}, but can be {most} at most.")
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
-    """A widget's value must lie within its range; see `check_at_most`."""
-    if not least <= value <= most:  # NaN is not within it either
+    """Both ends of a widget, as above."""
+    if not least <= value <= most:  # NaN is not, either
         raise MochiError(f"{name} is {value}, but must be between {least:g} and {most:g}.")
 
 
-def check_latent(samples: Tensor) -> None:
-    """LATENT samples must be those of a Mochi video: (B, 12, T, h, w)."""
-    check_latent_shape(samples.shape)
-
-
-def check_latent_shape(shape: Sequence[int]) -> None:
-    """The shape of LATENT samples must be that of a Mochi video, (B, 12, T, h, w)."""
+def check_latent(shape: Sequence[int]) -> None:
+    """The shape of LATENT samples must be that of a Mochi video: (B, 12, T, h, w)."""
     if len(shape) != 5 or shape[1] != CHANNELS:
         channels = shape[1] if len(shape) > 1 else len(shape)
         raise MochiError(
@@ -84,7 +79,7 @@ def check_sigmas(sigmas: Sequence[float]) -> None:
 
 
 def check_text(features: Tensor | None, width: int) -> Tensor:
-    """A conditioning's features (B, L, D), which must have the width D that the model reads."""
+    """A conditioning's features (B, L, D), which must be as wide as the model reads them."""
     found = 0 if features is None else features.shape[-1]
     if features is None or found != width:
         raise MochiError(
@@ -95,9 +90,9 @@ def check_text(features: Tensor | None, width: int) -> Tensor:
 
 
 def check_run(model: ModelPatcher, sigmas: Sequence[float], samples: Tensor, *conditionings: list) -> None:
-    """Noise levels, latents and prompts of a run must be valid, and belong to the model."""
+    """Everything that goes into a run: noise levels, latents, and prompts that belong to the model."""
     check_sigmas(sigmas)
-    check_latent(samples)
+    check_latent(samples.shape)
     check_patches(samples)
     check_conditioning(model, *conditionings)
 
@@ -110,7 +105,7 @@ def check_conditioning(model: ModelPatcher, *conditionings: list) -> None:
 
 
 def text_width(model: ModelPatcher) -> int:
-    """The width of the text features that a MODEL reads, ours or ComfyUI's own Mochi.
+    """How wide the text features are that a MODEL, ours or ComfyUI's own Mochi, reads.
 
     Raises MochiError for any other model.
     """

@@ -14,7 +14,7 @@ from ...mochi.checkpoint.readers.sharded import SHARD, is_later_shard
 from ...mochi.config import TINY_WEIGHTS
 from ...mochi.errors import MochiError
 from ...mochi.hub.catalog import hint
-from ...mochi.text import open_text_encoder as open_t5
+from ...mochi.text import open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
 
 TINY = "tiny (built in)"
@@ -29,28 +29,27 @@ FOLDERS = {
 INNER = {"dit": "transformer", "vae": "vae", "t5": "text_encoder"}
 """The folder of each kind in one that holds a whole model as diffusers lays it out."""
 
+BUILT_IN = {"dit": "dit.safetensors", "vae": "decoder.safetensors", "t5": "t5"}
+"""The file of each kind of the built-in model, below TINY_WEIGHTS. Its encoder is in a file beside the decoder's."""
 
 OPEN = 8
 """Checkpoints that are kept open."""
 
 
-def list_dits() -> list[str]:
+def list_files(kind: str) -> list[str]:
     """The entries of a loader's list: the built-in model, then Hugging Face folders (with a slash behind) and files of
     ComfyUI's folders."""
-    return _list("dit")
+    folders = _hugging_face_folders(kind)
+    inside = tuple(folder + os.sep for folder in folders)
+    files = (name for folder in FOLDERS[kind] if folder != "diffusers" for name in _files(folder))
+    shown = (name for name in files if not name.startswith(inside) and not is_later_shard(os.path.basename(name)))
+    return list(dict.fromkeys([TINY, *(folder + "/" for folder in folders), *shown]))
 
 
-def list_vaes() -> list[str]:
-    return _list("vae")
-
-
-def list_text_encoders() -> list[str]:
-    return _list("t5")
-
-
-def open_dit(name: str) -> Checkpoint:
-    """The file of an entry. Raises MochiError when there is no such file, or it cannot be opened."""
-    return _opened(TINY_WEIGHTS / "dit.safetensors" if name == TINY else _find(name, "dit"))
+def open_file(name: str, kind: str) -> Checkpoint:
+    """The file or folder of an entry. Raises MochiError when there is none, or it cannot be opened."""
+    path = TINY_WEIGHTS / BUILT_IN[kind] if name == TINY else _find(name, kind)
+    return _opened(path, open_text_encoder if kind == "t5" else Checkpoint.open)
 
 
 def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, Checkpoint | None]:
@@ -58,20 +57,15 @@ def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, 
 
     encoder: the entry of the encoder's file, None where the encoder is to be in the same file.
     """
-    file = _opened(TINY_WEIGHTS / "decoder.safetensors" if name == TINY else _find(name, "vae"))
+    file = open_file(name, "vae")
     if TINY in (encoder, name if encoder is None else ""):
-        encoder_file = _opened(TINY_WEIGHTS / "encoder.safetensors")
+        encoder_file = _opened(TINY_WEIGHTS / "encoder.safetensors", Checkpoint.open)
     elif encoder is not None:
-        encoder_file = _opened(_find(encoder, "vae"))
+        encoder_file = open_file(encoder, "vae")
     else:
         encoder_file = file if "encoder" in file.parts else None
     # A decoder is the rule; a file with neither fails there, saying what it is.
     return (None if file.parts.keys() == {"encoder"} else file), encoder_file
-
-
-def open_text_encoder(name: str) -> Checkpoint:
-    """The file or folder of an entry; see `open_dit`."""
-    return _opened(TINY_WEIGHTS / "t5" if name == TINY else _find(name, "t5"), open_t5)
 
 
 def tokenizer_for(text_encoder: Path) -> Path | None:
@@ -82,9 +76,9 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
     return Path(comfy.text_encoders.__path__[0]) / "t5_tokenizer"
 
 
-def check_dit(name: str) -> None:
-    """Raise MochiError unless the entry's file is there and an AsymmDiT. Reads no weights."""
-    _check(open_dit(name), "dit")
+def check_file(name: str, kind: str) -> None:
+    """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights."""
+    _check(open_file(name, kind), kind)
 
 
 def check_vae(name: str, encoder: str | None = None) -> None:
@@ -94,19 +88,14 @@ def check_vae(name: str, encoder: str | None = None) -> None:
             _check(checkpoint, part)
 
 
-def check_text_encoder(name: str) -> None:
-    """Raise MochiError unless the entry's files are there and a T5 encoder. Reads no weights."""
-    _check(open_text_encoder(name), "t5")
-
-
 @lru_cache(maxsize=OPEN)
 def _check(checkpoint: Checkpoint, part: str) -> None:
-    """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
+    """Remembered for an opened checkpoint: the check is made whenever a prompt is queued."""
     checkpoint.check(part)
 
 
-def _opened(path: Path, opens: Callable[[Path], Checkpoint] = Checkpoint.open) -> Checkpoint:
-    """A checkpoint. It stays open for the next node or prompt that wants it, as long as its files are unchanged."""
+def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """A checkpoint, which stays open for the next node or prompt that wants it, while its files are the same."""
     states = ((file, file.stat()) for file in sorted(_files_of(path)) if file.is_file())
     return _open_unchanged(path, opens, tuple((file, state.st_mtime_ns, state.st_size) for file, state in states))
 
@@ -122,14 +111,6 @@ def _files_of(path: Path) -> Iterable[Path]:
 @lru_cache(maxsize=OPEN)
 def _open_unchanged(path: Path, opens: Callable[[Path], Checkpoint], state: tuple) -> Checkpoint:
     return opens(path)
-
-
-def _list(kind: str) -> list[str]:
-    folders = _hugging_face_folders(kind)
-    inside = tuple(folder + os.sep for folder in folders)
-    files = (name for folder in FOLDERS[kind] if folder != "diffusers" for name in _files(folder))
-    shown = (name for name in files if not name.startswith(inside) and not is_later_shard(os.path.basename(name)))
-    return list(dict.fromkeys([TINY, *(folder + "/" for folder in folders), *shown]))
 
 
 def _files(folder: str) -> list[str]:

@@ -98,6 +98,13 @@ def test_ranks_give_back_what_they_do_not_use_before_the_text_encoder_comes(
     assert told == ["T5 comes", "T5 comes", Unload(), "T5 comes"]
 
 
+def test_ranks_work_in_another_folder(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model_dir.parent)
+    loaded = load_pipeline(model_dir.name, parallel=ParallelSettings("2", cpu=True))
+    assert loaded.denoiser._dit.request.path == model_dir / "dit.safetensors"
+    assert loaded.decoder._vae.request.decoder == model_dir / "decoder.safetensors"
+
+
 def test_numbers_out_of_range_are_an_error(model_dir: Path) -> None:
     loaded = load_pipeline(model_dir, device="cpu")
     loaded.denoiser.dit.final_layer.linear.bias.fill_(float("inf"))

@@ -1,5 +1,6 @@
 """A service of ranks that can go wrong in each of its methods; used by test_group.py."""
 
+import atexit
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import torch.distributed as dist
 
 from mochi.errors import Cancelled, MochiError
 from mochi.parallel.protocol import Request, StepDone
+from mochi.parallel.wire import BEAT
 from mochi.parallel.worker.service import Rank
 
 
@@ -79,6 +81,16 @@ class FaultyStart(Rank):
         if context.rank == 1:
             fail(os.environ["MOCHI_TEST_FAULT"])
         dist.barrier()
+
+
+class SlowEnd:
+    """Has a process that takes its time to end, after it has let go of all it had."""
+
+    def __init__(self, context):
+        atexit.register(time.sleep, 4 * BEAT)
+
+    def handle(self, request: Any) -> Any:
+        return request
 
 
 def fail(kind: str) -> None:

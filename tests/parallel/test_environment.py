@@ -1,5 +1,6 @@
 """What of a person's environment reaches a rank, and what a rank is given."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def test_communicators_start_in_the_order_of_the_calls(tmp_path):
     assert rank_environment({}, tmp_path, 1)["NCCL_LAUNCH_ORDER_IMPLICIT"] == "1"
     chosen = {"NCCL_LAUNCH_ORDER_IMPLICIT": "0"}
     assert rank_environment(chosen, tmp_path, 1)["NCCL_LAUNCH_ORDER_IMPLICIT"] == "0"
+
+
+def test_a_rank_finds_the_packages_of_its_owner(tmp_path):
+    """From its own folder, too."""
+    inherited = {"PYTHONPATH": os.pathsep.join(["/opt/torch", "packages"])}
+    found = rank_environment(inherited, tmp_path, 1)["PYTHONPATH"]
+    assert found == os.pathsep.join(["/opt/torch", os.path.abspath("packages")])
+    assert not rank_environment({"PYTHONPATH": ""}, tmp_path, 1)["PYTHONPATH"]
 
 
 def caches(environment: dict[str, str]) -> list[str]:

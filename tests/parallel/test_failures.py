@@ -244,6 +244,7 @@ def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypat
         (kept,) = logs.iterdir()
         assert str(kept / "rank0.log") in str(failure.value)
         assert "a planned failure" in (kept / "rank0.log").read_text()
+        assert (kept / "rank0.log").stat().st_mode & 0o777 == 0o600
     assert not list(private_tmp.glob("mochi-group-*"))
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ def test_end_leaves_nothing(private_tmp):
     assert not [path for path in private_tmp.iterdir() if not path.name.startswith("pymp-")]
     with pytest.raises(MochiError, match="ended"):
         ask(group, "echo", x=1)
+
+
+def test_a_rank_that_ends_slowly_leaves_the_owner_its_folder():
+    """Where the owner offers tensors to the ranks of later groups, too."""
+    for _ in range(2):
+        group = Group(["cpu"], timeout=60.0, service=(FAULTY, "SlowEnd"), threads=1)
+        assert torch.equal(group.run(torch.ones(2), "echo")[0], torch.ones(2))
+        group.close()
+        assert Path(get_temp_dir()).exists()
 
 
 SCRIPT = """

@@ -85,21 +85,24 @@ def _res_block(ours: str, theirs: str, index: int) -> Sources:
     }
 
 
+def _res_blocks(names: Sequence[str], theirs: str, ours: str, first: int = 0) -> Sources:
+    """All residual blocks of a stage, of which there are as many as the names say. first: the number of ours."""
+    sources: Sources = {}
+    for i in range(_count(names, rf"{re.escape(theirs)}\.resnets\.(\d+)\.")):
+        sources |= _res_block(f"{ours}.{first + i}", theirs, i)
+    return sources
+
+
 def decoder_sources(theirs: Iterable[str]) -> Sources:
     """Where the layers of a decoder are. Its sizes follow from the names of their tensors, without `decoder.`."""
     theirs = tuple(theirs)
     stages = _count(theirs, r"up_blocks\.(\d+)\.")
     sources = {"blocks.0.0": Source(("conv_in",)), "output_proj": Source(("proj_out",))}
-    for i in range(_count(theirs, r"block_in\.resnets\.(\d+)\.")):
-        sources |= _res_block(f"blocks.0.{i + 1}", "block_in", i)
+    sources |= _res_blocks(theirs, "block_in", "blocks.0", 1)
     for stage in range(stages):
-        ours = f"blocks.{stage + 1}"
-        for i in range(_count(theirs, rf"up_blocks\.{stage}\.resnets\.(\d+)\.")):
-            sources |= _res_block(f"{ours}.blocks.{i}", f"up_blocks.{stage}", i)
-        sources[f"{ours}.proj"] = Source((f"up_blocks.{stage}.proj",))
-    for i in range(_count(theirs, r"block_out\.resnets\.(\d+)\.")):
-        sources |= _res_block(f"blocks.{stages + 1}.{i}", "block_out", i)
-    return sources
+        sources |= _res_blocks(theirs, f"up_blocks.{stage}", f"blocks.{stage + 1}.blocks")
+        sources[f"blocks.{stage + 1}.proj"] = Source((f"up_blocks.{stage}.proj",))
+    return sources | _res_blocks(theirs, "block_out", f"blocks.{stages + 1}")
 
 
 def encoder_sources(theirs: Iterable[str]) -> Sources:
@@ -111,16 +114,12 @@ def encoder_sources(theirs: Iterable[str]) -> Sources:
         "output_norm": Source(("norm_out.norm_layer",)),
         "output_proj": Source(("proj_out",)),
     }
-    for i in range(first - 1):
-        sources |= _res_block(f"layers.{i + 1}", "block_in", i)
+    sources |= _res_blocks(theirs, "block_in", "layers", 1)
     for stage in range(stages):
         ours = f"layers.{first + stage}.layers"
         sources[f"{ours}.0"] = Source((f"down_blocks.{stage}.conv_in.conv",))
-        for i in range(_count(theirs, rf"down_blocks\.{stage}\.resnets\.(\d+)\.")):
-            sources |= _res_block(f"{ours}.{i + 1}", f"down_blocks.{stage}", i)
-    for i in range(_count(theirs, r"block_out\.resnets\.(\d+)\.")):
-        sources |= _res_block(f"layers.{first + stages + i}", "block_out", i)
-    return sources
+        sources |= _res_blocks(theirs, f"down_blocks.{stage}", ours, 1)
+    return sources | _res_blocks(theirs, "block_out", "layers", first + stages)
 
 
 def _count(names: Sequence[str], pattern: str) -> int:

@@ -13,7 +13,7 @@ INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 DROPPED = re.compile(
     r"""
     CUDA_LAUNCH_BLOCKING | CUDA_MODULE_LOADING | GLOO_ | GOMP_ | GROUP_RANK | KMP_ | LOCAL_RANK | LOCAL_WORLD_SIZE |
-    MASTER_ADDR | MASTER_PORT | MKL_ | NCCL_ | OMP_ | PYTHONPATH | PYTHONSTARTUP | PYTORCH_ALLOC_CONF |
+    MASTER_ADDR | MASTER_PORT | MKL_ | NCCL_ | OMP_ | PYTHONSTARTUP | PYTORCH_ALLOC_CONF |
     PYTORCH_CUDA_ALLOC_CONF | RANK | TORCHELASTIC_ | TORCH_DISTRIBUTED_ | TORCH_NCCL_ | WORLD_SIZE
     """,
     re.VERBOSE,
@@ -37,6 +37,8 @@ def rank_environment(inherited: Mapping[str, str], folder: Path, threads: int) -
     passed = {name: value for name, value in inherited.items() if KEPT.match(name) or not DROPPED.match(name)}
     if Path(passed.get(INDUCTOR, "")).parent == Path(tempfile.gettempdir()):
         del passed[INDUCTOR]  # inductor's own choice, which it leaves in the environment of a process that has used it
+    if packages := passed.get("PYTHONPATH"):  # where torch may be; a rank works in another folder
+        passed["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, packages.split(os.pathsep)))
     return {
         # FSDP gathers weights over one communicator while Ulysses exchanges tokens over another. Each takes some of the
         # GPU's blocks and waits in them for its peers: taken in another order on another GPU, both wait for ever. With

@@ -46,6 +46,7 @@ class Worker:
         ours, theirs = Pipe()
         descriptor = theirs.fileno()
         told = map(str, (descriptor, rank, os.getpid(), folder, get_temp_dir()))
+        self.state.log.touch(0o600)  # also where it is kept, for paths are in it
         with self.state.log.open("wb") as log_file, theirs:  # closed here, or nobody would see it close there
             self._process = subprocess.Popen(
                 [sys.executable, *_interpreter_flags(), "-u", str(file), *told],

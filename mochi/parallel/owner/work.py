@@ -14,9 +14,7 @@ work is still wanted; returns a result. Closing it cancels the work."""
 
 
 def finish(
-    work: Work[Result],
-    on_event: Callable[[Event], None] | None = None,
-    check: Callable[[], None] | None = None,
+    work: Work[Result], on_event: Callable[[Event], None] | None = None, check: Callable[[], None] | None = None
 ) -> Result:
     """Run work to its end and return its result.
 

@@ -29,7 +29,7 @@ def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     from mochi.parallel.worker.watchdog import Watchdog
 
     board, connection = Board(Path.cwd()), Connection(int(descriptor))
-    Watchdog(int(rank), board, connection.fileno(), int(owner), folders).start()
+    Watchdog(int(rank), board, connection, int(owner), folders).start()
 
     from mochi.parallel.worker.loop import work
 

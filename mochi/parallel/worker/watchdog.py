@@ -5,6 +5,7 @@ import select
 import shutil
 import threading
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 
 from ..wire import BEAT, Board
 
@@ -16,16 +17,18 @@ class Watchdog(threading.Thread):
     thread may be waiting in a collective for ever.
 
     Args:
-        descriptor: of the connection to the owner, which hangs up when the owner ends.
+        connection: to the owner, which hangs up when the owner ends. It stays open as long as this process lives: its
+            end, as the worker ends in good order, would look like a hang-up.
         owner: its process id.
         folders: its temporary folders.
     """
 
-    def __init__(self, rank: int, board: Board, descriptor: int, owner: int, folders: Sequence[str]):
+    def __init__(self, rank: int, board: Board, connection: Connection, owner: int, folders: Sequence[str]):
         super().__init__(name="watchdog", daemon=True)
         self._rank, self._board, self._owner, self._folders = rank, board, owner, folders
+        self._connection = connection
         self._hang_up = select.poll()
-        self._hang_up.register(descriptor, 0)  # of no other event than the hang-up, which is always told
+        self._hang_up.register(connection, 0)  # of no other event than the hang-up, which is always told
 
     def run(self) -> None:
         # The connection tells at once. But a program that the owner started could hold a copy of its end; a process

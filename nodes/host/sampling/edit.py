@@ -11,35 +11,27 @@ from ....mochi.sampling import sample as euler
 from ....mochi.sampling.edit import drawn_to, invert
 from ..sockets.step_cache import STEP_CACHE
 from ..types import Conditioning, Latent
-from .loop import HostRun, run_loop
+from .loop import HostRun, ScheduledGuider, run_loop
 
 
 def noise_of(model: ModelPatcher, positive: Conditioning, latent: Latent, sigmas: Sequence[float]) -> Latent:
     """The noise at level sigmas[0] from which a run without guidance would make this LATENT."""
-    model = model.clone()  # a step cache is fitted to runs from noise, not towards it
+    model = model.clone()  # a step cache looks for small changes from noise on, not towards it
     model.model_options["transformer_options"].pop(STEP_CACHE, None)
 
     def loop(run: HostRun) -> Tensor:
         return invert(run.predict, run.latents, run.sigmas, run.report)
 
-    scales = [1.0] * (len(sigmas) - 1)
-    return run_loop(loop, model, positive, positive, {"samples": latent["samples"]}, sigmas, scales)
+    guider = ScheduledGuider(model, positive, positive, [1.0] * (len(sigmas) - 1))
+    return run_loop(loop, guider, {"samples": latent["samples"]}, sigmas)
 
 
 def resampled(
-    model: ModelPatcher,
-    positive: Conditioning,
-    negative: Conditioning,
-    noise: Latent,
-    original: Latent,
-    sigmas: Sequence[float],
-    cfg: float,
-    strengths: Sequence[float],
+    guider: ScheduledGuider, noise: Latent, original: Latent, sigmas: Sequence[float], strengths: Sequence[float]
 ) -> Latent:
-    """A run from the noise of a clip. Each step is drawn to the clip by its strength.
-
-    Where the clip has a noise mask, it stays as it is outside the mask.
-    """
+    """A run from the noise of a clip. Each step is drawn to the clip by its strength; outside the clip's noise mask all
+    of it stays."""
+    model = guider.model_patcher
     clean = model.model.process_latent_in(comfy.sample.fix_empty_latent_channels(model, original["samples"]))
     mask = original.get("noise_mask")
 
@@ -48,5 +40,4 @@ def resampled(
         flow = drawn_to(clean.to(run.latents), run.predict, strengths, made)
         return euler(flow, run.latents, run.sigmas, run.report)
 
-    scales = [cfg] * len(strengths)
-    return original | run_loop(loop, model, positive, negative, {"samples": noise["samples"]}, sigmas, scales)
+    return original | run_loop(loop, guider, {"samples": noise["samples"]}, sigmas)

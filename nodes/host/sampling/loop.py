@@ -74,23 +74,19 @@ Loop = Callable[[HostRun], Tensor]
 
 def run_loop(
     loop: Loop,
-    model: ModelPatcher,
-    positive: Conditioning,
-    negative: Conditioning,
+    guider: ScheduledGuider,
     latent: Latent,
     sigmas: Sequence[float],
-    scales: Sequence[float],
     noise: Tensor | None = None,
     seed: int = 0,
 ) -> Latent:
-    """Run a loop on a LATENT, with one guidance scale for each step. Progress and previews go to the node.
+    """Run a loop on a LATENT. Progress and previews go to the node.
 
     noise, seed: For a loop that starts from noise, which the host brings to level sigmas[0].
 
     Returns the LATENT with the loop's result (VAE latents) as its samples. Raises MochiError where these are not
     finite, and the host's interrupt within a step of a cancel.
     """
-    guider = ScheduledGuider(model, positive, negative, scales)
 
     def call(
         model: Any,  # a KSamplerX0Inpaint
@@ -104,14 +100,14 @@ def run_loop(
             run = HostRun(guider, noise, model.latent_image, sigmas.tolist(), extra_args, model, callback, console)
             return loop(run)
 
-    image = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    image = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"])
     samples = guider.sample(
         torch.zeros_like(image) if noise is None else noise,
         image,
         comfy.samplers.KSAMPLER(call),
         torch.as_tensor(sigmas, dtype=torch.float32),
         denoise_mask=latent.get("noise_mask"),
-        callback=on_node(model, len(sigmas) - 1),
+        callback=on_node(guider.model_patcher, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
