@@ -152,7 +152,7 @@ class Sampler(widgets.Node):
         latent: object = ABSENT,
         sigmas: object = ABSENT,
     ) -> bool | str:
-        """What can be said of the widgets before anything runs; linked ones are None here."""
+        """Check the widgets before anything runs. Linked ones are None here."""
         found = complaint(check_at_most, "steps", steps, MAX_STEPS)
         found = found or complaint(check_at_most, "width", width, MAX_SIZE)
         found = found or complaint(check_at_most, "height", height, MAX_SIZE)

@@ -45,7 +45,7 @@ class BlockRunner:
         return x
 
     def leave(self, tokens: Tensor) -> Tensor:
-        """What the final layer has made of the tokens, (B, n, values of a patch) -> that of all visual tokens."""
+        """The final layer's output for those tokens, (B, n, values of a patch) -> its output for all visual tokens."""
         return tokens
 
 

@@ -1,4 +1,4 @@
-"""What the owner of a group and its ranks say to each other.
+"""The protocol between the owner of a group and its ranks.
 
 The owner sends a request to all ranks, which handle it in lockstep. Each rank tells of it in events while it runs, and
 ends it with one answer. Tensors among them are on the CPU.
@@ -112,7 +112,7 @@ class PatchWeights(Request[int]):
 
 @dataclass(frozen=True, kw_only=True)
 class Denoise(Request["Tensor | None"]):
-    """What a whole run and a single forward pass have in common. Result: rank 0's tensor, None of the others.
+    """The common part of a whole run and a single forward pass. Result: rank 0's tensor, None of the others.
 
     Attributes:
         name: of the model.
@@ -195,7 +195,7 @@ class Encode(Request["Tensor | None"]):
 
 @dataclass(frozen=True)
 class GetStatus(Request["RankStatus"]):
-    """What a rank holds."""
+    """Ask what a rank holds."""
 
     doing = "telling its state"
 
@@ -268,7 +268,7 @@ class RankStatus:
 
 
 class Progress:
-    """What a rank tells while it handles a request."""
+    """An event: a rank tells it while it handles a request."""
 
     @property
     def phase(self) -> str:
@@ -321,7 +321,7 @@ class StepDone(Counted):
 
     @property
     def denoised(self) -> Denoised:
-        """What a run on one device reports after the step. Of rank 0 alone."""
+        """The step as a run on one device reports it. Of rank 0 alone."""
         assert self.latents is not None and self.estimate is not None
         return Denoised(self.done, self.total, self.latents, self.estimate)
 
@@ -365,7 +365,7 @@ class PieceEncoded(Counted):
 
 
 class Event(NamedTuple):
-    """What a rank has told."""
+    """Progress, and the rank that has told it."""
 
     rank: int
     payload: Progress
@@ -408,7 +408,7 @@ END = Ask(0, None)
 
 
 class Reply(NamedTuple):
-    """What a rank says of a request: Progress, and in the end Answer, Refused, Left or Failed.
+    """A message of a rank about a request: Progress, and in the end Answer, Refused, Left or Failed.
 
     Number 0 is the start. Failed ends the group, the others do not.
     """

@@ -23,7 +23,7 @@ BT709, BT601, LIMITED_RANGE = 1, 6, 1  # the numbers that video files use
 
 @dataclass(frozen=True)
 class Target:
-    """What to write.
+    """The video file to write.
 
     Attributes:
         path: a file, or for PNG a folder that is not there yet.
@@ -51,7 +51,7 @@ class Encoder(Protocol):
 
 
 class _Container:
-    """What the formats written by FFmpeg share."""
+    """The common part of the formats that FFmpeg writes."""
 
     def __init__(
         self,

@@ -90,12 +90,12 @@ def check_vae(name: str, encoder: str | None = None) -> None:
 
 @lru_cache(maxsize=OPEN)
 def _check(checkpoint: Checkpoint, part: str) -> None:
-    """Remembered for an opened checkpoint: the check is made whenever a prompt is queued."""
+    """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
     checkpoint.check(part)
 
 
 def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """A checkpoint, which stays open for the next node or prompt that wants it, while its files are the same."""
+    """A checkpoint. It stays open for the next node or prompt that wants it, as long as its files are unchanged."""
     states = ((file, file.stat()) for file in sorted(_files_of(path)) if file.is_file())
     return _open_unchanged(path, opens, tuple((file, state.st_mtime_ns, state.st_size) for file, state in states))
 

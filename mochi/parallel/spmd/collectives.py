@@ -19,7 +19,7 @@ Other = TypeVar("Other")
 
 
 class Waits(Protocol):
-    """What `torch.distributed` gives for an operation that has been started, such as a `Work`."""
+    """An operation that `torch.distributed` has started, such as its `Work`."""
 
     def wait(self) -> object: ...
 
@@ -43,7 +43,7 @@ class Pending(Generic[Value]):
         return self.read()
 
     def then(self, change: Callable[[Value], Other]) -> "Pending[Other]":
-        """What `change` makes of the value when that has arrived."""
+        """The result of `change` on the value, once that has arrived."""
         return Pending(self.work, lambda: change(self.read()))
 
 

@@ -1,4 +1,4 @@
-"""What can be asked of a rank: for each type of request in `protocol` a method, which all ranks run in lockstep."""
+"""The service of a rank: a method for each type of request in `protocol`, which all ranks run in lockstep."""
 
 import logging
 import time
