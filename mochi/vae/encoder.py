@@ -214,7 +214,7 @@ class Encoder(nn.Module):
         return per_position(self.layers[0], fourier_features(video, self.config.fourier))
 
     def _steps(self) -> Iterator[tuple[Step, AttentionBlock | None]]:
-        """The layers between the stem and the posterior, in order, each with the attention behind it, if any."""
+        """The layers between the stem and the posterior, in order, each with the attention after it, if any."""
         for stage in self.layers[1:]:
             for layer in stage.layers if isinstance(stage, DownStage) else [stage]:
                 if isinstance(layer, nn.Conv3d):

@@ -37,7 +37,7 @@ class Borders:
         return norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
-        """The input of a convolution behind norm and SiLU: `silu(norm(x))`, padded."""
+        """The input of a convolution after norm and SiLU: `silu(norm(x))`, padded."""
         if has_kernels(x, norm.weight):
             padded = room_around(x, time, rows, columns)
             normalise_by(norm, x, frame_statistics(x, norm.num_groups), padded[:, :, time:], activate=True)

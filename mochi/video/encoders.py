@@ -168,7 +168,7 @@ class Gif(_Container):
 
 
 def insert_gif_comment(path: Path, text: str) -> None:
-    """Put a comment block behind the header of a GIF file."""
+    """Put a comment block after the header of a GIF file."""
     data, comment = path.read_bytes(), text.encode()
     flags = data[10]
     header = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)  # with the global palette
