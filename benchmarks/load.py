@@ -1,4 +1,4 @@
-"""How much memory a full-size AsymmDiT takes to load and to run once, in each packing: `python -m benchmarks.load`.
+"""How much memory a full-size AsymmDiT takes to load and to run once, in each format: `python -m benchmarks.load`.
 
 Writes random weights of the published sizes into a folder (20 GB for bf16), loads them, makes one forward pass at a
 small latent on the CPU, and prints the peak of anonymous memory: of what a process has allocated, without the pages of

@@ -231,7 +231,7 @@ class Denoising:
 def decoding(
     config: DecoderConfig, latents: Sequence[int], ranks: int = 1, compute: torch.dtype = torch.bfloat16, chunk: int = 0
 ) -> Need:
-    """What decoding VAE latents (B, 12, T, h, w) needs; a single device keeps all frames until it has the last one.
+    """The need of decoding VAE latents (B, 12, T, h, w). A single device keeps all frames until the last one.
 
     chunk: latent frames at a time, 0 for as few as can be.
     """
@@ -259,7 +259,7 @@ def strip_values(config: DecoderConfig, latents: Sequence[int], ranks: int = 1, 
 
 
 def encoding(weights: int, prompts: int = 2, compute: torch.dtype = torch.bfloat16) -> Need:
-    """What T5 v1.1 XXL needs for a prompt and a negative one. weights: bytes of its weights as they are kept."""
+    """The need of T5 v1.1 XXL for a prompt and a negative one. weights: bytes of its weights as they are kept."""
     return Need(
         {"weights": weights, "activations": T5_VALUES * prompts * 256 * 4096 * compute.itemsize, "slack": SLACK}
     )
@@ -283,7 +283,7 @@ def warning_for(run: Denoising, free: int) -> str | None:
 
 
 def _alternatives(run: Denoising, free: int) -> Iterator[str]:
-    """What would fit, one change at a time."""
+    """Settings that would fit, one change at a time."""
     frames = run.longest(run.latent_frames - 1, free)
     if frames >= WORTH_A_TRY:
         yield f"{frame_count(frames)} frames or fewer"

@@ -1,4 +1,4 @@
-"""What is in a model directory: which files are which network, and which Mochi it is. Reads no weights."""
+"""The contents of a model directory: the file of each network, and the sizes of the Mochi. Reads no weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ def _checkpoint_of(part: str, folder: Path, opened: Callable[[Path], Checkpoint]
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """What can hold a network: files, of a checkpoint in several only the first, and the folders of diffusers."""
+    """Paths that can hold a network: files (of a checkpoint in several only the first), and folders of diffusers."""
     files = [file for kind in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(kind))]
     folders = [folder / name for name in ("transformer", "vae") if (folder / name).is_dir()]
     return [*(file for file in files if not is_later_shard(file.name)), *folders]

@@ -1,4 +1,4 @@
-"""What a person can choose for one video, checked when it is put together."""
+"""The settings of one video, checked when they are put together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a clip is made anew: room behind it, or an area of its picture."""
+"""Which part of a clip is made anew: room behind it, or an area of its picture."""
 
 from comfy_api.latest import io
 from torch import Tensor

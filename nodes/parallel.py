@@ -1,4 +1,4 @@
-"""How one generation is spread over GPUs, and what the processes that do it are up to."""
+"""How one generation is spread over GPUs, and the status of the processes that do it."""
 
 import time
 from typing import Any
@@ -99,7 +99,7 @@ class GroupStatus(widgets.Node):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        return time.monotonic()  # never the same, so that the present is told
+        return time.monotonic()  # never the same, so that the node runs each time
 
     @classmethod
     def execute(cls, after: Any = None) -> io.NodeOutput:
@@ -144,5 +144,5 @@ def _settings(gpus: str, guidance: str, ulysses: int, weights: str, timeout: flo
 
 
 def _devices(*widgets: Any) -> tuple[str, ...]:
-    """Of the widgets' settings. Raises MochiError where they cannot be."""
+    """The devices that the widgets ask for. Raises MochiError where they cannot be."""
     return _settings(*widgets).devices()

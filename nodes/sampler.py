@@ -152,7 +152,7 @@ class Sampler(widgets.Node):
         latent: object = ABSENT,
         sigmas: object = ABSENT,
     ) -> bool | str:
-        """What can be said of the widgets before anything runs; linked ones are None here."""
+        """Check the widgets before anything runs. Linked ones are None here."""
         found = complaint(check_at_most, "steps", steps, MAX_STEPS)
         found = found or complaint(check_at_most, "width", width, MAX_SIZE)
         found = found or complaint(check_at_most, "height", height, MAX_SIZE)
@@ -199,10 +199,9 @@ class Sampler(widgets.Node):
 
 
 def last_part(schedule: Callable[[int], list[float]], steps: int, denoise: float) -> list[float]:
-    """The last `steps` steps of a schedule that is longer by as much as `denoise` is below 1, as ComfyUI counts.
-    Nothing is left at denoise 0.
+    """The last `steps` steps of a schedule of `steps / denoise` steps, as ComfyUI counts; no steps at denoise 0.
 
-    schedule: The noise levels of a whole run of so many steps.
+    schedule: gives the noise levels of a whole run of so many steps.
     """
     return schedule(max(steps, int(steps / denoise)))[-(steps + 1) :] if denoise > 0 else []
 

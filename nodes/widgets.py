@@ -1,4 +1,4 @@
-"""What the nodes' schemas share: the frame of a schema, and the widgets that stand in several nodes."""
+"""The common part of the nodes' schemas: their frame, and the widgets that several nodes have."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields

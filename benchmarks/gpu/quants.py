@@ -1,4 +1,4 @@
-"""Denoisers of 4 blocks at full width whose weights are packed, beside one whose are not."""
+"""Denoisers of 4 blocks at full width with quantised weights, beside one with plain weights."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -30,7 +30,7 @@ def section(s: Setting) -> Iterator[Part]:
 
 
 def measure(s: Setting, name: str, packing: QuantFormat | None, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """figures: of those before, of which the first is not packed."""
+    """figures: of the denoisers before; the first one has plain weights."""
     model = AsymmDiT(s.few_blocks(), dtype=s.dtype, device="meta")
     if packing is not None:
         quant_linears(model, dict.fromkeys(packable(model), packing))
@@ -44,12 +44,12 @@ def measure(s: Setting, name: str, packing: QuantFormat | None, figures: dict[st
 
 
 def packable(model: AsymmDiT) -> list[str]:
-    """The weights that files have packed."""
+    """The weights that files have quantised."""
     return [name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
 
 
 def with_weights(model: nn.Module) -> nn.Module:
-    """Random weights. Packed bytes stay below 40, of which every format makes small numbers, none of them infinite."""
+    """Random weights. Quantised bytes stay below 40, of which every format makes small, finite numbers."""
     randomised(model, bias=0.1)
     for p in model.parameters():
         if p.dtype == QUANT_DTYPE:

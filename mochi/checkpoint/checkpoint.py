@@ -81,7 +81,7 @@ class Checkpoint:
         return sum(file.stat().st_size for file in self.files)
 
     def describe(self) -> str:
-        """What the checkpoint seems to be, such as `the Mochi AsymmVAE decoder` or `a LoRA`."""
+        """The kind of checkpoint that this seems to be, such as `the Mochi AsymmVAE decoder` or `a LoRA`."""
         return seems_to_be(self.tensors, self.parts)
 
     def entries(self, part: str) -> LazyTensors:
@@ -149,7 +149,7 @@ class Checkpoint:
         return Plan(self.path, model.requires_grad_(False).eval(), entries, rounding(model, plain, kept))
 
     def _made(self, part: str, complaint: str, make: Callable[..., Made], *args: Any) -> Made:
-        """What `make` makes of a part; or CheckpointError, where its tensors or sizes are such that it cannot."""
+        """The result of `make`. Raises CheckpointError with the complaint where a part makes it fail."""
         try:
             return make(*args)
         except CheckpointError:

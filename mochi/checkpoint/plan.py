@@ -132,7 +132,7 @@ def quantise(
 
 
 def rounding(model: nn.Module, weight_dtype: torch.dtype | None, kept: torch.dtype) -> dict[str, torch.dtype]:
-    """What the values of each parameter are rounded to: `weight_dtype`, if any, where a parameter is in `kept`."""
+    """The dtype that each parameter is rounded to: `weight_dtype`, if any, for parameters in `kept`."""
     return {
         name: weight_dtype if weight_dtype and p.dtype == kept and name not in EXACT else p.dtype
         for name, p in model.named_parameters()

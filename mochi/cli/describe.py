@@ -1,4 +1,4 @@
-"""What a weight file is: how it is quantised, which parts of a Mochi are in it, and what they lack."""
+"""Describes a weight file: how it is quantised, which parts of a Mochi are in it, and what they lack."""
 
 import math
 from collections import Counter
@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file, or a checkpoint's folder, is.
+    """The description of a file, or of a checkpoint's folder.
 
     Attributes:
         bytes: its size.
@@ -88,7 +88,7 @@ class Description:
 
 
 def describe(path: str | Path) -> Description:
-    """What a file, or a checkpoint's folder, is. Reads no weights. Raises CheckpointError when it cannot be opened."""
+    """Describe a file or a checkpoint's folder. Reads no weights. Raises CheckpointError when it cannot be opened."""
     file = Checkpoint.open(path)
     layout, found, size = file.layout, file.parts, file.nbytes
     if layout is None:

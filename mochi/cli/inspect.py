@@ -12,8 +12,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "inspect",
         help="say what a weight file is",
-        description="Says what a weight file is: how it is packed, which parts of a Mochi are in it, what they lack, "
-        "and which loader takes it. Reads no weights.",
+        description="Says what a weight file is: how it is quantised, which parts of a Mochi are in it, what they "
+        "lack, and which loader takes it. Reads no weights.",
     )
     parser.set_defaults(run=inspect)
     parser.add_argument("file", type=Path, nargs="+", help="safetensors, GGUF, or the folder of a checkpoint in parts")

@@ -131,7 +131,7 @@ def check_attention(name: str, device: torch.device | str, dtype: torch.dtype, h
 
 
 def describe(name: str, device: torch.device | str, dtype: torch.dtype, head_width: int = 128) -> str:
-    """What computes attention there, in words: the library, or which kernel of sdpa. The attention must be usable."""
+    """In words what computes attention there: the library, or which kernel of sdpa. The attention must be usable."""
     if name == SDPA:
         return describe_sdpa(torch.device(device), dtype, head_width)
     return LIBRARIES[name].title

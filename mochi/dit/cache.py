@@ -46,7 +46,7 @@ def rescaled(change: float) -> float:
 
 
 class CachePlan(NamedTuple):
-    """What a run wants of its cache.
+    """The settings of a run's cache.
 
     Attributes:
         threshold: how much change may add up before the blocks run again; at 0 they always do.
@@ -70,7 +70,7 @@ class CachePlan(NamedTuple):
 
 @dataclass
 class _Sample:
-    """What a cache keeps of a sample.
+    """The state of a sample in the cache.
 
     Attributes:
         seen: the input (N, D) of the first block in its last pass.
@@ -109,7 +109,7 @@ class StepCache:
         self._samples = {key: sample for key, sample in self._samples.items() if key[0] not in keys}
 
     def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-        """What attention of the first block reads of x (B, N, D) under c (B, D)."""
+        """The input of the first block's attention, for x (B, N, D) and c (B, D)."""
         return modulated_rms_norm(x, block.get_submodule("mod_x")(c).chunk(4, dim=-1)[0])
 
     def total(self, sums: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class StepCache:
 
     def _skips(self, sample: _Sample, change: float, step: int) -> bool:
         sample.change += rescaled(change)
-        if self.plan.may_skip(step) and sample.change < self.plan.threshold:  # NaN is not
+        if self.plan.may_skip(step) and sample.change < self.plan.threshold:  # NaN is not below it
             return True
         sample.change = 0.0
         return False

@@ -16,7 +16,7 @@ from .rotary import rotate
 
 
 class PackedQKV(NamedTuple):
-    """What a stream brings to attention.
+    """Queries, keys and values of a stream, as it brings them to attention.
 
     Attributes:
         qkv: queries, keys and values as they leave the Linear layer, (B, n, 3, h, d).

@@ -39,13 +39,13 @@ class BlockRunner:
     def run(
         self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
     ) -> Tensor:
-        """Visual tokens x behind all blocks. The inputs are those of the first block."""
+        """The visual tokens x after all blocks. The inputs are those of the first block."""
         for block in blocks:
             x, y = self.call(block, x, y, c, rotary, text_lengths)
         return x
 
     def leave(self, tokens: Tensor) -> Tensor:
-        """What the final layer has made of the tokens, (B, n, values of a patch) -> that of all visual tokens."""
+        """The final layer's output for those tokens, (B, n, values of a patch) -> its output for all visual tokens."""
         return tokens
 
 

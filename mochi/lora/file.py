@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Lora:
-    """What a LoRA file holds.
+    """The contents of a LoRA file.
 
     Attributes:
         layers: what it adds to the weight of each layer.

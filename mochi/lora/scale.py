@@ -31,7 +31,7 @@ class Scales:
         self._peft = {key.removeprefix("transformer."): value for key, value in peft.items()}
 
     def scale(self, pair: Pair) -> float:
-        """What `up @ down` is multiplied by. Raises CheckpointError on an alpha that is no number."""
+        """The factor of `up @ down`. Raises CheckpointError on an alpha that is no number."""
         values, divisor = [], float(pair.rank)
         if pair.alpha is not None:
             values = pair.alpha.read().float().reshape(-1).tolist()

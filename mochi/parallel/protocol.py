@@ -1,4 +1,4 @@
-"""What the owner of a group and its ranks say to each other.
+"""The protocol between the owner of a group and its ranks.
 
 The owner sends a request to all ranks, which handle it in lockstep. Each rank tells of it in events while it runs, and
 ends it with one answer. Tensors among them are on the CPU.
@@ -112,7 +112,7 @@ class PatchWeights(Request[int]):
 
 @dataclass(frozen=True, kw_only=True)
 class Denoise(Request["Tensor | None"]):
-    """What a whole run and a single forward pass have in common. Result: rank 0's tensor, None of the others.
+    """The common part of a whole run and a single forward pass. Result: rank 0's tensor, None of the others.
 
     Attributes:
         name: of the model.
@@ -156,7 +156,7 @@ class Forward(Denoise):
         z: (B, 12, T, h, w). A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes.
         sigma: the noise level of each sample. As numbers: a tensor would cost a millisecond more.
         rows: a text for each sample.
-        keys: what tells the samples apart in the cache.
+        keys: of the samples, for the cache.
     """
 
     doing = "making a forward pass"
@@ -195,7 +195,7 @@ class Encode(Request["Tensor | None"]):
 
 @dataclass(frozen=True)
 class GetStatus(Request["RankStatus"]):
-    """What a rank holds."""
+    """Ask what a rank holds."""
 
     doing = "telling its state"
 
@@ -206,7 +206,7 @@ of each dtype."""
 
 
 def flatten_patches(patches: Mapping[str, Sequence[WeightPatch]]) -> FlatPatches:
-    """Put the tensors of patches behind one another, on the CPU.
+    """Join the tensors of patches, one after the other, on the CPU.
 
     Each tensor that crosses by itself costs open files, and a LoRA on all blocks has more than a process may open.
     """
@@ -268,7 +268,7 @@ class RankStatus:
 
 
 class Progress:
-    """What a rank tells while it handles a request."""
+    """An event: a rank tells it while it handles a request."""
 
     @property
     def phase(self) -> str:
@@ -321,7 +321,7 @@ class StepDone(Counted):
 
     @property
     def denoised(self) -> Denoised:
-        """What a run on one device reports after the step. Of rank 0 alone."""
+        """The step as a run on one device reports it. Of rank 0 alone."""
         assert self.latents is not None and self.estimate is not None
         return Denoised(self.done, self.total, self.latents, self.estimate)
 
@@ -365,7 +365,7 @@ class PieceEncoded(Counted):
 
 
 class Event(NamedTuple):
-    """What a rank has told."""
+    """Progress, and the rank that has told it."""
 
     rank: int
     payload: Progress
@@ -408,7 +408,7 @@ END = Ask(0, None)
 
 
 class Reply(NamedTuple):
-    """What a rank says of a request: Progress, and in the end Answer, Refused, Left or Failed.
+    """A message of a rank about a request: Progress, and in the end Answer, Refused, Left or Failed.
 
     Number 0 is the start. Failed ends the group, the others do not.
     """

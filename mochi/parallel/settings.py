@@ -1,4 +1,4 @@
-"""What a person chooses about a group."""
+"""The settings of a group, as a person chooses them."""
 
 import math
 import re
@@ -62,7 +62,7 @@ class ParallelSettings:
         return "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
 
     def sharding_for(self, nbytes: int) -> str:
-        """How the ranks hold weights of so many bytes: "replicated", "sharded" or "offloaded".
+        """How the ranks hold weights of that size: "replicated", "sharded" or "offloaded".
 
         Raises MochiError where this torch cannot shard them.
         """

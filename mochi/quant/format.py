@@ -1,4 +1,4 @@
-"""What a format of quantised weights can do."""
+"""The interface of formats of quantised weights."""
 
 from abc import ABC, abstractmethod
 

@@ -30,7 +30,7 @@ class CpuConv3d(nn.Conv3d):
 
 
 class CpuOperations:
-    """What the networks take their layers from, unless a host has its own."""
+    """The namespace that the VAE takes its layers from, unless a host has its own."""
 
     Conv3d = CpuConv3d
     GroupNorm = nn.GroupNorm

@@ -60,7 +60,7 @@ class TemporalAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention, each (pixels, heads, T, d)."""
-    if q.device.type == "cpu":  # torch's own is made for few and long sequences there, and these are many and short
+    if q.device.type == "cpu":  # torch's own kernel there is for few, long sequences; these are many and short
         frames = q.shape[2]
         future = torch.ones(frames, frames, dtype=torch.bool, device=q.device).triu(1)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
@@ -106,7 +106,7 @@ class AttentionBlock(nn.Module):
 def kept_values(config: EncoderConfig) -> float:
     """Values that `in_pieces` keeps at its peak, for each pixel of each frame.
 
-    They are the video as a stage with attention has it, and the same normed.
+    They are the video as a stage with attention gets it, once as it is and once normed.
     """
     kept, shrunk = 0.0, 1
     stages = zip(config.attention, (1, *config.temporal, 1), (1, *config.spatial, 1), strict=True)
@@ -169,7 +169,7 @@ class Encoder(nn.Module):
     def in_pieces(
         self, video: Tensor, chunk: int = 1, borders: Borders | None = None, report: Report | None = None
     ) -> Posterior:
-        """What `forward` gives, with the memory of `chunk` latent frames at a time in each layer.
+        """The result of `forward`, with the memory of `chunk` latent frames at a time in each layer.
 
         Before the first attention, each piece goes through all layers by itself. From there on all pieces go through
         one layer before any goes through the next, since an attention sees the whole video. What is left of the video
@@ -210,7 +210,7 @@ class Encoder(nn.Module):
         return per_position(self.layers[0], fourier_features(video, self.config.fourier))
 
     def _steps(self) -> Iterator[tuple[Step, AttentionBlock | None]]:
-        """The layers between the stem and the posterior, in order, each with the attention behind it, if any."""
+        """The layers between the stem and the posterior, in order, each with the attention after it, if any."""
         for stage in self.layers[1:]:
             for layer in stage.layers if isinstance(stage, DownStage) else [stage]:
                 if isinstance(layer, nn.Conv3d):
@@ -225,7 +225,7 @@ class Encoder(nn.Module):
 
 
 def _through(pieces: list[Tensor], borders: Borders, *steps: Step) -> Iterator[Tensor]:
-    """The pieces of a video (B, C, T, H, W) behind some layers. The list is emptied, to free each as it is used."""
+    """The pieces of a video (B, C, T, H, W) after some layers. The list is emptied, to free each once it is used."""
     stream = Stream(borders)
     while pieces:
         x = pieces.pop(0)
@@ -237,7 +237,7 @@ def _through(pieces: list[Tensor], borders: Borders, *steps: Step) -> Iterator[T
 
 
 def _merged(pieces: list[Tensor], most: int) -> list[Tensor]:
-    """Neighbours put together, with up to `most` values each. The list is emptied, like above."""
+    """Neighbouring pieces joined, with up to `most` values each. The list is emptied, as in `_through`."""
     groups: list[list[Tensor]] = [[]]
     while pieces:
         if groups[-1] and sum(t.numel() for t in groups[-1]) + pieces[0].numel() > most:

@@ -1,4 +1,4 @@
-"""What surrounds the piece of video that a layer sees: other frames in time, the rest of the picture in space.
+"""The surroundings of the piece of video that a layer sees: frames before it, and the picture beside it.
 
 The networks take their surroundings as an argument, so that a video can pass through them in pieces: a few frames at a
 time (`Stream`), or a part of the picture (`Borders` that know its neighbours).
@@ -37,7 +37,7 @@ class Borders:
         return norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
-        """What a convolution behind norm and SiLU sees: `silu(norm(x))`, padded."""
+        """The input of a convolution after norm and SiLU: `silu(norm(x))`, padded."""
         if has_kernels(x, norm.weight):
             padded = room_around(x, time, rows, columns)
             normalise_by(norm, x, frame_statistics(x, norm.num_groups), padded[:, :, time:], activate=True)
@@ -65,7 +65,7 @@ def inside(padded: Tensor, x: Tensor, time: int, rows: int, columns: int) -> Ten
 
 
 class Stream:
-    """What a causal network knows of a video besides the chunk of frames that it sees.
+    """The state of a causal network between the chunks of a video.
 
     Attributes:
         borders: the surroundings in space.
@@ -89,6 +89,6 @@ class Stream:
 
 
 def piece_sizes(total: int, each: int, lead: int) -> list[int]:
-    """Pieces of `each` frames of `total`; the first one has `lead` frames less."""
+    """The sizes of pieces of `each` frames that make up `total`. The first one has `lead` frames less."""
     first = min(total, each - lead)
     return [first, *(min(each, total - start) for start in range(first, total, each))]

@@ -23,7 +23,7 @@ BT709, BT601, LIMITED_RANGE = 1, 6, 1  # the numbers that video files use
 
 @dataclass(frozen=True)
 class Target:
-    """What to write.
+    """The video file to write.
 
     Attributes:
         path: a file, or for PNG a folder that is not there yet.
@@ -51,7 +51,7 @@ class Encoder(Protocol):
 
 
 class _Container:
-    """What the formats written by FFmpeg share."""
+    """The common part of the formats that FFmpeg writes."""
 
     def __init__(
         self, target: Target, format: str, codec: str, pixels: str, options: dict[str, str], flags: dict[str, str]
@@ -162,7 +162,7 @@ class Gif(_Container):
 
 
 def insert_gif_comment(path: Path, text: str) -> None:
-    """Put a comment block behind the header of a GIF file."""
+    """Put a comment block after the header of a GIF file."""
     data, comment = path.read_bytes(), text.encode()
     flags = data[10]
     header = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)  # with the global palette

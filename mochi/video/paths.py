@@ -1,4 +1,4 @@
-"""Where a video goes: its format, its final path, and whether it can be written there at all."""
+"""The format and the final path of a video, and whether it can be written there."""
 
 import tempfile
 from pathlib import Path

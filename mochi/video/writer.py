@@ -115,7 +115,7 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
-        """What the system says when it cannot write, as one line for people."""
+        """Turns errors of the system into one line for people."""
         try:
             yield
         except (OSError, FFmpegError) as error:

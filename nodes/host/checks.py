@@ -11,14 +11,14 @@ from ...mochi.errors import MochiError
 from ...mochi.geometry import PATCH, SPACE, nearest_length
 
 CHANNELS = 12
-# Tells an input that is not there from one that is linked, and so has no value yet when a prompt is checked.
+# Marks an input that is not there. A linked one is None: it has no value yet when a prompt is checked.
 ABSENT = object()
 
 
 def complaint(check: Callable[..., object], *arguments: Any) -> str | None:
     """The message of the MochiError that a check raises with these arguments, for a node's `validate_inputs`.
 
-    An argument that is None comes from another node, which has not run yet: then nothing is checked.
+    Nothing is checked where an argument is None: it comes from another node, which has not run yet.
     """
     if any(argument is None for argument in arguments):
         return None
@@ -30,20 +30,20 @@ def complaint(check: Callable[..., object], *arguments: Any) -> str | None:
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """A widget's value must be in its list; the host does not see to that."""
+    """A widget's value must be in its list, which the host does not check."""
     if value not in choices:
         raise MochiError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
 def check_at_most(name: str, value: int, most: int) -> None:
-    """The upper end of a widget. The host does not look at it where a node validates the widget itself."""
+    """A widget's value must not be too large. The host leaves that to a node that validates the widget itself."""
     if value > most:
         raise MochiError(f"{name} is {value}, but can be {most} at most.")
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Both ends of a widget, as above."""
-    if not least <= value <= most:  # NaN is not, either
+    """A widget's value must lie within its range; see `check_at_most`."""
+    if not least <= value <= most:  # NaN is not within it either
         raise MochiError(f"{name} is {value}, but must be between {least:g} and {most:g}.")
 
 
@@ -79,7 +79,7 @@ def check_sigmas(sigmas: Sequence[float]) -> None:
 
 
 def check_text(features: Tensor | None, width: int) -> Tensor:
-    """A conditioning's features (B, L, D), which must be as wide as the model reads them."""
+    """A conditioning's features (B, L, D), which must have the width D that the model reads."""
     found = 0 if features is None else features.shape[-1]
     if features is None or found != width:
         raise MochiError(
@@ -90,7 +90,7 @@ def check_text(features: Tensor | None, width: int) -> Tensor:
 
 
 def check_run(model: ModelPatcher, sigmas: Sequence[float], samples: Tensor, *conditionings: list) -> None:
-    """Everything that goes into a run: noise levels, latents, and prompts that belong to the model."""
+    """Noise levels, latents and prompts of a run must be valid, and belong to the model."""
     check_sigmas(sigmas)
     check_latent(samples.shape)
     check_patches(samples)
@@ -105,7 +105,7 @@ def check_conditioning(model: ModelPatcher, *conditionings: list) -> None:
 
 
 def text_width(model: ModelPatcher) -> int:
-    """How wide the text features are that a MODEL, ours or ComfyUI's own Mochi, reads.
+    """The width of the text features that a MODEL reads, ours or ComfyUI's own Mochi.
 
     Raises MochiError for any other model.
     """

@@ -37,8 +37,10 @@ OPEN = 8
 
 
 def list_files(kind: str) -> list[str]:
-    """The entries of a loader's list: the built-in model, then Hugging Face folders (with a slash behind) and files of
-    ComfyUI's folders."""
+    """The entries of a loader's list: the built-in model, then what is in ComfyUI's folders.
+
+    Hugging Face folders come before files, and have a slash at the end.
+    """
     folders = _hugging_face_folders(kind)
     inside = tuple(folder + os.sep for folder in folders)
     files = (name for folder in FOLDERS[kind] if folder != "diffusers" for name in _files(folder))
@@ -90,12 +92,12 @@ def check_vae(name: str, encoder: str | None = None) -> None:
 
 @lru_cache(maxsize=OPEN)
 def _check(checkpoint: Checkpoint, part: str) -> None:
-    """Remembered for an opened checkpoint: the check is made whenever a prompt is queued."""
+    """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
     checkpoint.check(part)
 
 
 def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """A checkpoint, which stays open for the next node or prompt that wants it, while its files are the same."""
+    """A checkpoint. It stays open for the next node or prompt that wants it, as long as its files are unchanged."""
     states = ((file, file.stat()) for file in sorted(_files_of(path)) if file.is_file())
     return _open_unchanged(path, opens, tuple((file, state.st_mtime_ns, state.st_size) for file, state in states))
 

@@ -1,4 +1,4 @@
-"""Where results go: names in ComfyUI's output folder, the metadata to embed, and what the node shows."""
+"""Results of nodes: names in ComfyUI's output folder, the metadata to embed, and what a node shows."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def metadata_of(hidden: io.HiddenHolder) -> dict[str, str]:
 
 
 def show(path: Path) -> ui.PreviewVideo | ui.SavedImages:
-    """What the node shows: a video, or pictures, to which the editor counts a gif."""
+    """The part of a node's result that it shows: a video, or pictures; the editor takes a gif for a picture."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     subfolder = os.path.relpath(files[0].parent, folder_paths.get_output_directory())
     subfolder = "" if subfolder == "." else subfolder

@@ -1,4 +1,4 @@
-"""What travels between nodes, as Python types: the sockets of ComfyUI that nodes of this pack read and write."""
+"""The types of the sockets of ComfyUI that nodes of this pack read and write."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
     python -m tests.checkpoint.mutations --count 500
 
-makes that many from small valid files of every packing, and prints how many of each loaded and were refused.
+makes that many from small valid files of every format, and prints how many of each loaded and were refused.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class TooSlow(BaseException):
 
 
 def cases(folder: Path) -> list[Case]:
-    """Small valid files of every packing."""
+    """Small valid files of every format."""
     dit = toys.dit(DIT).state_dict()
     quants = writers.GGUFS | writers.QWEIGHTS | writers.FLOAT8S
     found = [Case(name, writer(folder, dit).read_bytes(), _packed_dit) for name, writer in quants.items()]
@@ -113,7 +113,7 @@ def end_of(case: Case, path: Path) -> str:
 
 
 def _unpacked(network: nn.Module) -> toys.Weights:
-    """Its parameters, those of packed layers unpacked."""
+    """Its parameters, those of quantised layers dequantised."""
     weights = dict(network.named_parameters())
     for name, module in network.named_modules():
         if isinstance(module, QuantLinear):

@@ -26,7 +26,7 @@ PLAIN = "transformer_blocks.0.attn1.to_{}.weight"
 
 
 def in_diffusers_layout(folder, cast):
-    """A file of one packing for q, k and v, or of several, as `cast` makes of their names."""
+    """A file of one format for q, k and v, or of several, as `cast` makes of their names."""
     state = diffusers_dit(toys.dit(toys.DIFFUSERS_DIT)).state_dict()
     return toys.save(folder / "theirs.safetensors", {name: value.to(cast(name)) for name, value in state.items()})
 

@@ -1,4 +1,4 @@
-"""Damaged files of every packing load to what is in them or are refused, soon and in little memory."""
+"""Damaged files of every format load to what is in them or are refused, soon and in little memory."""
 
 import re
 import subprocess

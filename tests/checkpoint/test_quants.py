@@ -1,4 +1,4 @@
-"""An AsymmDiT from every packing equals the same network with weights that another library has unpacked."""
+"""An AsymmDiT in every format equals the same network with weights that another library has dequantised."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def config_for(packing: str):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Each packing's file, written when it is first asked for."""
+    """Each format's file, written when it is first asked for."""
     weights = {config: toys.dit(config).state_dict() for config in (toys.DIT, toys.WIDE)}
     found = {}
 

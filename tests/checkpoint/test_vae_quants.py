@@ -1,4 +1,4 @@
-"""The VAE from every packing and layout, alone and within a file of the whole model."""
+"""The VAE in every format and layout, alone and within a file of the whole model."""
 
 import pytest
 import torch

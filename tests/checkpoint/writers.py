@@ -1,4 +1,4 @@
-"""Weights in every packing that people have, by a writer that is not this project's wherever there is one."""
+"""Weights in every format that people have, by a writer that is not this project's wherever there is one."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def blocks_of(kind: str) -> tuple[int, int]:
 
 
 def packed_blocks(weight: Tensor, kind: str, seed: int = 0) -> np.ndarray:
-    """Bytes (rows, bytes of a row) of a weight: packed by the library, or any where it cannot."""
+    """Bytes (rows, bytes of a row) of a weight: quantised by the library, or any bytes where it cannot."""
     if kind not in SCALES:
         return quants.quantize(weight.float().numpy(), GGMLQuantizationType[kind])
     values, size = blocks_of(kind)

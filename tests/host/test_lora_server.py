@@ -1,5 +1,5 @@
-"""Every LoRA format over the API of a running ComfyUI: on the tiny model, plain and packed, in one process and over two
-ranks, by our loader and by ComfyUI's.
+"""Every LoRA format over the API of a running ComfyUI: on the tiny model, plain and quantised, in one process and over
+two ranks, by our loader and by ComfyUI's.
 """
 
 import json
@@ -73,7 +73,7 @@ def loras(comfy, factors) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def dits(comfy, factors) -> dict[str, str]:
-    """The tiny model packed, and with the LoRA merged into its weights by hand."""
+    """The tiny model quantised, and with the LoRA merged into its weights by hand."""
     folder = comfy.models / "diffusion_models" / "lora"
     folder.mkdir(parents=True, exist_ok=True)
     weights = tiny_weights("dit.safetensors")
@@ -98,7 +98,7 @@ def with_lora(prompt: dict, file: str, strength: float, node: str = "MochiLoadLo
 @pytest.mark.parametrize("gpus", ["1", "2"])
 @pytest.mark.parametrize("weights", ["plain", "packed"])
 def test_formats_and_strengths(comfy, loras, dits, gpus, weights):
-    """Three formats of one LoRA are the same video; none at strength 0; the packed weights lose nothing of it."""
+    """Three formats of one LoRA are the same video; none at strength 0; the quantised weights lose nothing of it."""
     base = prompt_for(gpus, MochiLoadDiT=dits[weights])
     none = made(comfy, base)
     results = {

@@ -1,4 +1,4 @@
-"""Every packing over the API of a running ComfyUI: the tiny model repacked makes a video, in one process and over two
+"""Every format over the API of a running ComfyUI: the tiny model in it makes a video, in one process and over two
 ranks.
 """
 
@@ -59,7 +59,7 @@ PACKINGS: dict[str, Callable[[Path, writers.Weights], Path]] = {
 
 @pytest.fixture(scope="module")
 def files(comfy) -> dict[str, str]:
-    """The entries of the loaders' lists, by packing."""
+    """The entries of the loaders' lists, by format."""
     folder = comfy.models / "diffusion_models" / "packed"
     folder.mkdir(parents=True, exist_ok=True)
     weights, names = tiny_weights("dit.safetensors"), {}
@@ -107,7 +107,7 @@ def made(comfy, prompt: dict) -> torch.Tensor:
     return load_file(file)["latent_tensor"]
 
 
-# How far the tiny model's latents may be from the unpacked one's: what a packing costs. Read wrongly it is above 1.
+# How far the tiny model's latents may be from the published one's: what a format costs. Read wrongly it is above 1.
 COST = {"float32": 1e-5, "diffusers": 1e-5, "bfloat16": 0.05, "GGUF in safetensors": 0.1, "GGUF": 0.4}
 
 

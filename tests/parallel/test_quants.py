@@ -1,4 +1,4 @@
-"""Packed weights (GGUF, fp8) in a group: the same results as on one device, packed on the ranks too, and patched."""
+"""Quantised weights (GGUF, fp8) in a group: results as on one device, quantised on the ranks too, and patched."""
 
 import gguf
 import numpy as np

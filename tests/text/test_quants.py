@@ -1,4 +1,4 @@
-"""Features from every packing of a text encoder equal those of transformers with weights that others have unpacked."""
+"""Features of a text encoder in every format equal those of transformers, whose weights another library dequantised."""
 
 import shutil
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def features(encoder: PromptEncoder, model: T5EncoderModel) -> tuple[torch.Tenso
 
 @pytest.fixture
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
-    """Random weights in a packing."""
+    """Random weights in a format."""
     packing = request.param
     torch.manual_seed(1)
     state = T5EncoderModel(config_of(packing)).state_dict()
@@ -113,7 +113,7 @@ def test_features_equal_those_of_unpacked_weights(written: tuple[str, Path], unp
         assert not packed
         assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
     else:
-        # Where rows are too short for whole blocks, the output projections of the attention are not packed.
+        # Where rows are too short for whole blocks, the output projections of the attention are not quantised.
         assert len(packed) == LAYERS - (2 if packing.split()[-1] in writers.SCALES and "IQ4_NL" not in packing else 0)
     found, expected = features(encoder, reference(config_of(packing), unpacked(packing, path)))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -121,7 +121,7 @@ def test_features_equal_those_of_unpacked_weights(written: tuple[str, Path], unp
 
 @pytest.mark.parametrize("written", ["GGUF Q4_0", "llama.cpp Q6_K", "cast all", "old scaled"], indirect=True)
 def test_embeddings_are_unpacked(written: tuple[str, Path], folder: Path) -> None:
-    """They are looked up, not multiplied with; they may be packed in the file all the same."""
+    """They are looked up, not multiplied with. A file may have them quantised all the same."""
     packing, path = written
     model = load_prompt_encoder(path, folder).model
     assert model.encoder.embed_tokens is model.shared
@@ -141,7 +141,7 @@ def test_folder_of_packed_weights(folder: Path, tmp_path: Path, tensors: Tensors
 
 @pytest.mark.parametrize("kind", ["packed", "plain"])
 def test_outputs_of_the_mlps_that_float16_cannot_hold(kind, tensors, single_file):
-    """Their projections are computed in float32, packed or not, as the published encoder in float16 has it."""
+    """Their projections are computed in float32, quantised or not, as the published encoder in float16 has it."""
     tensors = {n: v * 3e4 if n.endswith(".wo.weight") else v for n, v in tensors.items()}
     exact = encoder_of(single_file, tensors, "plain")(PROMPTS[0])[0]
     ours = encoder_of(single_file, tensors, kind, compute=torch.float16)(PROMPTS[0])[0]

@@ -22,7 +22,7 @@ TITLES = {
 }
 
 ADVICE = {"t5": "; choose t5xxl_fp16.safetensors or a google/t5-v1_1-xxl folder"}
-"""What to choose instead of a file that is not this part."""
+"""Advice for messages, by part: what to choose instead of a file that does not hold it."""
 
 PART_OF_T5 = "a part of a T5 text encoder"
 

@@ -1,4 +1,4 @@
-"""What readers find."""
+"""The result of a reader."""
 
 from pathlib import Path
 from typing import NamedTuple

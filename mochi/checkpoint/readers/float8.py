@@ -23,7 +23,7 @@ BESIDE = (*WEIGHT_SCALES, *INPUT_SCALES, FORMAT)
 
 
 def quantised(path: Path, tensors: LazyTensors, metadata: Mapping[str, str]) -> LazyTensors:
-    """The tensors without the scales and markers, which the weights have taken up.
+    """The tensors, in which scales and markers have become part of the weights' formats.
 
     Raises CheckpointError on formats that are not known.
     """

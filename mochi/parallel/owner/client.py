@@ -185,7 +185,7 @@ class RemoteDiT(RemoteModel):
         return result
 
     def _texts(self, rows: TextRows) -> dict[str, Any]:
-        """What the ranks must be sent of these texts, and what they can forget."""
+        """The texts that the ranks must be sent, and the numbers of those that they can forget."""
         new = {text.number: text for text, _ in rows if text.number not in self._known}
         dead = [self._dead.pop() for _ in range(len(self._dead))]
         self._known = (self._known | new.keys()) - set(dead)

@@ -61,7 +61,7 @@ def rank_environment(inherited: Mapping[str, str], folder: Path, threads: int) -
 
 
 def _compile_caches(inherited: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Where compiled code goes: to the user's cache, which the next ranks find, or to `folder`, where there is none."""
+    """Folders for compiled code: in the user's cache, where the next ranks find it, or else in `folder`."""
     home = inherited.get("HOME")
     user = inherited.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
     caches = Path(user, "mochi-parallel") if user else folder

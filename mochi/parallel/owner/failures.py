@@ -1,4 +1,4 @@
-"""What went wrong in a group, in words for a person."""
+"""Errors of a group, in words for a person."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from ..protocol import Failed
 
 @dataclass
 class RankState:
-    """What the owner knows of a rank.
+    """The state of a rank, as its owner knows it.
 
     Attributes:
         phase: what it was last heard to do.

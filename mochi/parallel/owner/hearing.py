@@ -1,4 +1,4 @@
-"""What the owner hears of one request: events, answers, and silence."""
+"""The owner's ear for one request: events, answers, and silence."""
 
 import math
 import selectors
@@ -92,7 +92,7 @@ class Hearing:
         return next((answer.reason for answer in self._answers.values() if isinstance(answer, Refused)), "")
 
     def _receive(self, seconds: float) -> Iterator[tuple[Worker, Reply]]:
-        """What the workers say next, within so many seconds. Raises RanksFailed when one says that it has failed."""
+        """The workers' next messages, within so many seconds. Raises RanksFailed when one says that it has failed."""
         with selectors.DefaultSelector() as selector:
             for worker in self._open:
                 selector.register(worker.channel, selectors.EVENT_READ, worker)

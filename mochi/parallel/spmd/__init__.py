@@ -1,1 +1,1 @@
-"""What every rank computes differently from a single device, in lockstep with the others."""
+"""The part of the computation that ranks do in lockstep, and differently from a single device."""

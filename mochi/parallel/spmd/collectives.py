@@ -19,7 +19,7 @@ Other = TypeVar("Other")
 
 
 class Waits(Protocol):
-    """What `torch.distributed` gives for an operation that has been started, such as a `Work`."""
+    """An operation that `torch.distributed` has started, such as its `Work`."""
 
     def wait(self) -> object: ...
 
@@ -43,7 +43,7 @@ class Pending(Generic[Value]):
         return self.read()
 
     def then(self, change: Callable[[Value], Other]) -> "Pending[Other]":
-        """What `change` makes of the value when that has arrived."""
+        """The result of `change` on the value, once that has arrived."""
         return Pending(self.work, lambda: change(self.read()))
 
 
@@ -92,7 +92,7 @@ class Peers:
     def gather_rows(self, t: Tensor, shares: Sequence[int]) -> Tensor:
         """Rows of all ranks, one rank after the other: (shares[rank], ...) -> (sum(shares), ...).
 
-        They travel as the largest share, padding behind.
+        They travel padded to the largest share.
         """
         if self.size == 1:
             return t

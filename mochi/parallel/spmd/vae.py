@@ -89,7 +89,7 @@ class StripRanks:
         self._groups: dict[int, Any] = {self.size: dist.group.WORLD}  # torch's placeholder in ranks outside a group
 
     def borders(self, strips: Strips) -> Borders:
-        """What surrounds this rank's strip. Called by all ranks, those without a strip too."""
+        """The surroundings of this rank's strip. All ranks call it, those without a strip too."""
         if strips.ranks == 1:
             return Borders()
         if strips.ranks not in self._groups:
@@ -98,7 +98,7 @@ class StripRanks:
 
 
 class FromOthers(NamedTuple):
-    """What the other strips of a picture have sent.
+    """The message of the other strips of a picture.
 
     Attributes:
         statistics: of whole frames; empty where none were asked for.

@@ -26,7 +26,7 @@ OWNER_NOTICES_FIRST = 30.0
 
 
 class Context:
-    """What a service knows of its rank.
+    """The rank, as its service knows it.
 
     A service's `handle(request)` runs in lockstep on all ranks, and may call `emit` and `cancelled`.
 
@@ -145,7 +145,7 @@ def _handle(context: Context, service: Any, request: Any) -> Answer | Left | Ref
 
 
 def failed(error: BaseException) -> Failed:
-    """What the owner tells a person of an error."""
+    """An error in the words that the owner passes on to a person."""
     text = str(error)
     first_line = next(iter(text.strip().splitlines()), "")
     is_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or speaks_of_no_memory(text)

@@ -37,8 +37,10 @@ Result = TypeVar("Result")
 
 
 class Groups:
-    """At most one group runs: ranks of two would share the same devices. Models that agree on devices and timeout
-    share it, others take turns. It is asked one thing at a time, under `lock`.
+    """At most one group runs, since the ranks of two would share the same devices.
+
+    Models that agree on devices and timeout share a group, others take turns. A group gets one request at a time, under
+    `lock`.
     """
 
     def __init__(self) -> None:
@@ -66,8 +68,8 @@ class Groups:
         return manager
 
     def introduce(self, model: object, remote: RemoteModel, title: str) -> None:
-        """Know a remote model by a title, for `status`, and free its memory when the host drops its own object for it,
-        `model`."""
+        """Give a remote model a title for `status`. Its memory is freed once the host drops `model`, its own object for
+        it."""
         self._titles[remote] = title
         weakref.finalize(model, self._release, remote.manager, remote.name).atexit = False
 

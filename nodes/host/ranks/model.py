@@ -95,12 +95,13 @@ class RemoteMochi(Mochi):
         self.remote, self.expected_bytes = network.remote, expected_bytes
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Nothing but the prompt: whatever else came along could keep conditions from sharing a batch."""
+        """Nothing but the prompt, since anything else could keep conditions from sharing a batch."""
         return {"text": self.diffusion_model.text_cond(*self.prompt(**kwargs))}
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict | None = None) -> float:
-        """Bytes that one rank needs for a forward pass; 0 when the host asks, with the shapes of conditions, whether
-        these can share a batch.
+        """Bytes that one rank needs for a forward pass.
+
+        It is 0 when the host gives shapes of conditions: then it asks whether these can share a batch.
         """
         return 0 if cond_shapes else super().memory_required(input_shape) / len(self.remote.manager.devices)
 

@@ -31,7 +31,7 @@ class RemotePatcher(ModelPatcher):
         return self.remote.load()
 
     def model_size(self) -> int:
-        """Bytes on the device that the host manages, for which it makes other models leave."""
+        """Bytes on the device that the host manages. It unloads other models to make room for them."""
         if str(self.load_device) not in self.remote.manager.devices:
             return 0
         return self.loaded_size() or self.model.expected_bytes
@@ -63,7 +63,7 @@ class RemotePatcher(ModelPatcher):
         super().unpatch_model(unpatch_weights=False)
 
     def detach(self, unpatch_all: bool = True) -> nn.Module:
-        """unpatch_all: the host wants the memory. Without, a clone takes over, or this is about to be collected."""
+        """Unload from the ranks where the host wants the memory (unpatch_all); otherwise a clone may still use them."""
         super().detach(unpatch_all)
         if unpatch_all:
             with groups.lock:

@@ -36,8 +36,8 @@ def for_ranks(
 ) -> dict[str, list[WeightPatch]]:
     """Patches of a MODEL, by its parameters, as patches for the ranks, by the network's parameters.
 
-    A plain LoRA, on a weight or some of its rows, goes as its two factors. With patches of any other kind the host
-    computes the weight on `device`, from the file's, in the way that it does on one GPU; then the weight goes.
+    A plain LoRA, on a weight or some of its rows, is sent as its two factors. With patches of any other kind the host
+    computes the weight from the file's on `device`, as it does on one GPU, and the result is sent.
     """
     out: dict[str, list[WeightPatch]] = {}
     for key, of_weight in patches.items():

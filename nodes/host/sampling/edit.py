@@ -16,7 +16,7 @@ from .loop import HostRun, ScheduledGuider, run_loop
 
 def noise_of(model: ModelPatcher, positive: Conditioning, latent: Latent, sigmas: Sequence[float]) -> Latent:
     """The noise at level sigmas[0] from which a run without guidance would make this LATENT."""
-    model = model.clone()  # a step cache looks for small changes from noise on, not towards it
+    model = model.clone()  # a step cache is fitted to runs from noise, not towards it
     model.model_options["transformer_options"].pop(STEP_CACHE, None)
 
     def loop(run: HostRun) -> Tensor:
@@ -29,8 +29,10 @@ def noise_of(model: ModelPatcher, positive: Conditioning, latent: Latent, sigmas
 def resampled(
     guider: ScheduledGuider, noise: Latent, original: Latent, sigmas: Sequence[float], strengths: Sequence[float]
 ) -> Latent:
-    """A run from the noise of a clip. Each step is drawn to the clip by its strength; outside the clip's noise mask all
-    of it stays."""
+    """A run from the noise of a clip. Each step is drawn to the clip by its strength.
+
+    Where the clip has a noise mask, it stays as it is outside the mask.
+    """
     model = guider.model_patcher
     clean = model.model.process_latent_in(comfy.sample.fix_empty_latent_channels(model, original["samples"]))
     mask = original.get("noise_mask")

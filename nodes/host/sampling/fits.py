@@ -1,4 +1,4 @@
-"""A word before a run that is going to be short of memory."""
+"""A warning before a run that is going to be short of memory."""
 
 import logging
 from collections.abc import Sequence
@@ -28,8 +28,9 @@ def warn_if_short(model: ModelPatcher, latents: Sequence[int] = A_SECOND) -> Non
 
 
 def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
-    """One sentence where denoising latents of this shape is going to be short of memory, None where it is not, or where
-    nobody can tell: of another network than ours, and of ranks on a CPU."""
+    """One sentence where denoising latents of this shape is going to be short of memory, else None.
+
+    It is None, too, where nobody can tell: for another network than ours, and for ranks on a CPU."""
     network = model.get_model_object("diffusion_model")
     if not isinstance(network, AsymmDiT):
         return None
@@ -46,6 +47,6 @@ def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
     if mm.is_device_cpu(model.load_device):  # where the weights are in memory already
         free = free_memory(model.load_device) + size
         return warning_for(Denoising(network.config, size, latents, compute=compute), free)
-    # The host makes other models leave, and streams what does not fit.
+    # The host unloads other models, and streams what does not fit.
     free = total_memory(model.load_device) - CONTEXT
     return warning_for(Denoising(network.config, size, latents, 1, "offloaded", compute), free)

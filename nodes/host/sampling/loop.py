@@ -38,7 +38,7 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
 
 @dataclass
 class HostRun:
-    """What the host gives to a loop. Tensors are in the model's own scale.
+    """A run, as the host gives it to a loop. Tensors are in the model's own scale.
 
     Attributes:
         guider: With the model loaded and the prompts prepared.

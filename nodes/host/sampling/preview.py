@@ -1,4 +1,4 @@
-"""What a node shows while it samples: a progress bar, the time that a step takes, and what the video is going to be."""
+"""The preview of a node that samples: a progress bar, the time that a step takes, and a picture of the video."""
 
 import time
 from collections.abc import Callable

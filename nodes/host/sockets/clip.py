@@ -32,12 +32,12 @@ class Tokenizer:
         self._tokenizer, self._encoder = tokenizer, encoder
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[list[tuple]]]:
-        """One row of (token id, weight 1), with a word id behind when asked for; id 0 is padding."""
+        """One row of (token id, weight 1), with a word id when asked for; id 0 is padding."""
         ids = self._tokenizer(text).ids.tolist()
         return {NAME: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Has nothing of its own. But ComfyUI saves what is here over what the encoder has, which may be packed."""
+        """The encoder's quantised weights as plain ones: ComfyUI saves what is here in place of the encoder's own."""
         return {f"{name}.weight": layer.whole(torch.bfloat16) for name, layer in quant_layers(self._encoder)}
 
 
@@ -65,7 +65,7 @@ class TextEncoder(nn.Module):
         return features.to(mm.intermediate_device()), None, {"attention_mask": mask.long().to(mm.intermediate_device())}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Without the second name of the embedding, which ComfyUI's T5 does not have, and files cannot."""
+        """Without the second name of the embedding: ComfyUI's T5 has none, and files cannot hold a tensor twice."""
         state = super().state_dict(*args, **kwargs)
         state.pop("t5xxl.transformer.encoder.embed_tokens.weight", None)
         return state
@@ -104,8 +104,10 @@ def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "defaul
 
 
 def _let_norms_follow(model: nn.Module) -> None:
-    """Have T5's norms come to where their input is. ComfyUI has no layer of that kind, and leaves them behind where
-    memory is short."""
+    """Have T5's norms move to the device of their input.
+
+    ComfyUI has no layer of that kind, and leaves them behind where memory is short.
+    """
     for module in model.modules():
         if not isinstance(module, CastWeightBiasOp) and any(True for _ in module.parameters(recurse=False)):
             module.register_forward_pre_hook(_follow_input)
@@ -116,7 +118,7 @@ def _follow_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def _default_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU that has it, else float16; on the CPU float32, where twice the files fit into half of the
+    """bfloat16 on a GPU that has it, else float16; on a CPU float32, if twice the size of the files fits in half of the
     free memory.
     """
     if not mm.is_device_cpu(device):

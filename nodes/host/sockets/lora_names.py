@@ -16,7 +16,7 @@ from ....mochi.lora import layer_shapes, swap_halves
 from ....mochi.lora.names import depth_of, places
 
 PREFIX = "diffusion_model."
-"""What a MODEL has before the names of its network's weights."""
+"""The prefix of the names of a MODEL's weights."""
 
 Target = str | tuple[str, tuple[int, int, int]] | tuple[str, None, Callable]
 """A weight by its name in the MODEL; (name, (dimension, start, size)), some rows of it; or (name, None, function), with
@@ -48,7 +48,7 @@ class LoraNames:
 
 
 def targets(network: nn.Module) -> dict[str, Target]:
-    """What each name in a LoRA file stands for in a MODEL with this network."""
+    """The weight of a MODEL with this network that each name in a LoRA file stands for."""
     shapes, found = layer_shapes(network), {}
     for name, (layer, part, parts, swapped) in places(depth_of(shapes)).items():
         if layer in shapes:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Config(comfy.supported_models_base.BASE):
-    """What ComfyUI wants to know of the model in a checkpoint, and how its weights are loaded.
+    """The model in a checkpoint as ComfyUI wants it described, and how its weights are loaded.
 
     Attributes:
         rounded: what weights are rounded to, see Checkpoint.plan; None leaves quantised ones quantised.

@@ -74,7 +74,7 @@ class HostDiT(AsymmDiT):
         return -self._flow(x, sigma, text, options)[..., :height, :width]
 
     def text_cond(self, features: Tensor, mask: Tensor) -> comfy.conds.CONDRegular:
-        """What is made of a prompt, T5 features (b, L, text width) and mask (b, L), once for all steps of a run."""
+        """A prompt for all steps of a run, encoded once from T5 features (b, L, text width) and mask (b, L)."""
         return TextCond(self.encode_text(features, mask.bool()))
 
     def _flow(self, x: Tensor, sigma: Tensor, text: Any, options: dict[str, Any]) -> Tensor:
@@ -82,7 +82,7 @@ class HostDiT(AsymmDiT):
         return super().forward(x, sigma, text, self._rotary_of(x), self._runner(x, options))
 
     def _runner(self, x: Tensor, options: dict[str, Any]) -> BlockRunner:
-        """What stands around the blocks in a forward pass of x: model patches, and a step cache until the run ends."""
+        """The runner for a forward pass of x: model patches, and a step cache until the run ends."""
         patches = options.get("patches_replace", {}).get("dit", {})
         runner = BlockRunner(_Patched(self.blocks, patches, options, self.call) if patches else self.call)
         plan = plan_of(options)

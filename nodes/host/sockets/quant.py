@@ -54,7 +54,7 @@ def with_quant(operations: type) -> type:
 
 
 def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
-    """Names and modules."""
+    """The names and modules of the layers whose weights are quantised."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantLinear))
 
 
@@ -76,7 +76,7 @@ class QuantPatcher(ModelPatcher):
         super().unpatch_model(device_to, unpatch_weights)
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
-        """Each weight with its patches, for nodes that merge models; quantised ones as a function that dequantises."""
+        """Each weight with its patches, for nodes that merge models. A quantised one comes as a function."""
         found = super().get_key_patches(filter_prefix)
         for key in found:
             layer = self._layer(key)
@@ -88,7 +88,7 @@ class QuantPatcher(ModelPatcher):
         keys = (key if isinstance(key, str) else key[0] for key in patches)
         if any(self._layer(key) is not None for key in keys):
             raise MochiError(
-                "A hook changes weights (a LoRA) while the sampler runs, but the weights are quantized. Load the LoRA "
+                "A hook changes weights (a LoRA) while the sampler runs, but the weights are quantised. Load the LoRA "
                 "with Load LoRA (Mochi) instead, or choose dtype bfloat16 in Load AsymmDiT (Mochi)."
             )
         return super().add_hook_patches(hook, patches, *args, **kwargs)
@@ -103,5 +103,5 @@ class QuantPatcher(ModelPatcher):
 
 
 def _dequantizes(layer: QuantLinear) -> Callable[..., Tensor]:
-    """For ComfyUI, which calls it with what it took for the weight."""
+    """A function that gives the dequantised weight. ComfyUI calls it with the bytes, which it takes for the weight."""
     return lambda weight, **_: layer.quant.dequantize(layer.weight.to(weight.device), torch.float32)

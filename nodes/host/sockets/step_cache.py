@@ -47,8 +47,10 @@ def plan_of(options: Mapping[str, Any]) -> CachePlan | None:
 
 
 def keys_of(x: Tensor, options: Mapping[str, Any]) -> list[Key]:
-    """What tells the samples of a pass apart, x (B, 12, T, H, W): the conditioning, which has an id of its own in each
-    run, the place in its batch, the size, and the frames where the host makes a long video window by window."""
+    """The keys of the samples of a pass, x (B, 12, T, H, W).
+
+    A key has the conditioning, which has an id of its own in each run, the place in its batch, the size, and the frames
+    where the host makes a long video window by window."""
     conditionings = [str(uuid) for uuid in options["uuids"]]
     window = options.get("context_window")
     frames = None if window is None else tuple(window.index_list)

@@ -122,9 +122,11 @@ class MochiVAE(comfy.sd.VAE):
         self.model_size()
 
     def decode_into(self, latents: Tensor, take: Callable[[Tensor], None]) -> None:
-        """Give the frames of latents (B, 12, T, h, w) to `take`, (some, H, W, 3) in uint8 on the CPU, as they are
-        ready: so that the video need not exist as a whole. Those of a batch come one video after the other. What a GPU
-        makes is taken in a thread of its own."""
+        """Give the frames of latents (B, 12, T, h, w) to `take` as they are ready, (some, H, W, 3) in uint8 on the CPU.
+
+        So the video need not exist as a whole. The videos of a batch come one after the other. For a GPU, `take` is
+        called in a thread of its own.
+        """
         needed = self._layers(latents.shape) * mm.dtype_size(self.vae_dtype)
         mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
 
@@ -144,27 +146,31 @@ class MochiVAE(comfy.sd.VAE):
             ) from error
 
     def get_sd(self) -> dict[str, Tensor]:
-        """The weights by name, for nodes that save them, which can write none that are in another order."""
+        """The weights by name, for nodes that save them. These can write contiguous tensors only."""
         return {name: weight.contiguous() for name, weight in super().get_sd().items()}
 
     def memory_used_decode(self, shape: torch.Size, dtype: torch.dtype) -> float:
-        """Bytes to decode latents of this shape. The host asks before it does anything else: so wrong ones are refused
-        here, and in the same way whichever node decodes."""
+        """Bytes to decode latents of this shape.
+
+        The host asks before it does anything else. So wrong latents are refused here, in the same way for every node.
+        """
         layers = self._layers(shape)
         # The video itself is put together where the layers are, and by ranks elsewhere.
         video = 0 if self._ranks > 1 else 3 * frame_count(shape[2]) * shape[3] * shape[4] * SPACE * SPACE
         return (layers + video) * mm.dtype_size(dtype)
 
     def _layers(self, latents: Sequence[int]) -> int:
-        """Values alive in the decoder at the peak, for one of the samples. Raises MochiError for latents that are not
-        Mochi's, and where there is no decoder."""
+        """Values alive in the decoder at the peak, for one of the samples.
+
+        Raises MochiError for latents that are not Mochi's, and where there is no decoder.
+        """
         check_latent(latents)
         return sum(strip_values(self.first_stage_model.need_decoder().config, latents, self._ranks).values())
 
     def memory_used_encode(self, shape: torch.Size, dtype: torch.dtype) -> float:
-        """Bytes to encode frames of this shape; as above."""
-        # The layers see the frames of one latent frame at a time, or strips of as many as there are ranks; of the
-        # others there is what has become of them.
+        """Bytes to encode frames of this shape."""
+        # Layers hold the frames of one latent frame at a time, or strips of as many latent frames as there are ranks.
+        # What has been made of the other frames is kept.
         config, frame = self.first_stage_model.need_encoder().config, shape[3] * shape[4]
         layers = ENCODE_VALUES * config.base * (TIME + 1) * frame
         kept = kept_values(config) * shape[2] * frame

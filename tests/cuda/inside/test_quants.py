@@ -1,4 +1,4 @@
-"""Packed weights on CUDA: every format of GGUF and float8, unpacked there to the values of the CPU."""
+"""Quantised weights on CUDA: every format of GGUF and float8 is dequantised to the values of the CPU."""
 
 import pytest
 import torch
