@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -65,9 +64,7 @@ class Outgoing:
     def __enter__(self) -> Outgoing:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             while kind is None and self._under_way:
                 self._under_way.popleft().result()

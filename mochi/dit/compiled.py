@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-from .runner import call_block
-
 log = logging.getLogger(__name__)
 
 LEAST_TEXT = 11
@@ -46,9 +44,9 @@ class CompiledBlocks:
     def __call__(
         self, block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """See `call_block`."""
+        """See `BlockCall`."""
         if not self.works:
-            return call_block(block, x, y, c, rotary, text_lengths)
+            return block(x, y, c, rotary, text_lengths)
         length = y.shape[1]
         text = F.pad(y, (0, 0, 0, LEAST_TEXT - length)) if length < LEAST_TEXT else y
         # Tokens of a single latent frame come from the embedding in another order of memory.
@@ -75,7 +73,7 @@ class CompiledBlocks:
             reason = " ".join(str(error).strip().splitlines()[:2])
             log.warning("torch.compile does not work here, and the model runs without it: %s", reason)
             self.works = False
-            return call_block(block, *inputs)
+            return block(*inputs)
 
 
 class Lengths(Sequence[int]):

@@ -22,6 +22,15 @@ def call_block(
     return block(x, y, c, rotary, text_lengths)
 
 
+def block_call(compiled: bool) -> BlockCall:
+    """How blocks are called: as they are, or by way of torch.compile."""
+    if not compiled:
+        return call_block
+    from .compiled import CompiledBlocks  # imports torch's compiler, which takes seconds
+
+    return CompiledBlocks()
+
+
 class BlockRunner:
     """Takes the visual tokens from the patch embedding through all blocks to the final layer.
 

@@ -12,6 +12,7 @@ from ..dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from ..dit.attention import use_attention
 from ..dit.backends import SDPA, attention_named, describe
 from ..dit.cache import Passes, StepCache
+from ..dit.runner import block_call
 from ..frames import to_pictures
 from ..lora.apply import LoraMount, Loras
 from ..model_dir import ModelDir
@@ -90,10 +91,5 @@ def load_local(
     attend = attention_named(attention, device, compute_dtype, files.config.dit.head_dim)  # before weights are read
     dit = load_dit(files.dit, weight_dtype, device, compute=compute_dtype)
     use_attention(dit.blocks, attend)
-    runner = PLAIN
-    if compiled:
-        from ..dit.compiled import CompiledBlocks  # imports torch._dynamo, which takes seconds
-
-        runner = BlockRunner(CompiledBlocks())
     decoder = load_decoder(files.decoder, compute_dtype, device)
-    return LocalDenoiser(dit, attention, runner), LocalDecoder(decoder, compute_dtype)
+    return LocalDenoiser(dit, attention, BlockRunner(block_call(compiled))), LocalDecoder(decoder, compute_dtype)

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -56,18 +55,16 @@ class VideoWriter:
             raise MochiError(f"quality is {quality}, but must be between 0 and 100")
         check_writable(path, self.format)
         self.path = target_path(path, self.format)
-        self.fps, self.size, self.quality = exact_fps(fps), size, quality
-        self.metadata = dict(metadata or {})
         self.frames = 0
-        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
+        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._target = Target(temporary, exact_fps(fps), size, quality, metadata or {})
         self._encoder: Encoder | None = None
 
     def __enter__(self) -> VideoWriter:
         try:
             with self._clear_errors():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                target = Target(self._temporary, self.fps, self.size, self.quality, self.metadata)
-                self._encoder = ENCODERS[self.format](target)
+                self._encoder = ENCODERS[self.format](self._target)
         except BaseException:
             self._discard()
             raise
@@ -77,7 +74,7 @@ class VideoWriter:
         """Append frames (F, H, W, 3), any number: floats in [0, 1] (clamped) or uint8, on any device."""
         if self._encoder is None:
             raise RuntimeError("write() belongs inside the writer's with block")
-        width, height = self.size
+        width, height = self._target.size
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (height, width, 3):
             raise MochiError(f"frames have the shape {tuple(frames.shape)}, but must be (F, {height}, {width}, 3)")
         for frame in frames:
@@ -85,9 +82,7 @@ class VideoWriter:
                 self._encoder.add(to_uint8(frame))
             self.frames += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None and self._encoder is not None:
                 self._finish(self._encoder)
@@ -101,17 +96,17 @@ class VideoWriter:
             encoder.finish()
             if self.path.is_dir():  # an empty one: anything else was refused
                 self.path.rmdir()
-            os.replace(self._temporary, self.path)
+            os.replace(self._target.path, self.path)
 
     def _discard(self) -> None:
         """Let go of the file; remove what is still under the temporary name."""
         if self._encoder is not None:
             self._encoder.abort()
             self._encoder = None
-        if self._temporary.is_dir():
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._target.path.is_dir():
+            shutil.rmtree(self._target.path, ignore_errors=True)
         else:
-            self._temporary.unlink(missing_ok=True)
+            self._target.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:

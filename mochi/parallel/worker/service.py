@@ -17,7 +17,7 @@ from ...device_memory import give_back, memory_used, trim_heap
 from ...dit.attention import use_attention
 from ...dit.backends import attention_named, describe
 from ...dit.cache import Passes
-from ...dit.runner import BlockCall, call_block
+from ...dit.runner import block_call
 from ...errors import Cancelled
 from ...frames import to_pictures
 from ...sampling import Denoised, guide
@@ -99,7 +99,7 @@ class Rank:
             dtypes = request.weight_dtype, request.compute_dtype
             weights = RankWeights(checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast)
             use_attention(weights.model.blocks, attend)
-            network = ParallelDiT(weights.model, self._meshes, _call(request.compiled))
+            network = ParallelDiT(weights.model, self._meshes, block_call(request.compiled))
             return RankDiT(weights, network, Prompts(network.encode_text), told)
 
         self._models[request.name] = dit = self._load(load)
@@ -250,12 +250,3 @@ class Rank:
         if loaded is None or stopped.item():
             raise Cancelled
         return loaded
-
-
-def _call(compiled: bool) -> BlockCall:
-    """How blocks are called."""
-    if not compiled:
-        return call_block
-    from ...dit.compiled import CompiledBlocks  # imports torch's compiler, which takes seconds
-
-    return CompiledBlocks()

@@ -17,6 +17,7 @@ from ....mochi.checkpoint import Checkpoint, fill
 from ....mochi.config import DiTConfig
 from ....mochi.dit.attention import use_attention
 from ....mochi.dit.backends import SDPA
+from ....mochi.dit.runner import block_call
 from ....mochi.errors import MochiError
 from ....mochi.quant import FLOAT8, use_float8_products
 from ..checks import check_text
@@ -131,10 +132,7 @@ def load_model(
     log.info("%s: attention by %s", checkpoint.path.name, describe(*computed))
     model = Mochi(config, network, mm.unet_offload_device())
     use_attention(model.diffusion_model.blocks, attend)
-    if compiled:
-        from ....mochi.dit.compiled import CompiledBlocks  # imports torch's compiler, which takes seconds
-
-        model.diffusion_model.call = CompiledBlocks()
+    model.diffusion_model.call = block_call(compiled)
     if config.fast:
         use_float8_products(model)
     patcher = QuantPatcher(model, load_device, mm.unet_offload_device())
