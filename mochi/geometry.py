@@ -13,7 +13,7 @@ def nearest_frames(frames: int) -> int:
 
 
 def frame_count(latent_frames: int) -> int:
-    """Frames of so many latent frames."""
+    """The number of frames that a number of latent frames stands for."""
     return TIME * (latent_frames - 1) + 1
 
 

@@ -39,7 +39,7 @@ class LoadT5(widgets.Node):
                 widgets.choice(
                     "dtype",
                     QUANT_DTYPES,
-                    "auto: quantized weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU (float16 on one "
+                    "auto: quantised weights (fp8, GGUF) stay as they are; others in bfloat16 on a GPU (float16 on one "
                     "that has none), on the CPU in float32 where there is memory for it.",
                 ),
                 widgets.choice(
@@ -78,7 +78,7 @@ class LoadDiT(widgets.Node):
                 widgets.choice(
                     "dtype",
                     DIT_DTYPES,
-                    "Of the weights in memory. auto: quantized weights (fp8, GGUF) stay as they are, and are unpacked "
+                    "Of the weights in memory. auto: quantised weights (fp8, GGUF) stay as they are, and are unpacked "
                     "layer by layer; others in bfloat16 on a GPU, float32 on the CPU, unless ComfyUI was started with "
                     "another choice. float8_e4m3fn halves them, and is not exact. _fast multiplies in float8 too, on "
                     "GPUs that can (RTX 40, H100 and later): faster, and less exact.",

@@ -133,7 +133,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class JoinedTensor(LazyTensor):
-    """Rows of several tensors behind one another."""
+    """Rows of several tensors, one after the other."""
 
     pieces: tuple[Piece, ...]
 

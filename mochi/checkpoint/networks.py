@@ -36,7 +36,7 @@ def config_of(part: str, entries: LazyTensors, metadata: Mapping[str, str], path
     """
     if part != "t5":
         return CONFIGS[part](entries, metadata)
-    from .t5 import infer_config, read_config  # which import transformers, and that takes half a second
+    from .t5 import infer_config, read_config  # imports transformers, which takes half a second
 
     config_file = path / "config.json"
     return read_config(config_file) if config_file.is_file() else infer_config(entries)

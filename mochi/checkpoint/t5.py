@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers  # whose classes are imported when they are first used
+import transformers  # it imports its classes when they are first used
 from torch import nn
 
 from ..errors import CheckpointError
@@ -60,7 +60,7 @@ def empty_encoder(config: transformers.T5Config, dtype: torch.dtype, operations:
         model = transformers.T5EncoderModel(config)
     nn.Module.to(model, dtype)
     model.set_input_embeddings(model.shared)
-    if dtype == torch.float16:  # in which the output projections of the MLPs overflow
+    if dtype == torch.float16:  # the output projections of the MLPs overflow in it
         for name, module in model.named_modules():
             if name.endswith(".wo"):
                 module.float()

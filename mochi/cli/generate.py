@@ -71,7 +71,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--dtype",
         choices=DTYPES,
         help="of weights and computation (default: float32 on the CPU, else bfloat16, "
-        "and quantized weights stay as they are; float8: of weights only)",
+        "and quantised weights stay as they are; float8: of weights only)",
     )
     add(
         "--attention",

@@ -155,7 +155,7 @@ class StepCache:
 
     def _skips(self, sample: _Sample, change: float, step: int) -> bool:
         sample.change += rescaled(change)
-        if self.plan.may_skip(step) and sample.change < self.plan.threshold:  # NaN is not
+        if self.plan.may_skip(step) and sample.change < self.plan.threshold:  # NaN is not below it
             return True
         sample.change = 0.0
         return False

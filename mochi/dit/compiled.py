@@ -68,7 +68,7 @@ class CompiledBlocks:
                 "what none of it fits runs without it, slower. TORCH_LOGS=recompiles tells why.",
                 MOST_CODE,
             )
-            # From here on torch runs by itself without code what exceeds the limit.
+            # From here on torch itself runs uncompiled what exceeds the limit.
             self._limits = torch._dynamo.config.patch(recompile_limit=MOST_CODE)
             return compiled(*inputs)
         except TorchDynamoException as error:

@@ -25,8 +25,10 @@ from .runner import PLAIN, BlockRunner
 class TextContext:
     """All that the denoiser needs of the prompts; it does not depend on the step.
 
-    caption (B, D_x): the pooled prompt. tokens (B, L', D_y): the projected real tokens, padding
-    behind, trimmed to the longest prompt. lengths: how many of the tokens of each sample are real.
+    Attributes:
+        caption: the pooled prompt (B, D_x).
+        tokens: the projected real tokens (B, L', D_y), then padding up to the longest prompt.
+        lengths: how many of the tokens of each sample are real.
     """
 
     caption: Tensor

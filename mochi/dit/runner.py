@@ -39,7 +39,7 @@ class BlockRunner:
     def run(
         self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
     ) -> Tensor:
-        """Visual tokens x behind all blocks. The inputs are those of the first block."""
+        """The visual tokens x after all blocks. The inputs are those of the first block."""
         for block in blocks:
             x, y = self.call(block, x, y, c, rotary, text_lengths)
         return x

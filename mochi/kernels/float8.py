@@ -46,7 +46,7 @@ def dequantize_scaled(qweight: Tensor, kind: torch.dtype, scale: float, dtype: t
 
 @triton.jit
 def quantized(row):
-    """A row in float32, with zeros behind its values -> the row over its scale, not yet rounded, and the scale."""
+    """A row in float32, padded with zeros -> the row over its scale, not yet rounded, and the scale."""
     scale = tl.maximum(tl.max(tl.abs(row), 0) * (1 / MOST), TINY)
     return row * tl.div_rn(1.0, scale), scale
 

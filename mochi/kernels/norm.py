@@ -130,7 +130,7 @@ def _store(out, scales, row, is_row, value, WIDTH: tl.constexpr, BLOCK: tl.const
 
 @triton.jit
 def _normed(value, eps, WIDTH: tl.constexpr):
-    """A row in float32, with zeros behind its WIDTH values, over its root mean square."""
+    """A row in float32, WIDTH values padded with zeros, over its root mean square."""
     return value * tl.rsqrt(tl.sum(value * value, 0) / WIDTH + eps)
 
 

@@ -12,7 +12,7 @@ from .names import Place, depth_of, places
 
 log = logging.getLogger(__name__)
 
-# Behind a layer's name: `.lora_A`, `.lora_A.weight`, `.lora_A.default.weight`, `.lora_down.weight`, `_lora.down.weight`
+# After a layer's name: `.lora_A`, `.lora_A.weight`, `.lora_A.default.weight`, `.lora_down.weight`, `_lora.down.weight`
 FACTOR = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:(?:\.\w+)?\.weight)?")
 ALPHA = re.compile(r"(.+?)\.(?:lora_)?alpha")
 FACTORS = {"A": "down", "B": "up"}

@@ -156,7 +156,7 @@ class Forward(Denoise):
         z: (B, 12, T, h, w). A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes.
         sigma: the noise level of each sample. As numbers: a tensor would cost a millisecond more.
         rows: a text for each sample.
-        keys: what tells the samples apart in the cache.
+        keys: of the samples, for the cache.
     """
 
     doing = "making a forward pass"
@@ -206,7 +206,7 @@ of each dtype."""
 
 
 def flatten_patches(patches: Mapping[str, Sequence[WeightPatch]]) -> FlatPatches:
-    """Put the tensors of patches behind one another, on the CPU.
+    """Join the tensors of patches, one after the other, on the CPU.
 
     Each tensor that crosses by itself costs open files, and a LoRA on all blocks has more than a process may open.
     """

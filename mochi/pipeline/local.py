@@ -26,7 +26,7 @@ class LocalDenoiser:
 
     def __init__(self, dit: AsymmDiT, attention: str = SDPA, runner: BlockRunner = PLAIN):
         self.dit, self._attention, self._runner = dit, attention, runner
-        weight = dit.x_embedder.proj.weight  # which is never quantised
+        weight = dit.x_embedder.proj.weight  # it is never quantised
         self.dtype, self.devices = weight.dtype, (weight.device,)
         self.passes: Passes = {}
         self._loras = LoraMount(dit)

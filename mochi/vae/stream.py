@@ -37,7 +37,7 @@ class Borders:
         return norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
     def activate(self, norm: nn.GroupNorm, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
-        """The input of a convolution behind norm and SiLU: `silu(norm(x))`, padded."""
+        """The input of a convolution after norm and SiLU: `silu(norm(x))`, padded."""
         if has_kernels(x, norm.weight):
             padded = room_around(x, time, rows, columns)
             normalise_by(norm, x, frame_statistics(x, norm.num_groups), padded[:, :, time:], activate=True)
@@ -86,3 +86,9 @@ class Stream:
         stream = cls(borders)
         stream.ends = True
         return stream
+
+
+def piece_sizes(total: int, each: int, lead: int) -> list[int]:
+    """The sizes of pieces of `each` frames that make up `total`. The first one has `lead` frames less."""
+    first = min(total, each - lead)
+    return [first, *(min(each, total - start) for start in range(first, total, each))]

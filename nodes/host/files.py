@@ -37,8 +37,10 @@ OPEN = 8
 
 
 def list_files(kind: str) -> list[str]:
-    """The entries of a loader's list: the built-in model, then Hugging Face folders (with a slash behind) and files of
-    ComfyUI's folders."""
+    """The entries of a loader's list: the built-in model, then what is in ComfyUI's folders.
+
+    Hugging Face folders come before files, and have a slash at the end.
+    """
     folders = _hugging_face_folders(kind)
     inside = tuple(folder + os.sep for folder in folders)
     files = (name for folder in FOLDERS[kind] if folder != "diffusers" for name in _files(folder))

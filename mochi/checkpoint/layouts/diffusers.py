@@ -86,7 +86,7 @@ def _res_block(ours: str, theirs: str, index: int) -> Sources:
 
 
 def _res_blocks(names: Sequence[str], theirs: str, ours: str, first: int = 0) -> Sources:
-    """All residual blocks of a stage, of which there are as many as the names say. first: the number of ours."""
+    """All residual blocks of a stage, as many as there are names for. first: the number of our first one."""
     sources: Sources = {}
     for i in range(_count(names, rf"{re.escape(theirs)}\.resnets\.(\d+)\.")):
         sources |= _res_block(f"{ours}.{first + i}", theirs, i)

@@ -43,7 +43,7 @@ def open_gguf(path: Path) -> Contents:
     try:
         reader = _reader(path)
         fields = {name: field.contents() for name, field in reader.fields.items() if _is_small(field)}
-    except Exception as error:  # the library meets damage with whatever Python raises
+    except Exception as error:  # on damage the library raises any of Python's errors
         raise CheckpointError(
             f"{path}: not a whole GGUF file: it is cut short or corrupt ({error}); download it again"
         ) from error
@@ -79,7 +79,7 @@ def _reader(path: Path) -> Any:
                 _possible(count)
             return super()._get_field_parts(orig_offs, raw_type)
 
-    return Reader(path, "c")  # a mode in which torch, too, takes the memory for its own
+    return Reader(path, "c")  # copy on write, since torch warns of memory that it cannot write to
 
 
 def _possible(count: int) -> int:

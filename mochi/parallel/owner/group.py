@@ -79,7 +79,7 @@ class Group:
         for rank, device in enumerate(self.devices):
             self._workers.append(worker := Worker(rank, device, self._folder, environment))
             start = Start(rank, self.devices, threads, self.timeout, self._folder, service, authkey)
-            with suppress(ConnectionError):  # the worker is gone: why, its log tells
+            with suppress(ConnectionError):  # the worker is gone; its log tells why
                 worker.channel.send(start)
 
     def run(self, request: Request[Result], doing: str | None = None) -> list[Result]:
@@ -129,7 +129,7 @@ class Group:
     def _send(self, ask: Ask) -> None:
         try:
             for worker in self._workers:
-                with suppress(ConnectionError):  # the worker is gone: which and why, the caller finds out
+                with suppress(ConnectionError):  # a worker is gone; the caller finds out which and why
                     worker.channel.send(ask)
         except (OSError, RuntimeError) as error:  # some ranks have it and others do not
             self.close(patience=0)

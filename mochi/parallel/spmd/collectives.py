@@ -92,7 +92,7 @@ class Peers:
     def gather_rows(self, t: Tensor, shares: Sequence[int]) -> Tensor:
         """Rows of all ranks, one rank after the other: (shares[rank], ...) -> (sum(shares), ...).
 
-        They travel as the largest share, padding behind.
+        They travel padded to the largest share.
         """
         if self.size == 1:
             return t

@@ -37,8 +37,8 @@ class Pass(NamedTuple):
 class ParallelDiT:
     """Forward passes of a model that every rank has, whole or as its FSDP shard.
 
-    All ranks make the same calls with the same arguments, and get the same results. Visual tokens are sharded behind
-    the patch embedding and gathered behind the final layer.
+    All ranks make the same calls with the same arguments, and get the same results. Visual tokens are sharded after
+    the patch embedding and gathered after the final layer.
 
     Args:
         call: how each block is called.

@@ -88,7 +88,7 @@ class UlyssesAttention(JointAttention):
         visual = sum(shards.shares)
 
         def joint() -> Tensor:
-            """Memory with the tokens first: what arrives from all ranks fills its front, the text lies behind."""
+            """Memory with the tokens first: what arrives from all ranks fills its front, the text comes last."""
             return x.qkv.new_empty(visual + text, batch, heads, width)
 
         def of_text(t: Tensor) -> Tensor:

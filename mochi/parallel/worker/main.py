@@ -17,7 +17,7 @@ from pathlib import Path
 
 def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    warnings.simplefilter("ignore", FutureWarning)  # torch's to developers, which would fill the log people see
+    warnings.simplefilter("ignore", FutureWarning)  # torch's warnings for developers would fill the log
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -167,7 +167,7 @@ class Rank:
             passes = dit.network.forget_run()
         if request.cache is not None:
             self.context.emit(protocol.PassesComputed(passes))
-        trim_heap()  # not behind each single pass: what it frees, the next one would have to ask for again
+        trim_heap()  # not after each single pass: the next one would have to ask for the memory again
         return latents.cpu() if self._is_first else None
 
     def forward(self, request: protocol.Forward) -> Tensor | None:

@@ -28,7 +28,7 @@ class Watchdog(threading.Thread):
         self._rank, self._board, self._owner, self._folders = rank, board, owner, folders
         self._connection = connection
         self._hang_up = select.poll()
-        self._hang_up.register(connection, 0)  # of no other event than the hang-up, which is always told
+        self._hang_up.register(connection, 0)  # no events: a hang-up is always reported
 
     def run(self) -> None:
         # The connection tells at once. But a program that the owner started could hold a copy of its end; a process

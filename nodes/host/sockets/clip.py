@@ -32,7 +32,7 @@ class Tokenizer:
         self._tokenizer, self._encoder = tokenizer, encoder
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[list[tuple]]]:
-        """One row of (token id, weight 1), with a word id behind when asked for; id 0 is padding."""
+        """One row of (token id, weight 1), with a word id when asked for; id 0 is padding."""
         ids = self._tokenizer(text).ids.tolist()
         return {NAME: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
 

@@ -88,7 +88,7 @@ class QuantPatcher(ModelPatcher):
         keys = (key if isinstance(key, str) else key[0] for key in patches)
         if any(self._layer(key) is not None for key in keys):
             raise MochiError(
-                "A hook changes weights (a LoRA) while the sampler runs, but the weights are quantized. Load the LoRA "
+                "A hook changes weights (a LoRA) while the sampler runs, but the weights are quantised. Load the LoRA "
                 "with Load LoRA (Mochi) instead, or choose dtype bfloat16 in Load AsymmDiT (Mochi)."
             )
         return super().add_hook_patches(hook, patches, *args, **kwargs)
