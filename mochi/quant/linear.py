@@ -26,20 +26,12 @@ class QuantLinear(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool,
-        quant: QuantFormat,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
+    def __init__(self, in_features: int, out_features: int, bias: bool, quant: QuantFormat, **factory: Any):
         super().__init__()
         self.in_features, self.out_features, self.quant = in_features, out_features, quant
-        qweight = torch.empty(out_features, quant.row_bytes(in_features), dtype=QUANT_DTYPE, device=device)
+        qweight = torch.empty(out_features, quant.row_bytes(in_features), **{**factory, "dtype": QUANT_DTYPE})
         self.weight = nn.Parameter(qweight, requires_grad=False)
-        values = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), requires_grad=False)
+        values = nn.Parameter(torch.empty(out_features, **factory), requires_grad=False)
         self.register_parameter("bias", values if bias else None)
         self.compute: torch.dtype | None = None
         self.patch: Callable[[Tensor], Tensor] | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import DecoderConfig
 from .cpu import CpuOperations
 from .layers import ResBlock, per_position
-from .stream import Borders, Stream
+from .stream import Borders, Stream, piece_sizes
 
 DEEP = 4
 """The least number of latent frames that go through the deep layers at a time. The weights of these layers are read and
@@ -54,12 +54,6 @@ def frames_in_piece(config: DecoderConfig, chunk: int, in_strips: bool) -> int:
     return chunk * time if in_strips or chunk > 1 else min(FINE, time)
 
 
-def _sizes(total: int, each: int, lead: int) -> list[int]:
-    """The sizes of pieces of `each` frames that make up `total`. The first one has `lead` frames less."""
-    first = min(total, each - lead)
-    return [first, *(min(each, total - start) for start in range(first, total, each))]
-
-
 class UpStage(nn.Module):
     """Residual blocks, then a Linear whose channels unfold into time and space."""
 
@@ -91,25 +85,11 @@ class Decoder(nn.Module):
         def res_blocks(dim: int, count: int) -> list[nn.Module]:
             return [ResBlock(dim, groups, operations, **factory) for _ in range(count)]
 
-        stages: list[nn.Module] = [
-            nn.ModuleList(
-                [operations.Conv3d(config.latent_channels, deep, kernel_size=1, **factory)]
-                + res_blocks(deep, config.res_blocks[-1])
-            )
-        ]
+        expand = operations.Conv3d(config.latent_channels, deep, kernel_size=1, **factory)
+        stages: list[nn.Module] = [nn.ModuleList([expand, *res_blocks(deep, config.res_blocks[-1])])]
         for i in reversed(range(len(config.temporal))):
-            stages.append(
-                UpStage(
-                    widths[i + 1],
-                    widths[i],
-                    config.res_blocks[i + 1],
-                    config.temporal[i],
-                    config.spatial[i],
-                    groups,
-                    operations,
-                    **factory,
-                )
-            )
+            time, space, count = config.temporal[i], config.spatial[i], config.res_blocks[i + 1]
+            stages.append(UpStage(widths[i + 1], widths[i], count, time, space, groups, operations, **factory))
         stages.append(nn.ModuleList(res_blocks(shallow, config.res_blocks[0])))
         self.blocks = nn.ModuleList(stages)
         self.output_proj = operations.Linear(shallow, 3, **factory)
@@ -153,7 +133,7 @@ class Decoder(nn.Module):
             # The first of all latent frames has become one frame.
             lead = time - 1 if each >= time and not deep.started else 0
             left = x.shape[2]
-            for piece in x.split(_sizes(left, each, lead), dim=2):
+            for piece in x.split(piece_sizes(left, each, lead), dim=2):
                 left -= piece.shape[2]
                 shallow.ends = deep.ends and left == 0
                 yield self._shallow(piece, shallow)

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from ..config import EncoderConfig
 from .cpu import CpuOperations
 from .layers import ResBlock, added, causal_conv, per_position
-from .stream import Borders, Stream
+from .stream import Borders, Stream, piece_sizes
 
 Step = Callable[[Tensor, Stream], Tensor]
+
+Report = Callable[[int, int], None]
+"""Is told (done, in all)."""
 
 
 class Posterior(NamedTuple):
@@ -134,17 +137,12 @@ class Encoder(nn.Module):
         self.config = config
         shallow, *_, deep = widths = config.widths
 
-        def res_blocks(dim: int, count: int, attention: bool) -> list[nn.Module]:
-            return [
-                ResBlock(
-                    dim,
-                    config.groups,
-                    operations,
-                    AttentionBlock(dim, config, operations, **factory) if attention else None,
-                    **factory,
-                )
-                for _ in range(count)
-            ]
+        def res_block(dim: int, attends: bool) -> ResBlock:
+            attention = AttentionBlock(dim, config, operations, **factory) if attends else None
+            return ResBlock(dim, config.groups, operations, attention, **factory)
+
+        def res_blocks(dim: int, count: int, attends: bool) -> list[nn.Module]:
+            return [res_block(dim, attends) for _ in range(count)]
 
         layers: list[nn.Module] = [operations.Linear(config.in_channels, shallow, **factory)]
         layers += res_blocks(shallow, config.res_blocks[0], config.attention[0])
@@ -169,11 +167,7 @@ class Encoder(nn.Module):
         return self._posterior(x, stream.borders)
 
     def in_pieces(
-        self,
-        video: Tensor,
-        chunk: int = 1,
-        borders: Borders | None = None,
-        report: Callable[[int, int], None] | None = None,
+        self, video: Tensor, chunk: int = 1, borders: Borders | None = None, report: Report | None = None
     ) -> Posterior:
         """The result of `forward`, with the memory of `chunk` latent frames at a time in each layer.
 
@@ -188,7 +182,9 @@ class Encoder(nn.Module):
         borders, report = borders or Borders(), report or (lambda done, total: None)
         steps = list(self._steps())
         early = next((i for i, (_, attention) in enumerate(steps) if attention is not None), len(steps))
-        sizes = self._pieces(video.shape[2], chunk)
+        # The first of all frames has a latent frame to itself, of the others several share one.
+        time = math.prod(self.config.temporal)
+        sizes = piece_sizes(video.shape[2], chunk * time, lead=time - 1)
         total = len(sizes) + len(steps) - early
         most = self.config.base * max(sizes) * video.shape[3] * video.shape[4]
 
@@ -226,13 +222,6 @@ class Encoder(nn.Module):
     def _posterior(self, x: Tensor, borders: Borders) -> Posterior:
         x = F.silu(borders.norm(self.output_norm, x))
         return Posterior(*per_position(self.output_proj, x).chunk(2, dim=1))
-
-    def _pieces(self, frames: int, chunk: int) -> list[int]:
-        """Frames of each piece of `chunk` latent frames: the first of all stands for itself, the others for several."""
-        time = math.prod(self.config.temporal)
-        first = min(frames, (chunk - 1) * time + 1)
-        rest = frames - first
-        return [first, *(min(chunk * time, rest - start) for start in range(0, rest, chunk * time))]
 
 
 def _through(pieces: list[Tensor], borders: Borders, *steps: Step) -> Iterator[Tensor]:

@@ -86,3 +86,9 @@ class Stream:
         stream = cls(borders)
         stream.ends = True
         return stream
+
+
+def piece_sizes(total: int, each: int, lead: int) -> list[int]:
+    """The sizes of pieces of `each` frames that make up `total`. The first one has `lead` frames less."""
+    first = min(total, each - lead)
+    return [first, *(min(each, total - start) for start in range(first, total, each))]

@@ -54,16 +54,10 @@ class _Container:
     """The common part of the formats that FFmpeg writes."""
 
     def __init__(
-        self,
-        target: Target,
-        format: str,
-        codec: str,
-        pixels: str,
-        options: dict[str, str] | None = None,
-        flags: dict[str, str] | None = None,
+        self, target: Target, format: str, codec: str, pixels: str, options: dict[str, str], flags: dict[str, str]
     ):
-        self._container = av.open(str(target.path), mode="w", format=format, options=flags or {})
-        stream = self._container.add_stream(codec, rate=target.fps, options=options or {})
+        self._container = av.open(str(target.path), mode="w", format=format, options=flags)
+        stream = self._container.add_stream(codec, rate=target.fps, options=options)
         assert isinstance(stream, VideoStream)
         self._stream = stream
         self._stream.width, self._stream.height = target.size
@@ -133,7 +127,7 @@ class Gif(_Container):
     """256 colours, chosen for each frame. `quality` has no effect; metadata becomes the file's comment."""
 
     def __init__(self, target: Target):
-        super().__init__(target, "gif", "gif", "pal8")
+        super().__init__(target, "gif", "gif", "pal8", {}, {})
         self._target, self._time_base, self._count = target, 1 / target.fps, 0
         self._palettes = graph = Graph()
         width, height = target.size

@@ -93,7 +93,7 @@ class Hearing:
 
     def _receive(self, seconds: float) -> Iterator[tuple[Worker, Reply]]:
         """The workers' next messages, within so many seconds. Raises RanksFailed when one says that it has failed."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # which is no open file, of which a host may have many
             for worker in self._open:
                 selector.register(worker.channel, selectors.EVENT_READ, worker)
             ready: list[Worker] = [key.data for key, _ in selector.select(seconds)]
