@@ -63,13 +63,13 @@ def test_twice_the_ranks_never_need_more_each(video, weights, how, dtype):
 
 
 @given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=shardings, dtype=dtypes)
-def test_packed_weights_never_need_more(video, ranks, how, dtype):
-    plain, *packed = (
+def test_quantised_weights_never_need_more(video, ranks, how, dtype):
+    plain, *quantised = (
         denoising(DIT, weight_bytes(DIT, quant, dtype), latent_shape(*video), ranks, how, dtype).total
         for quant in FILES.values()
     )
-    room = 700_000_000 if how == "offloaded" else 0  # nothing is saved on the device, but a layer is unpacked there
-    assert max(packed) <= plain + room
+    room = 700_000_000 if how == "offloaded" else 0  # nothing is saved on the device, but a layer is dequantised there
+    assert max(quantised) <= plain + room
 
 
 @given(video=videos, ranks=st.sampled_from([1, 2, 4]), how=st.sampled_from(["sharded", "offloaded"]))
@@ -95,12 +95,12 @@ def test_host_memory_is_named_where_weights_are_offloaded():
     assert Denoising(DIT, BF16, PUBLISHED, 2, "sharded").host == 0
 
 
-@pytest.mark.parametrize("packing", [None, Ggml("Q4_0")])
+@pytest.mark.parametrize("quant", [None, Ggml("Q4_0")])
 @pytest.mark.parametrize("config, latents", [(TINY.dit, (1, 12, 4, 16, 16)), (benchmark.MEDIUM, (1, 12, 6, 32, 32))])
-def test_the_denoiser_holds_what_is_predicted(config: DiTConfig, latents: tuple[int, ...], packing):
-    predicted, measured, *_ = benchmark.denoiser(config, latents, torch.bfloat16, quant=packing)
-    # Unpacking is counted as for the format that takes most.
-    assert 0.9 * measured <= predicted <= (1.15 if packing is None else 1.7) * measured
+def test_the_denoiser_holds_what_is_predicted(config: DiTConfig, latents: tuple[int, ...], quant):
+    predicted, measured, *_ = benchmark.denoiser(config, latents, torch.bfloat16, quant=quant)
+    # Dequantising is counted as for the format that takes most.
+    assert 0.9 * measured <= predicted <= (1.15 if quant is None else 1.7) * measured
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -132,8 +132,8 @@ def test_tensors_without_values_live_as_real_ones_do():
         for real in (False, True)
     ]
     denoising_in_parts = [
-        benchmark.denoiser(TINY.dit, (1, 12, 2, 8, 8), torch.float32, ulysses, packing, real)
-        for ulysses, packing in ((1, None), (1, Ggml("Q4_0")), (2, None))
+        benchmark.denoiser(TINY.dit, (1, 12, 2, 8, 8), torch.float32, ulysses, quant, real)
+        for ulysses, quant in ((1, None), (1, Ggml("Q4_0")), (2, None))
         for real in (False, True)
     ]
     counts = [figures.measured for figures in decoding_in_pieces + denoising_in_parts]

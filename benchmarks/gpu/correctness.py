@@ -47,7 +47,7 @@ def section(s: Setting) -> Iterator[Part]:
     yield "denoiser, compiled", lambda: compiled(s)
     yield "TeaCache", lambda: {"ok": skipped_passes(s.device) == skipped_passes(CPU)}
     for kind in FORMATS:
-        yield f"unpacking {kind}", partial(unpacking, s, Ggml(kind))
+        yield f"unpacking {kind}", partial(dequantising, s, Ggml(kind))
     for name, dtype in {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.items():
         yield f"float8 products in {name}", partial(float8_products, s, dtype)
     yield "VAE", lambda: vae(s)
@@ -108,13 +108,13 @@ def skipped_passes(device: torch.device) -> dict[Any, bool]:
     return dict(cache.passes)
 
 
-def unpacking(s: Setting, packing: Ggml) -> dict[str, Any]:
+def dequantising(s: Setting, quant: Ggml) -> dict[str, Any]:
     """Of any bytes, among which are scales that are no numbers."""
     generator = torch.Generator().manual_seed(0)
-    packed = torch.randint(-128, 128, (64, packing.row_bytes(512)), dtype=QUANT_DTYPE, generator=generator)
+    qweight = torch.randint(-128, 128, (64, quant.row_bytes(512)), dtype=QUANT_DTYPE, generator=generator)
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        there, here = packing.dequantize(packed, dtype), packing.dequantize(packed.to(s.device), dtype).cpu()
+        there, here = quant.dequantize(qweight, dtype), quant.dequantize(qweight.to(s.device), dtype).cpu()
         numbers = there.isfinite()
         same = numbers.equal(here.isfinite())
         found[str(dtype).removeprefix("torch.")] = {
@@ -128,13 +128,13 @@ def float8_products(s: Setting, dtype: torch.dtype) -> dict[str, Any]:
     """Beside products of the same weights in float32; where the device has none, they are in `dtype` after all."""
     generator = torch.Generator().manual_seed(0)
     weight = 0.05 * torch.randn(256, 512, generator=generator)
-    packing = Float8(torch.float8_e4m3fn, weight.abs().max().item() / 448, fast=True)
-    layer = QuantLinear(512, 256, False, packing)
-    layer.weight.data = packing.quantize(weight)
+    quant = Float8(torch.float8_e4m3fn, weight.abs().max().item() / 448, fast=True)
+    layer = QuantLinear(512, 256, False, quant)
+    layer.weight.data = quant.quantize(weight)
     found = {}
     for rows in (1, 33):
         x = torch.randn(3, rows, 512, generator=generator)
-        right = F.linear(x, packing.dequantize(layer.weight.cpu(), torch.float32))
+        right = F.linear(x, quant.dequantize(layer.weight.cpu(), torch.float32))
         found[f"{rows} rows"] = judged(relative_error(layer.to(s.device)(x.to(s.device, dtype)), right), FLOAT8)
     return found
 

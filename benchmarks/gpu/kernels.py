@@ -23,7 +23,7 @@ from tests.exact import relative_error
 
 from .correctness import dit_pass
 from .measuring import judged
-from .quants import packable, with_weights
+from .quants import quantisable, with_weights
 from .setting import TOY, Forward, Part, Setting
 
 
@@ -34,11 +34,11 @@ def section(s: Setting) -> Iterator[Part]:
         yield f"VAE, {name}", partial(calls, partial(vae, s, dtype))
     yield "float8 products", lambda: calls(lambda: float8(s))
     for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
-        yield str(kind).removeprefix("torch."), partial(calls, partial(unpacked, s, Float8(kind, 1e-3)))
+        yield str(kind).removeprefix("torch."), partial(calls, partial(dequantised, s, Float8(kind, 1e-3)))
     calibrated = Float8(torch.float8_e4m3fn, 1e-3, input_scale=0.02, fast=True)
-    yield "float8 products, calibrated", lambda: calls(lambda: unpacked(s, calibrated))
+    yield "float8 products, calibrated", lambda: calls(lambda: dequantised(s, calibrated))
     for kind in FORMATS:
-        yield kind, partial(calls, partial(unpacked, s, Ggml(kind)))
+        yield kind, partial(calls, partial(dequantised, s, Ggml(kind)))
 
 
 def denoiser(s: Setting, dtype: torch.dtype) -> None:
@@ -57,12 +57,12 @@ def vae(s: Setting, dtype: torch.dtype) -> None:
 def float8(s: Setting) -> None:
     """A pass of a toy whose blocks are multiplied in float8."""
     model = AsymmDiT(TOY, dtype=s.dtype, device=s.device)
-    quant_linears(model, dict.fromkeys(packable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
+    quant_linears(model, dict.fromkeys(quantisable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
     Forward(Setting(s.device, small=True), with_weights(model))()
 
 
-def unpacked(s: Setting, packing: QuantFormat) -> None:
-    layer = with_weights(QuantLinear(512, 256, False, packing, device=s.device))
+def dequantised(s: Setting, quant: QuantFormat) -> None:
+    layer = with_weights(QuantLinear(512, 256, False, quant, device=s.device))
     layer(s.random(3, 512))
 
 

@@ -14,7 +14,7 @@ from tests.random_weights import randomised
 from .measuring import all_kernels_ran, milliseconds, peak, profiled
 from .setting import Forward, Part, Setting
 
-PACKINGS: dict[str, QuantFormat | None] = {
+QUANTS: dict[str, QuantFormat | None] = {
     "bfloat16": None,
     "float8": Float8(torch.float8_e4m3fn, 1e-3),
     "float8 fast": Float8(torch.float8_e4m3fn, 1e-3, fast=True),
@@ -25,15 +25,15 @@ PACKINGS: dict[str, QuantFormat | None] = {
 
 def section(s: Setting) -> Iterator[Part]:
     figures: dict[str, dict[str, Any]] = {}
-    for name, packing in PACKINGS.items():
-        yield name, partial(measure, s, name, packing, figures)
+    for name, quant in QUANTS.items():
+        yield name, partial(measure, s, name, quant, figures)
 
 
-def measure(s: Setting, name: str, packing: QuantFormat | None, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(s: Setting, name: str, quant: QuantFormat | None, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """figures: of the denoisers before; the first one has plain weights."""
     model = AsymmDiT(s.few_blocks(), dtype=s.dtype, device="meta")
-    if packing is not None:
-        quant_linears(model, dict.fromkeys(packable(model), packing))
+    if quant is not None:
+        quant_linears(model, dict.fromkeys(quantisable(model), quant))
     run = Forward(s, with_weights(model.to_empty(device=s.device)))
     found = {"blocks": len(model.blocks), **milliseconds(run, s.device), **peak(run, s.device)}
     found["profile"] = profiled(run, s.device)
@@ -43,7 +43,7 @@ def measure(s: Setting, name: str, packing: QuantFormat | None, figures: dict[st
     return found | all_kernels_ran()
 
 
-def packable(model: AsymmDiT) -> list[str]:
+def quantisable(model: AsymmDiT) -> list[str]:
     """The weights that files have quantised."""
     return [name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
 

@@ -24,7 +24,7 @@ Network = TypeVar("Network", bound=nn.Module)
 Part = tuple[str, Callable[[], Any]]
 """A name, and what measures it: figures, as JSON can hold them. A part that raises does not end its section."""
 
-# In the proportions that diffusers and ComfyUI insist on, with rows that each packing divides.
+# In the proportions that diffusers and ComfyUI insist on, with rows that each quantised format divides.
 TOY = DiTConfig(depth=2, num_heads=12, hidden_x=768, hidden_y=768, mlp_x=2048, mlp_y=2048, text_width=256)
 TOY_VAE = {"base": 32, "res_blocks": (1, 1, 1, 1, 1)}
 

@@ -36,7 +36,10 @@ class LazyTensor(ABC):
         """Some of the values, `read()[start:stop]`; the others are not touched. Quantised ones come in float32."""
 
     def read(self) -> Tensor:
-        """All values, memory-mapped where they are plain and the platform can."""
+        """All values, memory-mapped where they are plain and the platform can.
+
+        They are not to be written into: whoever reads them again, for another model, gets the same memory.
+        """
         return self.rows(0, self.shape[0])
 
     def quant_rows(self, start: int, stop: int) -> tuple[QuantFormat, Tensor]:

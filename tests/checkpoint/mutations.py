@@ -67,11 +67,11 @@ def cases(folder: Path) -> list[Case]:
     """Small valid files of every format."""
     dit = toys.dit(DIT).state_dict()
     quants = writers.GGUFS | writers.QWEIGHTS | writers.FLOAT8S
-    found = [Case(name, writer(folder, dit).read_bytes(), _packed_dit) for name, writer in quants.items()]
+    found = [Case(name, writer(folder, dit).read_bytes(), _quantised_dit) for name, writer in quants.items()]
     found = [case for case in found if case.name != "old scaled, prefix"]
-    found += [Case(f"GGUF {k}", writers.gguf(folder, dit, k).read_bytes(), _packed_dit) for k in ("F16", "BF16")]
+    found += [Case(f"GGUF {k}", writers.gguf(folder, dit, k).read_bytes(), _quantised_dit) for k in ("F16", "BF16")]
     wide = toys.dit(WIDE).state_dict()
-    found += [Case(f"GGUF {k}", writers.gguf(folder, wide, k).read_bytes(), _packed_dit) for k in ("Q4_K", "IQ4_XS")]
+    found += [Case(f"GGUF {k}", writers.gguf(folder, wide, k).read_bytes(), _quantised_dit) for k in ("Q4_K", "IQ4_XS")]
     plain = toys.save(
         folder / "plain.safetensors", {n: w.bfloat16() for n, w in dit.items()}, config={"caption_heads": 8}
     )
@@ -92,7 +92,7 @@ def _plain_dit(path: Path) -> nn.Module:
     return load_dit(path, torch.float32)
 
 
-def _packed_dit(path: Path) -> nn.Module:
+def _quantised_dit(path: Path) -> nn.Module:
     return load_dit(path, compute=torch.float32)
 
 
@@ -104,7 +104,7 @@ def end_of(case: Case, path: Path) -> str:
         return "refused" if str(path) in str(error) and len(str(error)) < 2000 else f"unclear: {error}"
     expected = independent.values(path)
     entries = {name: entry.read() for name, entry in Checkpoint.open(path).tensors.items()}
-    found = _unpacked(network) if case.published else entries
+    found = _dequantised(network) if case.published else entries
     if not case.published and len(found) != len(expected):
         return "another number of tensors"
     wrong = [name for name, value in found.items() if not _equal(value, expected[name])]
@@ -112,7 +112,7 @@ def end_of(case: Case, path: Path) -> str:
     return f"not equal: {wrong[0]}" if wrong else "equal"
 
 
-def _unpacked(network: nn.Module) -> toys.Weights:
+def _dequantised(network: nn.Module) -> toys.Weights:
     """Its parameters, those of quantised layers dequantised."""
     weights = dict(network.named_parameters())
     for name, module in network.named_modules():

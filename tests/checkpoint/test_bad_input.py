@@ -178,7 +178,7 @@ def test_no_numbers(row, value, slot, tmp_path):
 def test_packed_numbers_that_are_none(writer, all_slots, tmp_path):
     """An infinite scale in the last block of a weight."""
     weights = toys.dit().state_dict()
-    good = writers.packed_blocks(weights["blocks.1.mlp_x.w2.weight"], "Q8_0" if "Q8" in str(writer) else "Q5_1")
+    good = writers.quantised_blocks(weights["blocks.1.mlp_x.w2.weight"], "Q8_0" if "Q8" in str(writer) else "Q5_1")
     path = writer(tmp_path, weights)
     content, size = path.read_bytes(), 34 if "Q8" in str(writer) else 24
     block = good.reshape(-1, size)[-1].tobytes()

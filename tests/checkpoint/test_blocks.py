@@ -1,4 +1,4 @@
-"""Blocks of GGML are unpacked as by the library of those who define them, bit for bit, whatever the bytes."""
+"""Blocks of GGML are dequantised as by the library of those who define them, bit for bit, whatever the bytes."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ from mochi.quant.ggml import FORMATS
 @pytest.mark.parametrize("kind", FORMATS)
 def test_sizes_of_blocks(kind):
     values, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    packing = Ggml(kind)
-    assert (packing.row_bytes(3 * values), packing.columns(3 * size)) == (3 * size, 3 * values)
+    quant = Ggml(kind)
+    assert (quant.row_bytes(3 * values), quant.columns(3 * size)) == (3 * size, 3 * values)
     with pytest.raises(ValueError, match=f"rows of {values + 1} values cannot be {kind}"):
-        packing.row_bytes(values + 1)
+        quant.row_bytes(values + 1)
     with pytest.raises(ValueError, match=f"rows of {size + 1} bytes cannot be {kind}"):
-        packing.columns(size + 1)
+        quant.columns(size + 1)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -32,23 +32,23 @@ def test_sizes_of_blocks(kind):
 def test_any_bytes(kind, seed, rows, blocks, chunk):
     """Any scales too, infinite ones and NaN among them: those need not have the same bits, all else does."""
     size = rows, blocks * FORMATS[kind].size
-    packed = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    qweight = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
     with np.errstate(all="ignore"):
-        expected = torch.from_numpy(quants.dequantize(packed, GGMLQuantizationType[kind]))
+        expected = torch.from_numpy(quants.dequantize(qweight, GGMLQuantizationType[kind]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ggml, "CHUNK", chunk)
-        unpacked = Ggml(kind).dequantize(torch.from_numpy(packed).view(QUANT_DTYPE), torch.float32)
+        dequantised = Ggml(kind).dequantize(torch.from_numpy(qweight).view(QUANT_DTYPE), torch.float32)
     numbers = expected.isfinite()
-    assert unpacked[numbers].view(torch.int32).equal(expected[numbers].view(torch.int32))
-    torch.testing.assert_close(unpacked, expected, rtol=0, atol=0, equal_nan=True)
+    assert dequantised[numbers].view(torch.int32).equal(expected[numbers].view(torch.int32))
+    torch.testing.assert_close(dequantised, expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_rounded_once(kind, dtype):
     """To half precision from float32, not from what half precision makes of the scales."""
-    packed = torch.randint(-128, 128, (64, 2 * FORMATS[kind].size), generator=torch.Generator().manual_seed(0)).to(
+    qweight = torch.randint(-128, 128, (64, 2 * FORMATS[kind].size), generator=torch.Generator().manual_seed(0)).to(
         QUANT_DTYPE
     )
-    exact = Ggml(kind).dequantize(packed, torch.float32)
-    torch.testing.assert_close(Ggml(kind).dequantize(packed, dtype), exact.to(dtype), rtol=0, atol=0, equal_nan=True)
+    exact = Ggml(kind).dequantize(qweight, torch.float32)
+    torch.testing.assert_close(Ggml(kind).dequantize(qweight, dtype), exact.to(dtype), rtol=0, atol=0, equal_nan=True)

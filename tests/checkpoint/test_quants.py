@@ -14,8 +14,8 @@ from tests.peers.diffusers import diffusers_dit
 QUANTISED = writers.GGUFS | writers.WIDE_GGUFS | writers.QWEIGHTS | writers.FLOAT8S
 
 
-def config_for(packing: str):
-    return toys.WIDE if packing in writers.WIDE_GGUFS else toys.DIT
+def config_for(quant: str):
+    return toys.WIDE if quant in writers.WIDE_GGUFS else toys.DIT
 
 
 @pytest.fixture(scope="module")
@@ -24,36 +24,36 @@ def files(tmp_path_factory):
     weights = {config: toys.dit(config).state_dict() for config in (toys.DIT, toys.WIDE)}
     found = {}
 
-    def file(packing):
-        if packing not in found:
-            folder = tmp_path_factory.mktemp("packing")
-            found[packing] = QUANTISED[packing](folder, weights[config_for(packing)])
-        return found[packing]
+    def file(quant):
+        if quant not in found:
+            folder = tmp_path_factory.mktemp("quant")
+            found[quant] = QUANTISED[quant](folder, weights[config_for(quant)])
+        return found[quant]
 
     return file
 
 
-def expected(packing, path):
-    unpacked = {name.removeprefix(writers.PREFIX): value for name, value in values(path).items()}
-    return toys.with_weights(config_for(packing), unpacked)
+def expected(quant, path):
+    dequantised = {name.removeprefix(writers.PREFIX): value for name, value in values(path).items()}
+    return toys.with_weights(config_for(quant), dequantised)
 
 
 def quant_layers(network):
     return {name: module for name, module in network.named_modules() if isinstance(module, QuantLinear)}
 
 
-@pytest.mark.parametrize("packing", QUANTISED)
-def test_packed_equals_unpacked_by_another_library(packing, files):
-    path = files(packing)
+@pytest.mark.parametrize("quant", QUANTISED)
+def test_equals_dequantised_by_another_library(quant, files):
+    path = files(quant)
     network = load_dit(path, compute=torch.float32)
     assert len(quant_layers(network)) >= 14
-    assert toys.output(network).equal(toys.output(expected(packing, path)))
+    assert toys.output(network).equal(toys.output(expected(quant, path)))
 
 
-@pytest.mark.parametrize("packing", QUANTISED)
-def test_unpacked_while_loading_equals_too(packing, files):
-    path = files(packing)
-    network, reference = load_dit(path, torch.float32), expected(packing, path)
+@pytest.mark.parametrize("quant", QUANTISED)
+def test_dequantised_while_loading_equals_too(quant, files):
+    path = files(quant)
+    network, reference = load_dit(path, torch.float32), expected(quant, path)
     assert not quant_layers(network)
     weights = reference.state_dict()
     assert network.state_dict().keys() == weights.keys()
@@ -61,11 +61,11 @@ def test_unpacked_while_loading_equals_too(packing, files):
     assert toys.output(network).equal(toys.output(reference))
 
 
-@pytest.mark.parametrize("packing", QUANTISED)
-def test_packed_weights_stay_as_small_as_they_are_stored(packing, files):
-    network = load_dit(files(packing))
-    kind = packing.split()[1]
-    values_of_block, bytes_of_block = (1, 1) if packing in writers.FLOAT8S else writers.blocks_of(kind)
+@pytest.mark.parametrize("quant", QUANTISED)
+def test_quantised_weights_stay_as_small_as_they_are_stored(quant, files):
+    network = load_dit(files(quant))
+    kind = quant.split()[1]
+    values_of_block, bytes_of_block = (1, 1) if quant in writers.FLOAT8S else writers.blocks_of(kind)
     for layer in quant_layers(network).values():
         assert layer.weight.dtype == QUANT_DTYPE and not layer.weight.requires_grad
         assert layer.weight.nbytes == layer.in_features * layer.out_features // values_of_block * bytes_of_block

@@ -35,7 +35,7 @@ def blocks_of(kind: str) -> tuple[int, int]:
     return GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
 
 
-def packed_blocks(weight: Tensor, kind: str, seed: int = 0) -> np.ndarray:
+def quantised_blocks(weight: Tensor, kind: str, seed: int = 0) -> np.ndarray:
     """Bytes (rows, bytes of a row) of a weight: quantised by the library, or any bytes where it cannot."""
     if kind not in SCALES:
         return quants.quantize(weight.float().numpy(), GGMLQuantizationType[kind])
@@ -48,7 +48,7 @@ def packed_blocks(weight: Tensor, kind: str, seed: int = 0) -> np.ndarray:
     return blocks.reshape(len(weight), -1)
 
 
-def is_packable(name: str, weight: Tensor, kind: str) -> bool:
+def is_quantisable(name: str, weight: Tensor, kind: str) -> bool:
     return name.endswith(".weight") and weight.ndim == 2 and weight.shape[1] % blocks_of(kind)[0] == 0
 
 
@@ -68,8 +68,8 @@ def gguf(
     for name, shape in (original_shapes or {}).items():
         writer.add_array(f"comfy.gguf.orig_shape.{name}", tuple(shape))
     for seed, (name, weight) in enumerate(weights.items()):
-        if is_packable(name, weight, kind):
-            writer.add_tensor(name, packed_blocks(weight, kind, seed), raw_dtype=GGMLQuantizationType[kind])
+        if is_quantisable(name, weight, kind):
+            writer.add_tensor(name, quantised_blocks(weight, kind, seed), raw_dtype=GGMLQuantizationType[kind])
         else:
             writer.add_tensor(name, weight.float().numpy().astype(np.float32 if weight.ndim == 1 else np.float16))
     writer.write_header_to_file()
@@ -81,13 +81,13 @@ def gguf(
 
 def qweight(folder: Path, weights: Weights, kind: str) -> Path:
     """GGML blocks as tensors of bytes in safetensors, the last blocks of all and the rest in bfloat16."""
-    packed = {}
+    stored = {}
     for name, weight in weights.items():
-        if is_packable(name, weight, kind) and name.startswith("blocks.") and "mod_y" not in name:
-            packed[f"{name.removesuffix('weight')}{kind}_qweight"] = torch.from_numpy(packed_blocks(weight, kind))
+        if is_quantisable(name, weight, kind) and name.startswith("blocks.") and "mod_y" not in name:
+            stored[f"{name.removesuffix('weight')}{kind}_qweight"] = torch.from_numpy(quantised_blocks(weight, kind))
         else:
-            packed[name] = weight.bfloat16()
-    return save(folder / f"{kind}_qweight.safetensors", packed)
+            stored[name] = weight.bfloat16()
+    return save(folder / f"{kind}_qweight.safetensors", stored)
 
 
 def plain_float8(folder: Path, weights: Weights, dtype: torch.dtype, all_of_it: bool = False) -> Path:

@@ -46,10 +46,10 @@ def test_what_is_missing(inspect, tmp_path):
     assert "1 tensors are missing (blocks.2.mod_x.weight)" in out and "whole" not in out
 
 
-def test_packings_are_counted(inspect, tmp_path):
+def test_quants_are_counted(inspect, tmp_path):
     weights = load_file(TINY_WEIGHTS / "dit.safetensors")
-    packed = {n: t.to(torch.float8_e4m3fn) if t.ndim == 2 else t for n, t in weights.items()}
-    save_file(packed, tmp_path / "dit.safetensors")
+    rounded = {n: t.to(torch.float8_e4m3fn) if t.ndim == 2 else t for n, t in weights.items()}
+    save_file(rounded, tmp_path / "dit.safetensors")
     _, out, _ = inspect("--json", tmp_path / "dit.safetensors")
     kinds = json.loads(out)["parts"][0]["kinds"]
     assert kinds == {

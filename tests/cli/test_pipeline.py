@@ -131,7 +131,7 @@ def test_settings_are_frozen_and_checked() -> None:
     assert settings(steps=None, cfg=None).steps == TINY.defaults.steps
 
 
-def test_packed_weights_of_any_file_in_a_directory(model_dir: Path, tmp_path: Path) -> None:
+def test_quantised_weights_of_any_file_in_a_directory(model_dir: Path, tmp_path: Path) -> None:
     """GGUF in place of safetensors; computed in float32, as everything is on a CPU."""
     from tests.checkpoint.writers import gguf
 

@@ -97,7 +97,7 @@ def test_too_much_code_is_told_and_the_rest_runs_without(monkeypatch, caplog):
 
 
 @torch.inference_mode()
-def test_packed_weights_stay_outside_and_do_not_compile_again():
+def test_quantised_weights_stay_outside_and_do_not_compile_again():
     """Though each has a scale of its own."""
     plain, compiled, counter = network(), network(), CompileCounter()
     for model in (plain, compiled):

@@ -45,7 +45,7 @@ def diffusers_folder(folder: Path, weights: writers.Weights) -> Path:
     return path
 
 
-PACKINGS: dict[str, Callable[[Path, writers.Weights], Path]] = {
+QUANTS: dict[str, Callable[[Path, writers.Weights], Path]] = {
     "float32": partial(cast, dtype=torch.float32),
     "bfloat16": partial(cast, dtype=torch.bfloat16),
     "fp8": partial(writers.plain_float8, dtype=torch.float8_e4m3fn),
@@ -63,9 +63,9 @@ def files(comfy) -> dict[str, str]:
     folder = comfy.models / "diffusion_models" / "packed"
     folder.mkdir(parents=True, exist_ok=True)
     weights, names = tiny_weights("dit.safetensors"), {}
-    for packing, write in PACKINGS.items():
+    for quant, write in QUANTS.items():
         path = write(folder, weights)
-        names[packing] = f"packed/{path.name}" + ("/" if path.is_dir() else "")
+        names[quant] = f"packed/{path.name}" + ("/" if path.is_dir() else "")
     checkpoints = comfy.models / "checkpoints" / "packed"
     checkpoints.mkdir(parents=True, exist_ok=True)
     shutil.copytree(TINY_WEIGHTS / "t5", checkpoints / "tokenizer", ignore=lambda _, names: {"model.safetensors"})
@@ -111,12 +111,12 @@ def made(comfy, prompt: dict) -> torch.Tensor:
 COST = {"float32": 1e-5, "diffusers": 1e-5, "bfloat16": 0.05, "GGUF in safetensors": 0.1, "GGUF": 0.4}
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-def test_each_packing_makes_a_video(comfy, files, packing):
+@pytest.mark.parametrize("quant", QUANTS)
+def test_each_format_makes_a_video(comfy, files, quant):
     published = made(comfy, prompt_for("1"))
-    one = made(comfy, prompt_for("1", MochiLoadDiT=files[packing]))
-    assert relative_error(one, published) < COST.get(packing, 0.5)
-    two = made(comfy, prompt_for("2", MochiLoadDiT=files[packing]))
+    one = made(comfy, prompt_for("1", MochiLoadDiT=files[quant]))
+    assert relative_error(one, published) < COST.get(quant, 0.5)
+    two = made(comfy, prompt_for("2", MochiLoadDiT=files[quant]))
     assert relative_error(two, one) <= 1e-5
 
 

@@ -23,7 +23,7 @@ def in_blocks(name: str, p: torch.Tensor) -> bool:
 
 
 @pytest.fixture(scope="module", params=["gguf", "gguf_in_safetensors", "scaled_fp8", "fp8_on_loading"])
-def packed(request, tmp_path_factory):
+def quantised(request, tmp_path_factory):
     """A file, and the dtype to load it with."""
     path = tmp_path_factory.mktemp("weights") / request.param
     state = NETWORK.state_dict()
@@ -63,11 +63,11 @@ def a_step() -> list[Input]:
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
-def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
-    path, dtype = packed
+def test_equals_one_device_and_takes_patches(denoisers, quantised, sharding):
+    path, dtype = quantised
     alone = load_dit(path, dtype, compute=torch.float32)
-    packed_names = {name for name, p in alone.named_parameters() if p.dtype == torch.int8}
-    assert len(packed_names) > 20
+    quantised_names = {name for name, p in alone.named_parameters() if p.dtype == torch.int8}
+    assert len(quantised_names) > 20
 
     def assert_same():
         passes = a_step()
@@ -78,7 +78,7 @@ def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
     ask(denoisers, "load", path=path, sharding=sharding, dtype=dtype, compute_dtype=torch.float32)
     assert_same()
     on_ranks = ask(denoisers, "state")[0]
-    assert {name for name, p in on_ranks.items() if p.dtype == torch.int8} == packed_names
+    assert {name for name, p in on_ranks.items() if p.dtype == torch.int8} == quantised_names
     if sharding != "replicated":
         assert sum(ask(denoisers, "bytes")) < denoisers.size * sum(p.nbytes for p in alone.parameters())
 
@@ -100,8 +100,8 @@ def test_equals_one_device_and_takes_patches(denoisers, packed, sharding):
     assert_same()
 
 
-def test_a_patch_that_does_not_fit_is_refused(denoisers, packed):
-    path, dtype = packed
+def test_a_patch_that_does_not_fit_is_refused(denoisers, quantised):
+    path, dtype = quantised
     ask(denoisers, "load", path=path, sharding="replicated", dtype=dtype, compute_dtype=torch.float32)
     lora = LoraPatch(torch.ones(3, 1), torch.ones(1, 3))
     with pytest.raises(MochiError, match=r"blocks\.1\.attn\.qkv_x\.weight is \[288, 96\]"):

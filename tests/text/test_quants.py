@@ -42,14 +42,14 @@ def llama_cpp(folder: Path, tensors: Tensors, kind: str) -> Path:
     return writers.gguf(folder, renamed, kind, architecture="t5encoder")
 
 
-PACKINGS: dict[str, Callable[[Path, Tensors], Path]] = {
+QUANTS: dict[str, Callable[[Path, Tensors], Path]] = {
     **writers.GGUFS,
     **writers.WIDE_GGUFS,
     **{f"llama.cpp {kind}": partial(llama_cpp, kind=kind) for kind in (*writers.WRITABLE, *writers.SCALES)},
     **writers.FLOAT8S,
 }
-del PACKINGS["old scaled, prefix"]
-PACKINGS["old scaled, prefix"] = partial(writers.old_scaled, prefix=PREFIX)
+del QUANTS["old scaled, prefix"]
+QUANTS["old scaled, prefix"] = partial(writers.old_scaled, prefix=PREFIX)
 LOSSLESS = {
     "float16": partial(cast, dtype=torch.float16),
     "bfloat16": partial(cast, dtype=torch.bfloat16),
@@ -60,8 +60,8 @@ LOSSLESS = {
 }
 
 
-def config_of(packing: str) -> T5Config:
-    sizes = WIDE if packing.split()[-1] in writers.SCALES else CONFIG
+def config_of(quant: str) -> T5Config:
+    sizes = WIDE if quant.split()[-1] in writers.SCALES else CONFIG
     return T5Config(vocab_size=400, **sizes, attn_implementation="eager")
 
 
@@ -85,47 +85,47 @@ def features(encoder: PromptEncoder, model: T5EncoderModel) -> tuple[torch.Tenso
 @pytest.fixture
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """Random weights in a format."""
-    packing = request.param
+    quant = request.param
     torch.manual_seed(1)
-    state = T5EncoderModel(config_of(packing)).state_dict()
+    state = T5EncoderModel(config_of(quant)).state_dict()
     del state["encoder.embed_tokens.weight"]
-    return packing, {**PACKINGS, **LOSSLESS}[packing](tmp_path, state)
+    return quant, {**QUANTS, **LOSSLESS}[quant](tmp_path, state)
 
 
-def unpacked(packing: str, path: Path) -> Tensors:
+def dequantised(quant: str, path: Path) -> Tensors:
     """The file's weights, read by others, under transformers' names."""
     found = values(path)
-    if packing.startswith("llama.cpp"):
-        model = T5EncoderModel(config_of(packing))
+    if quant.startswith("llama.cpp"):
+        model = T5EncoderModel(config_of(quant))
         names = {llama_cpp_name(name): name for name in model.state_dict() if "embed_tokens" not in name}
         found = {names[name]: value for name, value in found.items()}
     its = {name.removeprefix(PREFIX): value for name, value in found.items()}
     return {name: value for name, value in its.items() if name.startswith(("encoder.", "shared."))}
 
 
-@pytest.mark.parametrize("written", [*PACKINGS, *LOSSLESS], indirect=True)
+@pytest.mark.parametrize("written", [*QUANTS, *LOSSLESS], indirect=True)
 @pytest.mark.parametrize("unpack", [False, True], ids=["packed", "unpacked while loading"])
-def test_features_equal_those_of_unpacked_weights(written: tuple[str, Path], unpack: bool, folder: Path) -> None:
-    packing, path = written
+def test_features_equal_those_of_dequantised_weights(written: tuple[str, Path], unpack: bool, folder: Path) -> None:
+    quant, path = written
     encoder = load_prompt_encoder(path, folder, torch.float32 if unpack else None)
-    packed = [name for name, module in encoder.model.named_modules() if isinstance(module, QuantLinear)]
-    if unpack or packing in LOSSLESS:
-        assert not packed
+    quantised = [name for name, module in encoder.model.named_modules() if isinstance(module, QuantLinear)]
+    if unpack or quant in LOSSLESS:
+        assert not quantised
         assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
     else:
         # Where rows are too short for whole blocks, the output projections of the attention are not quantised.
-        assert len(packed) == LAYERS - (2 if packing.split()[-1] in writers.SCALES and "IQ4_NL" not in packing else 0)
-    found, expected = features(encoder, reference(config_of(packing), unpacked(packing, path)))
+        assert len(quantised) == LAYERS - (2 if quant.split()[-1] in writers.SCALES and "IQ4_NL" not in quant else 0)
+    found, expected = features(encoder, reference(config_of(quant), dequantised(quant, path)))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("written", ["GGUF Q4_0", "llama.cpp Q6_K", "cast all", "old scaled"], indirect=True)
-def test_embeddings_are_unpacked(written: tuple[str, Path], folder: Path) -> None:
+def test_embeddings_are_dequantised(written: tuple[str, Path], folder: Path) -> None:
     """They are looked up, not multiplied with. A file may have them quantised all the same."""
-    packing, path = written
+    quant, path = written
     model = load_prompt_encoder(path, folder).model
     assert model.encoder.embed_tokens is model.shared
-    assert model.shared.weight.equal(unpacked(packing, path)["shared.weight"].float())
+    assert model.shared.weight.equal(dequantised(quant, path)["shared.weight"].float())
 
 
 def test_folder_of_packed_weights(folder: Path, tmp_path: Path, tensors: Tensors) -> None:

@@ -123,7 +123,9 @@ def load_remote_model(
     if QUANT_DTYPE not in plan.dtypes.values():
         rounded, fast = config.plain, False  # rounded so on the ranks too, which may compute in another dtype
     manager, attention = groups.manager_for(settings), attention_of_ranks(attention)
-    request = LoadDiT(checkpoint.path, rounded, config.computed, attention=attention, compiled=compiled, fast=fast)
+    request = LoadDiT(
+        checkpoint.path.absolute(), rounded, config.computed, attention=attention, compiled=compiled, fast=fast
+    )
     remote = plan_dit(request, network, settings, manager.devices)
     network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
     model = RemoteMochi(config, network, remote.nbytes)

@@ -60,7 +60,9 @@ def load_remote_vae(
     decoder = None if decoder_file is None else decoder_file.plan("decoder", weight_dtype=computed).model
     encoder = None if encoder_file is None else encoder_file.plan("encoder", weight_dtype=computed).model
     manager = groups.manager_for(settings)
-    decoder_path, encoder_path = (None if file is None else file.path for file in (decoder_file, encoder_file))
+    decoder_path, encoder_path = (
+        None if file is None else file.path.absolute() for file in (decoder_file, encoder_file)
+    )
     remote = RemoteVAE(manager, LoadVAE(decoder_path, encoder_path, computed))
     model = RemoteAsymmVAE(decoder, encoder, remote)
     groups.introduce(model, remote, next(path.name for path in (decoder_path, encoder_path) if path is not None))

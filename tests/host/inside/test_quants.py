@@ -89,7 +89,7 @@ def lora(model, strength):
     return clone
 
 
-def packed_bytes(model):
+def quantised_bytes(model):
     layer = model.model.diffusion_model.get_submodule("blocks.1.attn.qkv_x")
     assert layer.weight.dtype == torch.int8
     return layer.weight.clone()
@@ -100,7 +100,7 @@ def test_listed_and_stays_quantised(quantised, pack):
     assert name in pack.nodes["MochiLoadDiT"].INPUT_TYPES()["required"]["file"][1]["options"]
     assert pack.nodes["MochiLoadDiT"].validate_inputs(file=name) is True
     assert model.model_size() < 0.45 * dequantised.model_size()
-    packed_bytes(model)
+    quantised_bytes(model)
 
 
 def test_equals_the_dequantised_weights(quantised, k_sampler, mochi_sampler):
@@ -112,12 +112,12 @@ def test_equals_the_dequantised_weights(quantised, k_sampler, mochi_sampler):
 def test_lora_beside_quantised_weights(quantised, k_sampler):
     """It comes, changes and goes; the bytes are the same all along."""
     _, model, dequantised = quantised
-    before, none = packed_bytes(model), k_sampler(model)
+    before, none = quantised_bytes(model), k_sampler(model)
     results = {}
     for strength in (0.0, 0.5, 1.0):
         results[strength] = k_sampler(lora(model, strength))
         assert_close(results[strength], k_sampler(lora(dequantised, strength)))
-        assert torch.equal(packed_bytes(model), before)
+        assert torch.equal(quantised_bytes(model), before)
     assert torch.equal(results[0.0], none)
     assert (results[1.0] - results[0.5]).abs().max() > 1e-3
     assert torch.equal(k_sampler(model), none)
@@ -163,7 +163,7 @@ def test_float8_of_any_file(call, small, model, k_sampler):
     exact = k_sampler(model)
     for dtype, error in (("float8_e4m3fn", 0.2), ("float8_e4m3fn_fast", 0.3)):
         (rounded,) = call("MochiLoadDiT", file=small.dit, dtype=dtype)
-        packed_bytes(rounded)
+        quantised_bytes(rounded)
         assert rounded.model_size() < 0.35 * model.model_size()
         result = k_sampler(rounded)
         assert 1e-4 < relative_error(result, exact) < error
