@@ -129,7 +129,7 @@ def test_again_when_any_file_has_changed(pack, small, tmp_path, way):
         save_file({key: p for key, p in weights.items() if places[key] == name}, folder / name)
     (folder / "dit.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     chosen = f"{tmp_path.name}/" if way == "the folder" else f"{tmp_path.name}/transformer/{names[0]}"
-    opened = files.open_dit(chosen)
-    assert files.open_dit(chosen) is opened
+    opened = files.open_file(chosen, "dit")
+    assert files.open_file(chosen, "dit") is opened
     os.utime(folder / names[1], (1, 1))
-    assert files.open_dit(chosen) is not opened
+    assert files.open_file(chosen, "dit") is not opened
