@@ -169,11 +169,11 @@ class _Teller:
             self._show(" · ".join([describe(groups.at_work) + self._split, told.phase, *seconds, *memory]))
 
     def _loading(self, total: int) -> str:
-        """How far the slowest rank is, and how many are ready."""
+        """How far the slowest rank is, and how many are ready; empty before any rank tells of that."""
         size = len(groups.at_work.devices)
         slowest = min(self._loaded.values()) if len(self._loaded) == size else 0
         ready = sum(done == total for done in self._loaded.values())
-        return f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready"
+        return f"loading: tensor {slowest} of {total} · {ready} of {size} ranks ready" if slowest or ready else ""
 
     def _show(self, text: str) -> None:
         if text != self._shown:
