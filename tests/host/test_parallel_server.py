@@ -3,7 +3,9 @@
 import copy
 import json
 import re
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,9 +163,15 @@ def test_a_killed_rank_ends_the_prompt_and_not_more(comfy):
     assert len(status(comfy.client).pids) == 2
 
 
-def test_ranks_end_with_a_killed_server(comfyui_path: Path, tmp_path: Path):
-    folder = tmp_path / "tmp"
-    folder.mkdir()
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A temporary folder for a server alone; its path is short enough for the sockets of ranks."""
+    with tempfile.TemporaryDirectory(prefix="mochi-") as folder:
+        yield Path(folder)
+
+
+def test_ranks_end_with_a_killed_server(comfyui_path: Path, tmp_path: Path, short_tmp: Path):
+    folder = short_tmp
     base = prepare_base(tmp_path / "base")
     with ComfyServer(comfyui_path, base, cpu=True, environment={"TMPDIR": str(folder)}) as server:
         client = ComfyClient(server.url)

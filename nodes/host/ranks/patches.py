@@ -22,13 +22,14 @@ class FileWeights:
     """The weights of a planned network as its file has them, rounded to the network's dtypes."""
 
     def __init__(self, plan: Plan):
-        self._plan = plan
+        # The network, which has these weights, is not kept: in a circle it would outlive its MODEL.
+        self._entries, self._dtypes = plan.entries, plan.dtypes
         # Quantised weights are computed with in the dtype of the patch embedding, which is never quantised.
         self._plain = plan.model.x_embedder.proj.weight.dtype
 
     def __getitem__(self, name: str) -> Tensor:
-        dtype = self._plan.dtypes[name]
-        return self._plan.entries[name].read().to(self._plain if dtype == QUANT_DTYPE else dtype)
+        dtype = self._dtypes[name]
+        return self._entries[name].read().to(self._plain if dtype == QUANT_DTYPE else dtype)
 
 
 def for_ranks(
