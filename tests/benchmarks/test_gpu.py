@@ -19,6 +19,8 @@ from benchmarks.gpu.results import is_failed, verdicts
 from benchmarks.gpu.running import Runner
 from benchmarks.gpu.setting import Setting
 from benchmarks.gpu.worker import LOST
+from mochi.config import TINY
+from mochi.dit.runner import BlockRunner
 from mochi.kernels import formula
 from mochi.vae import Decoder
 from mochi.vae.layers import in_order
@@ -250,11 +252,12 @@ def test_a_decoder_is_as_it_is_loaded_on_a_gpu(monkeypatch):
 def test_nothing_in_float32_is_judged_in_tf32():
     seen = []
 
-    def look(*_: Any) -> None:
+    def look(block: Any, *args: Any) -> Any:
         seen.append(torch.backends.cudnn.allow_tf32)
+        return block(*args)
 
-    correctness.dit_pass(HERE.device, torch.float32, (9,), lambda model: model.register_forward_pre_hook(look))
-    assert seen == [False]
+    correctness.dit_pass(HERE.device, torch.float32, (9,), BlockRunner(look))
+    assert seen == [False] * TINY.dit.depth
 
 
 def test_what_is_expected_fits_the_budget():
