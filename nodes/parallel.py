@@ -5,7 +5,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..mochi.parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
+from ..mochi.parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
 from . import widgets
 from .host.checks import ABSENT, check_choice, complaint
 from .host.progress import show_text
@@ -49,7 +49,7 @@ class Parallel(widgets.Node):
                 ),
                 widgets.choice(
                     "weights",
-                    SHARDINGS,
+                    SHARDING_CHOICES,
                     "replicated: every GPU holds all weights (20 GB), the fastest. sharded: each holds its part "
                     "(FSDP2). offloaded: its part in the machine's memory, for small cards. auto: replicated where "
                     "there is room.",

@@ -18,7 +18,7 @@ from ..dit.backends import ATTENTIONS, SDPA
 from ..dit.cache import in_words
 from ..errors import MochiError
 from ..model_dir import find_model
-from ..parallel.settings import SHARDINGS, TIMEOUT, ParallelSettings
+from ..parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
 from ..sampling import Denoised, Watch
 from ..sampling.guidance import parse_cfg
 from ..settings import GenerateSettings
@@ -93,7 +93,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU")
     add("--guidance", type=int, default=0, choices=(0, 1, 2), help="passes of a step at a time (default: the best)")
     add("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
-    add("--weights", choices=SHARDINGS, default="auto", help="what each GPU holds of them (default: %(default)s)")
+    add("--weights", choices=SHARDING_CHOICES, default="auto", help="what each GPU holds (default: %(default)s)")
     add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)")
 
 

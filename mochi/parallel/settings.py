@@ -11,7 +11,10 @@ from ..config import DiTConfig
 from ..errors import MochiError
 from .split import usable_ranks
 
-SHARDINGS = ("auto", "replicated", "sharded", "offloaded")
+SHARDINGS = ("replicated", "sharded", "offloaded")
+"""How ranks hold weights, see `ParallelSettings.sharding`."""
+
+SHARDING_CHOICES = ("auto", *SHARDINGS)
 TIMEOUT = 600.0
 ROOM_FOR_WEIGHTS = 0.6
 """The share of a GPU's memory that weights may take before they are sharded; activations and the VAE need the rest."""
@@ -51,8 +54,8 @@ class ParallelSettings:
             raise MochiError(f"guidance is {self.cfg_degree}, but must be 0 (auto), 1 or 2")
         if self.ulysses_degree < 0:
             raise MochiError(f"ulysses is {self.ulysses_degree}, but must be 0 (auto) or a number of ranks")
-        if self.sharding not in SHARDINGS:
-            raise MochiError(f"weights is {self.sharding!r}, but must be one of {', '.join(SHARDINGS)}")
+        if self.sharding not in SHARDING_CHOICES:
+            raise MochiError(f"weights is {self.sharding!r}, but must be one of {', '.join(SHARDING_CHOICES)}")
         if not (math.isfinite(self.timeout) and self.timeout > 0):
             raise MochiError(f"timeout is {self.timeout}, but must be a number of seconds")
 

@@ -15,10 +15,11 @@ from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
 from mochi.parallel.protocol import GetStatus, LoadVAE
+from mochi.parallel.settings import SHARDINGS
 from mochi.sampling import guided, linear_quadratic, sample
 from tests.cuda.pretend import Ledger
 from tests.exact import relative_error
-from tests.parallel.dit_cases import NETWORK, SHARDINGS, Patches, patched_network
+from tests.parallel.dit_cases import NETWORK, Patches, patched_network
 from tests.parallel.dit_groups import weight_file
 from tests.parallel.helpers import ask, float32_dit, frames_of
 

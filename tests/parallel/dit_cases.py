@@ -15,7 +15,6 @@ from tests.random_weights import randomised
 NETWORK = randomised(
     AsymmDiT(DiTConfig(depth=3, num_heads=12, hidden_x=96, hidden_y=48, mlp_x=256, mlp_y=256, text_width=64)), 0
 )
-SHARDINGS = ["replicated", "sharded", "offloaded"]
 
 
 class Input(NamedTuple):

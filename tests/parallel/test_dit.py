@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from mochi.config import PREVIEW, DiTConfig
 from mochi.errors import MochiError
+from mochi.parallel.settings import SHARDINGS
 from mochi.parallel.split import Split, splits
 from tests.exact import relative_error
-from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patch_sets, patched_network, predicted, steps
+from tests.parallel.dit_cases import NETWORK, Input, patch_sets, patched_network, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
 from tests.parallel.helpers import ask
 

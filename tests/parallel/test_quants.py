@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from mochi.checkpoint import load_dit
 from mochi.errors import MochiError
 from mochi.lora import LoraPatch, ReplacePatch
+from mochi.parallel.settings import SHARDINGS
 from tests.exact import relative_error
-from tests.parallel.dit_cases import NETWORK, SHARDINGS, Input, patched_weight, predicted
+from tests.parallel.dit_cases import NETWORK, Input, patched_weight, predicted
 from tests.parallel.dit_groups import groups_of
 from tests.parallel.helpers import ask
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraPatch, ReplacePatch
 from mochi.parallel.protocol import flatten_patches, restore_patches
+from mochi.parallel.settings import SHARDINGS
 from mochi.parallel.worker.weights import RankWeights
 from tests.exact import relative_error
-from tests.parallel.dit_cases import NETWORK, SHARDINGS, patch_sets, patched_weight, predicted, steps
+from tests.parallel.dit_cases import NETWORK, patch_sets, patched_weight, predicted, steps
 from tests.parallel.dit_groups import groups_of, weight_file
 from tests.parallel.helpers import ask
 

@@ -19,11 +19,10 @@ from ...checkpoint.plan import Whole
 from ...errors import MochiError
 from ...lora.patch import WeightPatch, apply_patches, patch_quant_linear
 from ...quant import QUANT_DTYPE, use_float8_products
+from ..settings import SHARDINGS
 
 if TYPE_CHECKING:
     from ..spmd.fsdp import ShardedLayout
-
-SHARDINGS = ("replicated", "sharded", "offloaded")
 
 
 class RankWeights:
