@@ -11,12 +11,6 @@ from pathlib import Path
 from typing import Any
 
 
-def swiglu_width(dim: int, ratio: float = 4.0, multiple: int = 256) -> int:
-    """Hidden width of a SwiGLU MLP: two thirds of `ratio * dim`, rounded up to a multiple."""
-    width = int(2 * int(dim * ratio) / 3)
-    return -(-width // multiple) * multiple
-
-
 @dataclass(frozen=True)
 class DiTConfig:
     """AsymmDiT. `x` is the visual stream, `y` the text stream."""
@@ -25,7 +19,7 @@ class DiTConfig:
     num_heads: int = 24
     hidden_x: int = 3072
     hidden_y: int = 1536
-    mlp_x: int = 8192
+    mlp_x: int = 8192  # as SwiGLU has it: two thirds of 4 * hidden_x
     mlp_y: int = 4096
     patch_size: int = 2
     channels: int = 12
