@@ -16,9 +16,9 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def private_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def private_tmp(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A temporary folder of this test alone, where groups make theirs; its path is short enough for sockets."""
-    get_temp_dir()  # of this process, which stays
+    get_temp_dir(), tmp_path_factory.getbasetemp()  # of this process and of pytest, which stay
     with tempfile.TemporaryDirectory(prefix="mochi-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr("tempfile.tempdir", folder)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from mochi.errors import GroupError, MochiError
 from mochi.parallel.owner.client import finish
 from mochi.parallel.owner.failures import RankState, group_error
+from mochi.parallel.owner.folder import SHORT
 from mochi.parallel.owner.group import Group, end
 from mochi.parallel.owner.manager import GroupManager
 from mochi.parallel.protocol import Decode
@@ -248,7 +249,37 @@ def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypat
     assert not list(private_tmp.glob("mochi-group-*"))
 
 
-def test_no_room_for_a_private_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+def test_no_room_for_a_private_folder(monkeypatch, private_tmp):
+    monkeypatch.setattr("tempfile.tempdir", str(private_tmp / "missing"))
     with pytest.raises(MochiError, match="TMPDIR"):
         Group(["cpu"] * 2)
+
+
+def test_a_long_path_of_temporary_files(private_tmp, monkeypatch):
+    """Its sockets would not fit: the ranks meet elsewhere, and tensors come back from there."""
+    long = private_tmp / ("x" * 50)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    group = Group(["cpu"] * 2, timeout=HANG, service=(FAULTY, "Faulty"), threads=1)
+    try:
+        folder = ask(group, "environment")[1]["TMPDIR"]
+        assert ask(group, "echo", x=LATENTS)[1].equal(LATENTS)
+    finally:
+        group.close()
+    assert Path(folder).parent == SHORT and not Path(folder).exists() and not list(long.iterdir())
+
+
+def test_a_path_too_long_for_this_process(monkeypatch):
+    monkeypatch.setattr("mochi.parallel.owner.folder.get_temp_dir", lambda: "/" + "x" * 100)
+    with pytest.raises(MochiError, match=r"too long for the sockets of this process.*TMPDIR"):
+        Group(["cpu"] * 2)
+
+
+def test_a_folder_that_cannot_be_used_does_not_stay(private_tmp, monkeypatch):
+    def no_room(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mochi.parallel.wire.Board.create", no_room)
+    with pytest.raises(MochiError, match="No space left"):
+        Group(["cpu"] * 2)
+    assert not list(private_tmp.glob("mochi-group-*"))

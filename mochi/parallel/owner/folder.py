@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 from ...errors import MochiError
@@ -12,28 +13,39 @@ from ..wire import Board
 KEPT_LOGS = 5
 """How many failed groups have their logs kept."""
 
-
 LONGEST_SOCKET = 103
 """Bytes that the path of a Unix socket can have on any system."""
 
-SOCKET = "pymp-12345678/listener-12345678"
-"""The path, in its temporary folder, at which a worker offers the tensors that it sends."""
+FOLDER, SOCKETS, SOCKET = "mochi-group-", "pymp-12345678", "listener-12345678"
+"""The folder of a group, the folder for sockets that multiprocessing makes in a process's temporary folder, and the
+socket at which a process offers the tensors that it sends."""
+
+SHORT = Path("/tmp")
+"""Where the folder is made if the path of the temporary folder is too long for sockets in it."""
 
 
 def private_folder(ranks: int) -> tuple[Path, Board]:
     """A fresh folder that only this user can enter, with a board. Raises MochiError where there is no room for it."""
+    place = Path(tempfile.gettempdir())
     try:
-        folder = Path(tempfile.mkdtemp(prefix="mochi-group-"))
-        board = Board.create(folder, ranks)
-        if len(os.fsencode(folder / SOCKET)) > LONGEST_SOCKET:
-            shutil.rmtree(folder)
-            raise OSError("its path is too long for the sockets that are made there")
+        if not _is_short(Path(get_temp_dir()) / SOCKET):
+            raise OSError("its path is too long for the sockets of this process")
+        fits = _is_short(place / f"{FOLDER}12345678" / SOCKETS / SOCKET)
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place if fits else SHORT))
+        with ExitStack() as if_that_fails:
+            if_that_fails.callback(shutil.rmtree, folder, ignore_errors=True)
+            board = Board.create(folder, ranks)
+            if_that_fails.pop_all()
         return folder, board
     except OSError as error:
         raise MochiError(
-            f"The ranks need a temporary folder to meet in, and {tempfile.gettempdir()} does not serve: {error}. Free "
-            "some room there, or name another folder in the environment variable TMPDIR."
+            f"The ranks need a temporary folder to meet in, and {place} does not serve: {error}. Free some room there, "
+            "or name another folder in the environment variable TMPDIR."
         ) from error
+
+
+def _is_short(socket: Path) -> bool:
+    return len(os.fsencode(socket)) <= LONGEST_SOCKET
 
 
 def keep_logs(folder: Path, kept: Path | None) -> Path:
@@ -43,7 +55,7 @@ def keep_logs(folder: Path, kept: Path | None) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         for file in folder.glob("*.log"):
             shutil.copy(file, place)
-        logs = sorted(place.parent.glob("mochi-group-*-logs"), key=lambda path: path.stat().st_mtime)
+        logs = sorted(place.parent.glob(f"{FOLDER}*-logs"), key=lambda path: path.stat().st_mtime)
         for older in logs[:-KEPT_LOGS]:
             shutil.rmtree(older, ignore_errors=True)
     return place
