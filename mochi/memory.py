@@ -6,8 +6,7 @@ allowances (CONTEXT, SLACK, NCCL, BLOCKS_AT_A_TIME, and KERNELS of decoding) wer
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,10 +14,9 @@ import torch
 
 from .checkpoint import dit_shapes
 from .config import DecoderConfig, DiTConfig
-from .geometry import SPACE, frame_count
-from .parallel.split import choose_split, usable_ranks
+from .parallel.split import choose_split
 from .parallel.spmd.vae import plan_strips
-from .quant import Float8, Ggml, QuantFormat
+from .quant import QuantFormat
 from .quant.ggml import CHUNK
 from .vae import Decoder
 from .vae.chunks import live_values, stages
@@ -56,18 +54,6 @@ arrives. From reading FSDP2."""
 
 LAYERS_AT_A_TIME = 2
 """Layers that a host streams to the device: the one that runs, and the one that arrives."""
-
-FILES: dict[str, QuantFormat | None] = {
-    "bf16, or cast from float32": None,
-    "fp8, plain or scaled": Float8(torch.float8_e4m3fn),
-    "GGUF Q8_0": Ggml("Q8_0"),
-    "GGUF Q4_0": Ggml("Q4_0"),
-    "GGUF Q3_K_M": Ggml("Q3_K"),
-}
-"""The denoiser's files that are published, the largest first, and how they quantise the blocks' Linear layers."""
-
-WORTH_A_TRY = 5
-"""Latent frames of the shortest video that is offered: 25 frames, about a second."""
 
 
 def in_gb(size: int) -> str:
@@ -263,44 +249,3 @@ def encoding(weights: int, prompts: int = 2, compute: torch.dtype = torch.bfloat
     return Need(
         {"weights": weights, "activations": T5_VALUES * prompts * 256 * 4096 * compute.itemsize, "slack": SLACK}
     )
-
-
-def warning_for(run: Denoising, free: int) -> str | None:
-    """None where denoising fits; else one sentence on what it needs, what there is, and what to choose instead.
-
-    free: bytes that a device has for weights and activations together, with those of our weights that it already holds.
-    """
-    if run.fits(free):
-        return None
-    height, width = run.latents[3:]
-    device = "the device has" if run.ranks == 1 else "each of the devices has"
-    *most, last = list(_alternatives(run, free)) or ["a smaller width and height"]
-    return (
-        f"A video of {width * SPACE} x {height * SPACE}, {frame_count(run.latent_frames)} frames needs about "
-        f"{in_gb(run.need.total)} to denoise, but {device} {in_gb(free)} for it; "
-        f"choose {', '.join(most)}{' or ' if most else ''}{last}."
-    )
-
-
-def _alternatives(run: Denoising, free: int) -> Iterator[str]:
-    """Settings that would fit, one change at a time."""
-    frames = run.longest(run.latent_frames - 1, free)
-    if frames >= WORTH_A_TRY:
-        yield f"{frame_count(frames)} frames or fewer"
-    for title, quant in FILES.items():
-        with suppress(ValueError):  # blocks that do not divide the network's rows
-            size = weight_bytes(run.config, quant, run.compute)
-            if size < run.weights and replace(run, weights=size).fits(free):
-                yield f"a smaller file of weights ({title}, {in_gb(size)})"
-                break
-    offloaded = replace(run, sharding="offloaded")
-    if run.ranks > 1 and run.sharding == "replicated" and replace(run, sharding="sharded").fits(free):
-        yield "sharded weights"
-    elif run.sharding != "offloaded" and offloaded.fits(free):
-        yield f"offloaded weights ({in_gb(offloaded.host)} in the machine's memory)"
-    spread = "sharded" if run.sharding == "replicated" else run.sharding
-    for ranks in (2, 4, 8):
-        is_split = ranks > run.ranks and usable_ranks(ranks, run.config.num_heads) == ranks
-        if is_split and replace(run, ranks=ranks, sharding=spread).fits(free):
-            yield f"{ranks} GPUs with {spread} weights"
-            break

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
+from mochi.advice import FILES, WORTH_A_TRY
 from mochi.config import PREVIEW, ModelConfig
 from mochi.geometry import frame_count, latent_shape
 from mochi.memory import (
     CONTEXT,
-    FILES,
     GB,
     NCCL,
     SLACK,
-    WORTH_A_TRY,
     Denoising,
     decoding,
     in_gb,

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import memory as benchmark
+from mochi.advice import FILES, warning_for
 from mochi.config import PREVIEW, TINY, DecoderConfig, DiTConfig
 from mochi.geometry import latent_shape
-from mochi.memory import FILES, GB, NCCL, Denoising, Need, decoding, encoding, warning_for, weight_bytes
+from mochi.memory import GB, NCCL, Denoising, Need, decoding, encoding, weight_bytes
 from mochi.quant import Ggml
 from scripts.memory_table import CARDS, fits, text
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraMount, LoraPatch, apply_patches, as_patches, layer_shapes, read_lora
-from mochi.parallel.protocol import flatten_patches, restore_patches
+from mochi.lora.flat import flatten_patches, restore_patches
 from mochi.quant import QUANT_DTYPE, Float8, Ggml, quant_linears
 from tests.exact import relative_error
 from tests.lora.conftest import predicted, tiny_dit

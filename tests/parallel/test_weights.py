@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mochi.errors import CheckpointError, MochiError
 from mochi.lora import LoraPatch, ReplacePatch
-from mochi.parallel.protocol import flatten_patches, restore_patches
+from mochi.lora.flat import flatten_patches, restore_patches
 from mochi.parallel.settings import SHARDINGS
 from mochi.parallel.worker.weights import RankWeights
 from tests.exact import relative_error

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
@@ -30,13 +30,14 @@ def private_folder(ranks: int) -> tuple[Path, Board]:
     try:
         if not _is_short(Path(get_temp_dir()) / SOCKET):
             raise OSError("its path is too long for the sockets of this process")
-        fits = _is_short(place / f"{FOLDER}12345678" / SOCKETS / SOCKET)
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place if fits else SHORT))
-        with ExitStack() as if_that_fails:
-            if_that_fails.callback(shutil.rmtree, folder, ignore_errors=True)
-            board = Board.create(folder, ranks)
-            if_that_fails.pop_all()
-        return folder, board
+        if not _is_short(place / f"{FOLDER}12345678" / SOCKETS / SOCKET):
+            place = SHORT
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
+        try:
+            return folder, Board.create(folder, ranks)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     except OSError as error:
         raise MochiError(
             f"The ranks need a temporary folder to meet in, and {place} does not serve: {error}. Free some room there, "

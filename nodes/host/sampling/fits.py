@@ -7,8 +7,9 @@ import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ....mochi.advice import warning_for
 from ....mochi.dit import AsymmDiT
-from ....mochi.memory import CONTEXT, Denoising, warning_for
+from ....mochi.memory import CONTEXT, Denoising
 from ..progress import show_text
 from ..sockets.dtypes import free_memory, total_memory
 

@@ -1,0 +1,76 @@
+"""The protocol between the owner of a group and its ranks.
+
+The owner sends a request to all ranks, which handle it in lockstep. Each rank tells of it in events while it runs, and
+ends it with one answer.
+"""
+
+from .events import (
+    Counted,
+    Event,
+    FramesDecoded,
+    PassesComputed,
+    PieceEncoded,
+    Progress,
+    SplitChosen,
+    StepDone,
+    StripDecoded,
+    TensorLoaded,
+)
+from .messages import END, Answer, Ask, Failed, Left, Refused, Reply, Start
+from .requests import (
+    Decode,
+    Denoise,
+    Encode,
+    ForgetRun,
+    Forward,
+    GetStatus,
+    LoadDiT,
+    Loaded,
+    LoadVAE,
+    PatchWeights,
+    RankStatus,
+    Request,
+    Rows,
+    Sample,
+    Texts,
+    Unload,
+    new_name,
+)
+
+__all__ = [
+    "END",
+    "Answer",
+    "Ask",
+    "Counted",
+    "Decode",
+    "Denoise",
+    "Encode",
+    "Event",
+    "Failed",
+    "ForgetRun",
+    "Forward",
+    "FramesDecoded",
+    "GetStatus",
+    "Left",
+    "LoadDiT",
+    "LoadVAE",
+    "Loaded",
+    "PassesComputed",
+    "PatchWeights",
+    "PieceEncoded",
+    "Progress",
+    "RankStatus",
+    "Refused",
+    "Reply",
+    "Request",
+    "Rows",
+    "Sample",
+    "SplitChosen",
+    "Start",
+    "StepDone",
+    "StripDecoded",
+    "TensorLoaded",
+    "Texts",
+    "Unload",
+    "new_name",
+]
