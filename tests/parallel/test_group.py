@@ -151,6 +151,17 @@ def test_ranks_end_with_their_owner(tmp_path, private_tmp, signal):
     wait_until(lambda: not list(private_tmp.iterdir()), 5.0)
 
 
+def test_a_folder_that_takes_its_time_to_go_goes_with_the_owner(tmp_path, private_tmp):
+    """The main thread of a rank, whose message nobody takes any more, ends long before all is removed."""
+    fill = "[(group._folder / str(number)).touch() for number in range(20000)]"
+    owner, pids = run_owner(tmp_path, private_tmp, f"{fill}; group.run(('steps', {{'count': 100000}}), 'steps')")
+    wait_until(lambda: len(list(next(private_tmp.glob("mochi-group-*")).iterdir())) > 20000, 30.0)
+    owner.kill()
+    owner.wait()
+    wait_until(lambda: gone(pids), 15.0)
+    assert list(private_tmp.iterdir()) == []
+
+
 def test_an_owner_that_ends_in_good_order_leaves_nothing(tmp_path, private_tmp):
     owner, pids = run_owner(tmp_path, private_tmp, "group.run(('echo', {'x': torch.ones(3)}), 'echo')")
     assert owner.wait(30) == 0

@@ -29,11 +29,15 @@ def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     from mochi.parallel.worker.watchdog import Watchdog
 
     board, connection = Board(Path.cwd()), Connection(int(descriptor))
-    Watchdog(int(rank), board, connection, int(owner), folders).start()
+    watchdog = Watchdog(int(rank), board, connection, int(owner), folders)
+    watchdog.start()
 
     from mochi.parallel.worker.loop import work
 
-    work(Channel(connection), board)
+    try:
+        work(Channel(connection), board)
+    finally:
+        watchdog.leave()
 
 
 def import_package(name: str, folder: Path) -> None:

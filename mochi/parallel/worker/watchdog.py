@@ -27,14 +27,23 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._rank, self._board, self._owner, self._folders = rank, board, owner, folders
         self._connection = connection
-        self._hang_up = select.poll()
-        self._hang_up.register(connection, 0)  # no events: a hang-up is always reported
 
     def run(self) -> None:
-        # The connection tells at once. But a program that the owner started could hold a copy of its end; a process
-        # whose parent is gone has another parent.
-        while not self._hang_up.poll(1000 * BEAT) and os.getppid() == self._owner:
+        while not self._owner_is_gone(1000 * BEAT):
             self._board.beat(self._rank)
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
+
+    def leave(self) -> None:
+        """Called by the main thread as its last act. It does not return if the owner is gone: a process whose main
+        thread ends takes this thread with it, and the folders would stay."""
+        if self._owner_is_gone(0):
+            self.join()
+
+    def _owner_is_gone(self, milliseconds: float) -> bool:
+        # The connection tells at once. But a program that the owner started could hold a copy of its end; a process
+        # whose parent is gone has another parent.
+        hang_up = select.poll()  # one a call, for two threads cannot wait for the same
+        hang_up.register(self._connection, 0)  # no events: a hang-up is always reported
+        return bool(hang_up.poll(milliseconds)) or os.getppid() != self._owner
