@@ -1,6 +1,7 @@
 """The group: clean starts, requests, cancelling, ending. Failures are in test_failures.py."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,18 +135,29 @@ def run_owner(tmp_path: Path, private_tmp: Path, then: str) -> tuple[subprocess.
     file = tmp_path / "main.py"
     file.write_text(SCRIPT.format(project=str(PROJECT), faulty=FAULTY, then=then))
     environment = {**os.environ, "TMPDIR": str(private_tmp)}
-    owner = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True, env=environment)
+    owner = subprocess.Popen(
+        [sys.executable, str(file)], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     lines = iter(owner.stdout.readline, "")
     started = [next(lines), next(lines)]
     assert started[0] == "main runs\n" and started[1].startswith("pids")
     return owner, [int(pid) for pid in started[1].split()[1:]]
 
 
-@pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
-def test_ranks_end_with_their_owner(tmp_path, private_tmp, signal):
+def end_the_service(pid: int) -> None:
+    """As systemd stops a service: SIGTERM to each of its processes."""
+    os.killpg(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda pid: os.kill(pid, signal.SIGKILL), lambda pid: os.kill(pid, signal.SIGTERM), end_the_service],
+    ids=["SIGKILL", "SIGTERM", "service"],
+)
+def test_ranks_end_with_their_owner(tmp_path, private_tmp, end):
     then = "group.run(('echo', {'x': torch.ones(3)}), 'echo'); group.run(('steps', {'count': 100000}), 'steps')"
     owner, pids = run_owner(tmp_path, private_tmp, then)
-    owner.send_signal(getattr(__import__("signal"), signal))
+    end(owner.pid)
     owner.wait()
     wait_until(lambda: gone(pids), 5.0)
     wait_until(lambda: not list(private_tmp.iterdir()), 5.0)

@@ -22,7 +22,10 @@ def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # tensors cross as open files
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the owner decides
+    # Ctrl-C reaches the whole terminal, and a service manager's signal the whole service: the owner decides. If it
+    # ends, the watchdog cleans up, which no rank would live to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     import_package("mochi", Path(__file__).parents[2])
 
     from mochi.parallel.wire import Board, Channel
