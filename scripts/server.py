@@ -85,19 +85,26 @@ class ComfyServer:
             )
 
     def stop(self, patience: float = 10) -> None:
-        """Terminate the server; kill it, and whatever it started, if it does not go."""
+        """Terminate the server; kill it, and whatever it started, if it does not go.
+
+        What it started has as long as the server itself to clean up and end.
+        """
         if self.process is None:
             return
+        end = time.monotonic() + patience
         if self.process.poll() is None:
             self.process.terminate()
             try:
                 self.process.wait(patience)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+        self.process.wait()
         if os.name != "nt":
             with suppress(ProcessLookupError, PermissionError):  # nobody is left in the group
+                while time.monotonic() < end:
+                    os.killpg(self.process.pid, 0)
+                    time.sleep(0.05)
                 os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def log(self) -> str:
         """All that the server has written so far."""

@@ -1,6 +1,7 @@
 """Obtaining the host: the paths that need no download and no server."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from scripts import setup_env
 from scripts.comfyui import BASE_FOLDERS, PACK_NAME, PROJECT, HostError, find_or_fetch_comfyui, models_of, prepare_base
 from scripts.server import ComfyServer, ServerError
+from tests.parallel.helpers import wait_until
 
 
 def test_named_host_must_be_a_comfyui(monkeypatch, tmp_path):
@@ -53,6 +55,31 @@ def test_server_that_dies_shows_its_log(tmp_path):
     with pytest.raises(ServerError, match="no such thing"), server:
         pass
     assert server.process.poll() is not None
+
+
+SERVER_WITH_A_HELPER = """
+import os, subprocess, sys, time
+helper = '''
+import os, sys, time
+while os.getppid() == int(sys.argv[1]): time.sleep(0.01)
+time.sleep(0.5)
+open("cleaned_up", "w")
+'''
+subprocess.Popen([sys.executable, "-c", helper, str(os.getpid())])
+open("started", "w")
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes form no groups there")
+def test_what_a_server_started_has_time_to_clean_up(tmp_path):
+    """As the ranks of a video do, which remove the folder in which they met."""
+    (tmp_path / "main.py").write_text(SERVER_WITH_A_HELPER)
+    server = ComfyServer(tmp_path, tmp_path, cpu=True)
+    server.start()
+    wait_until((tmp_path / "started").exists, 30)
+    server.stop(patience=10)
+    assert (tmp_path / "cleaned_up").exists()
 
 
 def test_requirements_are_the_same_in_both_files_and_never_name_torch():
