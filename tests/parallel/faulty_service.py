@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
@@ -62,6 +63,12 @@ class Faulty(Rank):
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def terminated_program(self) -> int:
+        """The exit status of a program that this rank starts and then terminates."""
+        program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        program.terminate()
+        return program.wait(30)
 
     def where_left(self) -> int:
         """The step at which `steps` was cancelled."""

@@ -60,6 +60,11 @@ def test_a_rank_has_an_environment_of_its_own(group):
     assert ask(group, "threads") == [1, 1]
 
 
+def test_a_rank_can_end_what_it_starts(group):
+    """As torch does with the processes that compile for it, which do not inherit that ranks stay at SIGTERM."""
+    assert ask(group, "terminated_program") == [-signal.SIGTERM] * 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_listens_to_other_machines(group):
     assert [listening_outside_loopback(pid) for pid in group.pids] == [[], []]

@@ -3,7 +3,7 @@
 They give a `Pending` rather than a tensor of `torch.distributed._functional_collectives`, which waits when it is first
 used. Such a tensor always arrives in memory of its own, but queries, keys and values arrive here where attention reads
 them, beside those of the text. Each would have to be copied: 205 MB for each block and pass of the published model on
-one of 4 ranks, at 848 x 480 and 163 frames. Between two processes on a CPU that made 37 MB take 102 ms rather than 60.
+one of 4 ranks, at 848 x 480 and 163 frames. Over gloo, 37 MB then took 102 ms rather than 60.
 """
 
 from collections.abc import Callable, Sequence

@@ -22,10 +22,11 @@ def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # tensors cross as open files
-    # Ctrl-C reaches the whole terminal, and a service manager's signal the whole service: the owner decides. If it
-    # ends, the watchdog cleans up, which no rank would live to do.
+    # Ctrl-C reaches the whole terminal, and a service manager's SIGTERM the whole service. The owner decides what they
+    # mean. If it ends, the watchdog removes the group's folder, and then this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stay)  # not SIG_IGN: programs that a rank starts would inherit it
+    signal.siginterrupt(signal.SIGTERM, False)
     import_package("mochi", Path(__file__).parents[2])
 
     from mochi.parallel.wire import Board, Channel
@@ -41,6 +42,10 @@ def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
         work(Channel(connection), board)
     finally:
         watchdog.leave()
+
+
+def _stay(*_: object) -> None:
+    """What a rank does about a signal that is its owner's to answer."""
 
 
 def import_package(name: str, folder: Path) -> None:

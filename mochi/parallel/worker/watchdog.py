@@ -36,8 +36,10 @@ class Watchdog(threading.Thread):
         os._exit(1)
 
     def leave(self) -> None:
-        """Called by the main thread as its last act. It does not return if the owner is gone: a process whose main
-        thread ends takes this thread with it, and the folders would stay."""
+        """The last call of the main thread. It returns only if the owner still lives.
+
+        Else the end is left to this thread. It would end together with the main thread, and the folders would stay.
+        """
         if self._owner_is_gone(0):
             self.join()
 
