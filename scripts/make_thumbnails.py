@@ -60,6 +60,7 @@ TITLES = {
     "mochi_edit": [("Mochi 1", 84), ("a clip edited by its words", 38), ("848 x 480, 163 frames", 32)],
     "mochi_extend": [("Mochi 1", 84), ("a clip that goes on", 42), ("848 x 480, 163 frames", 32)],
     "mochi_replace_area": [("Mochi 1", 84), ("an area made anew", 42), ("848 x 480, 163 frames", 32)],
+    "mochi_from_wrapper": [("Mochi 1", 84), ("from MochiWrapper", 44), ("848 x 480, 49 frames", 32)],
     "mochi_text_to_video_4_gpus": [("Mochi 1", 84), ("on 4 GPUs", 44), ("848 x 480, 163 frames", 32)],
 }
 
