@@ -118,13 +118,13 @@ def call(pack: Pack) -> Callable[..., tuple]:
     """
     import nodes
     import torch
+    from executor import prepared
 
     def run(node_id: str, hidden: dict | None = None, **inputs: Any) -> tuple:
         node = nodes.NODE_CLASS_MAPPINGS[node_id]
         with torch.inference_mode():  # as ComfyUI's executor does
             if hasattr(node, "define_schema"):
-                node.GET_SCHEMA()  # fills in what the executor reads from the schema
-                output = node.PREPARE_CLASS_CLONE(hidden or {}).execute(**inputs)
+                output = prepared(node, hidden).execute(**inputs)
             else:
                 output = getattr(node(), node.FUNCTION)(**inputs)
             if inspect.isawaitable(output):
