@@ -58,9 +58,12 @@ def _import_host(base: Path) -> None:
 
 
 def _load_pack(base: Path) -> Pack:
+    import comfy.utils
     import nodes
     import server
 
+    # Newer hosts tell of a progress bar ten times a second; a test is told of each step.
+    comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0.0
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)  # packs and built-in nodes expect the instance to exist
