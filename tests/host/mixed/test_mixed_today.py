@@ -1,4 +1,4 @@
-"""Built-in nodes that not every supported ComfyUI has, or has with other sockets. Where one is missing, its row says so."""
+"""Built-in nodes that not every supported ComfyUI has, or has with other sockets. A row says where one is missing."""
 
 import shutil
 
@@ -105,10 +105,7 @@ def test_normalized_attention_guidance(g: CheckedGraph) -> None:
     "Mochi Sampler with the same; without FreeNoise differs",
 )
 def test_context_windows_with_free_noise(g: CheckedGraph) -> None:
-    if (
-        "freenoise"
-        not in g.comfy.client.object_info("ContextWindowsManual")["ContextWindowsManual"]["input"]["required"]
-    ):
+    if "freenoise" not in g.inputs_of("ContextWindowsManual"):
         g.skip("no such widget")
 
     def windows(model: Link, freenoise: bool) -> Link:
@@ -129,7 +126,7 @@ def test_context_windows_with_free_noise(g: CheckedGraph) -> None:
     "Mochi Save Video: frames, size and fps",
 )
 def test_save_video_passes_on(g: CheckedGraph) -> None:
-    if not g.comfy.client.object_info("SaveVideo")["SaveVideo"]["output"]:
+    if not g.info("SaveVideo")["output"]:
         g.skip("no such output")
     video = g("CreateVideo", images=video_of(g), fps=FPS)
     # A dynamic widget's parts are written `widget.part`.
