@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from tests.host.mixed.checks import CheckedGraph
 from tests.host.mixed.graph import FRAMES, PROMPT, SEED, Link, Output
+from tests.host.mixed.test_mixed_guidance import windows
 from tests.host.mixed.test_mixed_image import FPS, assert_alike, ours, pictures, pixels, rate, video_of
 
 SECTION = "Nodes of newer versions"
@@ -108,16 +109,9 @@ def test_context_windows_with_free_noise(g: CheckedGraph) -> None:
     if "freenoise" not in g.inputs_of("ContextWindowsManual"):
         g.skip("no such widget")
 
-    def windows(model: Link, freenoise: bool) -> Link:
-        window = {"context_length": 2, "context_overlap": 1, "context_schedule": "standard_static"}
-        options = {"context_stride": 1, "closed_loop": False, "fuse_method": "pyramid", "dim": 2}
-        newer = {"freenoise": freenoise, "cond_retain_index_list": "", "latent_retain_index_list": ""}
-        newer |= {"split_conds_to_windows": False, "causal_window_fix": False}
-        return g.known("ContextWindowsManual", model=model, **window, **options, **newer)
-
-    shuffled = g.ksampler(model=windows(g.model, True))
-    g.assert_equal(shuffled, g.ours(model=windows(g.single, True)))
-    g.assert_differ(shuffled, g.ours(model=windows(g.single, False)))
+    shuffled = g.ksampler(model=windows(g, g.model, 2, freenoise=True))
+    g.assert_equal(shuffled, g.ours(model=windows(g, g.single, 2, freenoise=True)))
+    g.assert_differ(shuffled, g.ours(model=windows(g, g.single, 2)))
 
 
 @pytest.mark.mixed(
