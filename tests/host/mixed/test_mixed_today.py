@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.host.mixed.checks import CheckedGraph
-from tests.host.mixed.graph import FRAMES, PROMPT, SEED, Link, Output
+from tests.host.mixed.graph import FRAMES, HEIGHT, PROMPT, SEED, WIDTH, Link, Output
 from tests.host.mixed.test_mixed_guidance import windows
 from tests.host.mixed.test_mixed_image import FPS, assert_alike, ours, pictures, pixels, rate, video_of
 
@@ -135,6 +135,12 @@ def test_save_video_passes_on(g: CheckedGraph) -> None:
     g.note("alike to 25 dB; what is passed on to a level of 255")
 
 
+def larger(g: CheckedGraph, images: Link) -> Link:
+    """Frames that are not too small for the network, which pads sides to multiples of 64 by what is beside them."""
+    size = {"width": 2 * WIDTH, "height": 2 * HEIGHT}
+    return g("ImageScale", image=images, upscale_method="nearest-exact", crop="disabled", **size)
+
+
 def mean_of_neighbours(g: CheckedGraph) -> str:
     """A RIFE network whose last layers are zero: nothing moves, and a frame between two others is their mean."""
     path, head, width = g.comfy.models / "frame_interpolation" / "mean.safetensors", 4, 4
@@ -163,8 +169,9 @@ def mean_of_neighbours(g: CheckedGraph) -> str:
 def test_frame_interpolation(g: CheckedGraph) -> None:
     g.needs("FrameInterpolationModelLoader", "FrameInterpolate")
     network = g("FrameInterpolationModelLoader", model_name=mean_of_neighbours(g))
-    twice = g("FrameInterpolate", interp_model=network, images=video_of(g), multiplier=2)
-    made, before = map(pixels, g.run(ours(twice, "png"), pictures(g.decoded(g.ours()))))
+    large, same = larger(g, video_of(g)), larger(g, g.decoded(g.ours()))
+    twice = g("FrameInterpolate", interp_model=network, images=large, multiplier=2)
+    made, before = map(pixels, g.run(ours(twice, "png"), pictures(same)))
     assert len(made) == 2 * FRAMES - 1
     assert np.abs(made[::2] - before).max() <= 1
     assert np.abs(made[1::2] - (before[1:] + before[:-1]) / 2).max() <= 1.5
