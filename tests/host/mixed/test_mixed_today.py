@@ -63,7 +63,8 @@ def trained(g: CheckedGraph) -> Link:
     dtypes = {"training_dtype": "fp32", "lora_dtype": "fp32", "quantized_backward": False}
     memory = {"gradient_checkpointing": True, "checkpoint_depth": 1, "offloading": False}
     modes = {"bucket_mode": False, "bypass_mode": False}
-    return g.known("TrainLoraNode", **data, **how, **names, **dtypes, **memory, **modes)
+    node, _ = g.known("TrainLoraNode", **data, **how, **names, **dtypes, **memory, **modes)
+    return [node, g.info("TrainLoraNode")["output"].index("LORA_MODEL")]
 
 
 @pytest.mark.mixed(
