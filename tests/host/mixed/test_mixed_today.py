@@ -74,10 +74,12 @@ def trained(g: CheckedGraph) -> Link:
 )
 def test_train_lora(g: CheckedGraph) -> None:
     g.needs("TrainLoraNode", "SaveLoRA", "LoraModelLoader")
+    if "bypass_mode" not in g.inputs_of("TrainLoraNode"):  # older ones end with an error where there is one LATENT
+        g.skip("fails there with any model")
     lora = trained(g)
     saver = Output("SaveLoRA", {"lora": lora, "prefix": f"mixed/trained{g.ranks}"})
     if g.ranks == 2:
-        g.assert_refused(saver, "TrainLoraNode", "1 GPU")
+        g.assert_refused(saver, "TrainLoraNode", "Choose 1 GPU")
         return
     g.run(saver)
     (g.comfy.models / "loras").mkdir(exist_ok=True)
