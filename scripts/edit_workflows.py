@@ -110,7 +110,7 @@ def with_a_file(graph: Graph) -> Graph:
     """The published model's graph, about a clip from the input folder: its first 163 frames, cut to size."""
     graph.nodes |= {
         "file": Node("LoadVideo", {"file": "your_video.mp4"}, height=300),
-        "parts": Node("GetVideoComponents", {"video": Link("file")}),
+        "parts": Node("GetVideoComponents", {"video": Link("file")}, outputs=3),
         "first": Node("ImageFromBatch", {"image": Link("parts"), "batch_index": 0, "length": 163}),
         "scale": Node(
             "ImageScale",

@@ -20,8 +20,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.sha256"
 REQUIREMENTS = (PROJECT / "requirements.txt", PROJECT / "requirements-dev.txt")
 OLDEST = (3, 10)
-# Torch's version is ours to choose (requirements-dev.txt), and nothing here needs sound.
-NOT_FROM_HOST = ("torch", "torchvision", "torchaudio")
+# Their versions are ours to choose: requirements-dev.txt.
+NOT_FROM_HOST = ("torch", "torchvision")
 
 
 class SetupError(RuntimeError):
@@ -29,12 +29,10 @@ class SetupError(RuntimeError):
 
 
 def host_requirements(host: Path) -> str:
-    """The lines of the host's requirements.txt that are to be installed here."""
+    """The lines of the host's requirements.txt that are to be installed here, with a torchaudio that fits our torch."""
     file = host / "requirements.txt"
-    if not file.is_file():
-        return ""
-    lines = (line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
-    return "".join(f"{line}\n" for line in lines if line and _package(line) not in NOT_FROM_HOST)
+    lines = [line for line in _lines(file) if _package(line) not in NOT_FROM_HOST] if file.is_file() else []
+    return "".join(f"{_torchaudio() if _package(line) == 'torchaudio' else line}\n" for line in lines)
 
 
 def ensure(log: Log = print) -> Path:
@@ -116,6 +114,21 @@ def _fingerprint(host: Path) -> str:
         digest.update(file.read_bytes())
     digest.update(host_requirements(host).encode())
     return digest.hexdigest()
+
+
+def _torchaudio() -> str:
+    """The newest torchaudio that is not newer than our torch: of the same version where there is one.
+
+    Until 2.10 torchaudio demands its own torch; 2.11, the last for now, runs with every torch since.
+    """
+    torch = next((line.partition("==")[2] for line in _lines(REQUIREMENTS[1]) if line.startswith("torch==")), "")
+    return f"torchaudio<={torch}" if torch else "torchaudio"
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a list of requirements, without comments."""
+    lines = (line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
 
 
 def _package(line: str) -> str:

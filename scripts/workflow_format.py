@@ -18,7 +18,10 @@ class Link(NamedTuple):
 
 @dataclass
 class Node:
-    """A node of a graph: its inputs by name, and how it looks."""
+    """A node of a graph: its inputs by name, and how it looks.
+
+    outputs: how many it has in the oldest ComfyUI that is supported. The editor of a newer one adds what it lacks.
+    """
 
     kind: str
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -27,6 +30,7 @@ class Node:
     title: str | None = None
     colours: tuple[str, str] | None = None
     models: list[dict[str, str]] = field(default_factory=list)
+    outputs: int | None = None
 
 
 @dataclass
@@ -110,8 +114,9 @@ class Drawn:
         return values
 
     def _outputs(self, name: str) -> list[tuple[str, str]]:
-        info = self.info.get(self.graph.nodes[name].kind, {"output_name": [], "output": []})
-        return list(zip(info["output_name"], info["output"]))
+        node = self.graph.nodes[name]
+        info = self.info.get(node.kind, {"output_name": [], "output": []})
+        return list(zip(info["output_name"], info["output"]))[: node.outputs]
 
     def _links(self) -> list[list]:
         links = []

@@ -35,10 +35,22 @@ def test_base_is_made_once_and_follows_the_pack(tmp_path):
 
 
 def test_requirements_of_the_host_leave_torch_to_us(tmp_path):
-    (tmp_path / "requirements.txt").write_text(
-        "torch\ntorchvision\ntorchaudio\ntorchsde\n\n#a comment\nav>=14.2.0  # video\n"
-    )
+    (tmp_path / "requirements.txt").write_text("torch\ntorchvision\ntorchsde\n\n#a comment\nav>=14.2.0  # video\n")
     assert setup_env.host_requirements(tmp_path) == "torchsde\nav>=14.2.0\n"
+    (tmp_path / "requirements.txt").unlink()
+    assert setup_env.host_requirements(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchaudio"), [("torch==2.14.1", "torchaudio<=2.14.1"), ("torch>=2.12", "torchaudio")]
+)
+def test_sound_is_of_a_version_that_fits_our_torch(monkeypatch, tmp_path, torch, torchaudio):
+    ours, host = tmp_path / "requirements-dev.txt", tmp_path / "host"
+    ours.write_text(f"# For the tests.\n{torch}  # a comment\ntorchvision==0.29.1\n")
+    host.mkdir()
+    (host / "requirements.txt").write_text("torch\ntorchaudio>=2.5\nnumpy\n")
+    monkeypatch.setattr(setup_env, "REQUIREMENTS", (setup_env.REQUIREMENTS[0], ours))
+    assert setup_env.host_requirements(host) == f"{torchaudio}\nnumpy\n"
 
 
 def test_models_of_the_host_are_listed(tmp_path):

@@ -58,9 +58,12 @@ def _import_host(base: Path) -> None:
 
 
 def _load_pack(base: Path) -> Pack:
+    import comfy.utils
     import nodes
     import server
 
+    # Newer hosts tell of a progress bar ten times a second; a test is told of each step.
+    comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0.0
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)  # packs and built-in nodes expect the instance to exist
@@ -118,13 +121,13 @@ def call(pack: Pack) -> Callable[..., tuple]:
     """
     import nodes
     import torch
+    from executor import prepared
 
     def run(node_id: str, hidden: dict | None = None, **inputs: Any) -> tuple:
         node = nodes.NODE_CLASS_MAPPINGS[node_id]
         with torch.inference_mode():  # as ComfyUI's executor does
             if hasattr(node, "define_schema"):
-                node.GET_SCHEMA()  # fills in what the executor reads from the schema
-                output = node.PREPARE_CLASS_CLONE(hidden or {}).execute(**inputs)
+                output = prepared(node, hidden).execute(**inputs)
             else:
                 output = getattr(node(), node.FUNCTION)(**inputs)
             if inspect.isawaitable(output):

@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
+from executor import prepared
 from PIL import Image
 
 PROMPT = {"1": {"class_type": "MochiParallelSaveVideo", "inputs": {}}}
@@ -30,9 +31,9 @@ def save(pack):
 
     def run(images, **inputs):
         values = {"fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi", **inputs}
-        node = pack.nodes["MochiParallelSaveVideo"]
+        node = prepared(pack.nodes["MochiParallelSaveVideo"], HIDDEN)
         with torch.inference_mode():
-            shown = node.PREPARE_CLASS_CLONE(HIDDEN).execute(images=images, **values).ui.as_dict()
+            shown = node.execute(images=images, **values).ui.as_dict()
         paths = [pack.base / "output" / file["subfolder"] / file["filename"] for file in shown["images"]]
         return shown, paths
 

@@ -88,6 +88,8 @@ def builtin_clip(small):
 
         def reset_clip_options(self): ...
 
+        def set_clip_options(self, options): ...
+
         def encode_token_weights(self, tokens):
             ids = torch.tensor([[token[0] for token in row] for row in tokens["t5xxl"]])
             weights = torch.tensor([[token[1] for token in row] for row in tokens["t5xxl"]])

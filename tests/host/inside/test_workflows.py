@@ -21,7 +21,7 @@ def test_both_formats_say_the_same(file):
     assert to_api(read(file)) == without_titles(api)
 
 
-def test_sockets_are_those_of_the_nodes(file):
+def test_sockets_are_those_of_the_nodes(pack, file):
     for node in read(file)["nodes"]:
         if node["type"] in NOTES:
             continue
@@ -30,7 +30,10 @@ def test_sockets_are_those_of_the_nodes(file):
         definition = nodes.NODE_CLASS_MAPPINGS[node["type"]]
         if hasattr(definition, "GET_SCHEMA"):
             definition.GET_SCHEMA()
-        assert [output["type"] for output in node["outputs"]] == [str(kind) for kind in definition.RETURN_TYPES or []]
+        outputs = [str(kind) for kind in definition.RETURN_TYPES or []]
+        if node["type"] not in pack.nodes:  # in a newer host it may have more, which the editor adds
+            outputs = outputs[: len(node["outputs"])]
+        assert [output["type"] for output in node["outputs"]] == outputs
 
 
 def test_links_are_whole(file):

@@ -3,13 +3,14 @@
 import math
 import re
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import pytest
 
 from scripts.client import PromptFailed
 from tests.host.mixed.graph import Graph, Link, Output, difference
 
-DIFFERS = "differs"
+DIFFERS, NO_NODE = "differs", "no such node"
 FRAMES_CLOSE = 1e-4  # frames are compared as the latents that they are encoded to, and the encoder widens a gap
 
 
@@ -18,6 +19,17 @@ class CheckedGraph(Graph):
     """Each assertion runs the graph, as far as its outputs need it, and notes what was seen for workflows/MIXED.md."""
 
     seen: list[str] = field(default_factory=list)
+
+    def needs(self, *kinds: str) -> None:
+        """Skip the test where the host lacks one of these nodes."""
+        for kind in kinds:
+            if not self.info(kind):
+                self.skip(NO_NODE)
+
+    def skip(self, words: str) -> NoReturn:
+        """Words for the table, of what this host lacks."""
+        self.note(words)
+        pytest.skip(words)
 
     def note(self, words: str) -> None:
         """Words for the table, of what was asserted."""

@@ -2,7 +2,7 @@
 
 A test is a row of workflows/MIXED.md, whose first three cells are its mark: `@pytest.mark.mixed(our nodes, built-in
 nodes, what they are compared with)`. It builds a graph with the fixture `g`, and asserts what holds of it. Each is run
-in one process and on two ranks. The table is in test_table.py.
+in one process and on two ranks. The table is in test_table.py. What only newer hosts have is in test_mixed_today.py.
 """
 
 from collections import defaultdict
@@ -31,6 +31,11 @@ def comfy(comfyui_path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
     base = prepare_base(tmp_path_factory.mktemp("mixed"))
     with ComfyServer(comfyui_path, base, cpu=True, environment={"OMP_NUM_THREADS": "1"}) as server:
         yield Comfy(server, ComfyClient(server.url), base)
+
+
+@pytest.fixture(scope="package")
+def host_version(comfy: Comfy) -> str:
+    return comfy.client.get("/system_stats")["system"]["comfyui_version"]
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,19 @@ class Graph:
         self.prompt[number] = {"class_type": kind, "inputs": inputs}
         return [number, output]
 
+    def known(self, kind: str, /, **inputs: Any) -> Link:
+        """A node with those of the inputs that it has in this version of the host."""
+        names = self.inputs_of(kind)
+        return self(kind, **{name: value for name, value in inputs.items() if name in names})
+
+    def info(self, kind: str) -> dict[str, Any]:
+        """What the host says of a node; nothing of one that it lacks."""
+        return self.comfy.client.object_info(kind).get(kind, {})
+
+    def inputs_of(self, kind: str) -> set[str]:
+        inputs = self.info(kind)["input"]
+        return {*inputs.get("required", {}), *inputs.get("optional", {})}
+
     def load(self, file: str = TINY, ranks: int | None = None) -> Link:
         inputs = {"parallel": self.parallel} if (ranks or self.ranks) > 1 else {}
         return self("MochiParallelLoadDiT", file=file, dtype="auto", **inputs)

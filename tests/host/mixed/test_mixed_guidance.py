@@ -3,7 +3,7 @@
 import pytest
 
 from tests.host.mixed.checks import CheckedGraph
-from tests.host.mixed.graph import CFG
+from tests.host.mixed.graph import CFG, Link
 
 SECTION = "MODEL: guidance and patches"
 
@@ -110,20 +110,24 @@ def test_easy_cache(g: CheckedGraph) -> None:
         g.assert_differ(g.mochi(model=cached(kind, 0.5), **steps), g.ours(**steps), 1e-3)
 
 
+def windows(g: CheckedGraph, model: Link, length: int, freenoise: bool = False) -> Link:
+    """The model, sampled in windows of so many latent frames."""
+    window = {"context_length": length, "context_overlap": 1, "context_schedule": "standard_static"}
+    options = {"context_stride": 1, "closed_loop": False, "fuse_method": "pyramid", "dim": 2}
+    newer = {"freenoise": freenoise, "cond_retain_index_list": "", "latent_retain_index_list": ""}
+    newer |= {"split_conds_to_windows": False, "causal_window_fix": False}
+    return g.known("ContextWindowsManual", model=model, **window, **options, **newer)
+
+
 @pytest.mark.mixed(
     "Load AsymmDiT",
     "Context Windows (Manual), KSampler",
     "Mochi Sampler, where one window holds all; two windows differ",
 )
 def test_context_windows(g: CheckedGraph) -> None:
-    def windows(model, length: int):
-        options = {"context_stride": 1, "closed_loop": False, "fuse_method": "pyramid", "dim": 2}
-        window = {"context_length": length, "context_overlap": 1, "context_schedule": "standard_static"}
-        return g("ContextWindowsManual", model=model, **window, **options)
-
-    g.assert_equal(g.ksampler(model=windows(g.model, 3)), g.ours())
-    g.assert_equal(g.ksampler(model=windows(g.model, 2)), g.ours(model=windows(g.single, 2)))
-    g.assert_differ(g.ksampler(model=windows(g.model, 2)), g.ours())
+    g.assert_equal(g.ksampler(model=windows(g, g.model, 3)), g.ours())
+    g.assert_equal(g.ksampler(model=windows(g, g.model, 2)), g.ours(model=windows(g, g.single, 2)))
+    g.assert_differ(g.ksampler(model=windows(g, g.model, 2)), g.ours())
 
 
 @pytest.mark.mixed(

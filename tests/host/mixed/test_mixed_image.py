@@ -32,7 +32,7 @@ def video_of(g: CheckedGraph) -> Link:
 
 def pixels(paths: list[Path]) -> np.ndarray:
     """(F, H, W, 3), 0 to 255, of a video file, an animated picture, or several pictures."""
-    if paths[0].suffix in (".mp4", ".webm"):
+    if paths[0].suffix in (".mp4", ".webm", ".mkv"):
         with av.open(str(paths[0])) as container:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(float)
     images = [frame.convert("RGB") for path in paths for frame in ImageSequence.Iterator(Image.open(path))]
