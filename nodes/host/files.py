@@ -17,6 +17,7 @@ from ...mochi.errors import CheckpointError, MochiError
 from ...mochi.hub.catalog import hint
 from ...mochi.text import is_t5, open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
+from .sockets.host_quant import formats
 
 TINY = "tiny (built in)"
 
@@ -78,9 +79,12 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
     return Path(comfy.text_encoders.__path__[0]) / "t5_tokenizer"
 
 
-def check_file(name: str, kind: str) -> None:
-    """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights."""
-    _check(open_file(name, kind), kind)
+def check_file(name: str, kind: str, in_process: bool = True) -> None:
+    """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights.
+
+    in_process: whether it will be loaded in this process, where some formats can be read that ranks cannot.
+    """
+    _check(open_file(name, kind), kind, formats() if in_process else frozenset())
 
 
 def check_vae(name: str, encoder: str | None = None) -> None:
@@ -91,9 +95,9 @@ def check_vae(name: str, encoder: str | None = None) -> None:
 
 
 @lru_cache(maxsize=OPEN)
-def _check(checkpoint: Checkpoint, part: str) -> None:
+def _check(checkpoint: Checkpoint, part: str, hosted: frozenset[str] = frozenset()) -> None:
     """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
-    checkpoint.check(part)
+    checkpoint.check(part, hosted)
 
 
 def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:

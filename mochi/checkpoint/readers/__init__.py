@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...errors import CheckpointError
-from . import float8, gguf, gguf_in_safetensors, sharded, split_gguf
+from . import comfy_quant, float8, foreign, gguf, gguf_in_safetensors, sharded, split_gguf
 from .contents import Contents
 from .folder import file_in
 
@@ -19,5 +19,6 @@ def read(path: Path) -> Contents:
     if gguf.is_gguf(file):
         return split_gguf.open_gguf(file)
     found = sharded.open_safetensors(file)
-    tensors = gguf_in_safetensors.quantised(path, found.tensors)
-    return found._replace(tensors=float8.quantised(path, tensors, found.metadata))
+    tensors = comfy_quant.hosted(path, found.tensors, found.metadata)
+    foreign.check(path, tensors)
+    return found._replace(tensors=float8.quantised(path, gguf_in_safetensors.quantised(path, tensors)))
