@@ -74,8 +74,8 @@ def check_hosted(path: Path, title: str, entries: LazyTensors, hosted: Collectio
     kinds = {kind for entry in entries.values() for kind in kinds_of(entry)}
     if unread := ", ".join(sorted(kinds.difference(hosted))):
         raise CheckpointError(
-            f"{path}: a {title} in {unread} of ComfyUI's quantiser; only a ComfyUI that has this format reads it, in its "
-            f"own process, so on one GPU; elsewhere {ADVICE}"
+            f"{path}: a {title} in {unread} of ComfyUI's quantiser; only a ComfyUI that has this format reads it, in "
+            f"its own process, so on one GPU; elsewhere {ADVICE}"
         )
 
 

@@ -19,8 +19,8 @@ def is_standard(name: str) -> bool:
 def file_in(folder: Path) -> Path:
     """The file of a folder's checkpoint, or the index of one in several files.
 
-    Of several, it is the one with Hugging Face's name, or with the shortest: others are variants. GGUF is read where there
-    is nothing else. Raises CheckpointError where there is no file, or no telling which one it is.
+    Of several, it is the one with Hugging Face's name, or with the shortest: others are variants. GGUF is read where
+    there is nothing else. Raises CheckpointError where there is no file, or no telling which one it is.
     """
     safetensors = weight_files(folder, SAFETENSORS)
     files = [file for file in safetensors if Shard.of(file.name) is None]

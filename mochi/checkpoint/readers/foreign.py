@@ -1,4 +1,4 @@
-"""Quantised formats of other libraries, which are not read here: known by the names of the tensors beside the weights."""
+"""Quantised formats of other libraries, which are not read here; known by names of tensors beside the weights."""
 
 import re
 from pathlib import Path

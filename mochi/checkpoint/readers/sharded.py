@@ -9,6 +9,7 @@ from .contents import Contents
 from .safetensors_file import open_one
 from .shards import Shard
 
+
 def open_safetensors(path: Path) -> Contents:
     """A file; or all files of a checkpoint, by its index or any one of them.
 
@@ -25,7 +26,10 @@ def _index_of(path: Path) -> Path | None:
     if shard is None:
         return None
     stem, _, variant = shard.stem.rpartition(".")
-    names = (f"{shard.stem}.safetensors.index.json", f"{stem}.safetensors.index.{variant}.json")  # the latter: diffusers
+    names = (
+        f"{shard.stem}.safetensors.index.json",
+        f"{stem}.safetensors.index.{variant}.json",
+    )  # the latter: diffusers
     index = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
     if index is None:
         raise CheckpointError(f"{path}: one of several parts, but {names[0]}, which lists them, is not beside it")

@@ -24,8 +24,8 @@ def open_gguf(path: Path) -> Contents:
     found, total = contents(files), files[0].fields.get("split.tensors.count")
     if total not in (None, len(found.tensors)):
         raise CheckpointError(
-            f"{path}: its {count} parts have {len(found.tensors)} tensors, but should have {total}; they are not of one "
-            "model, download them again"
+            f"{path}: its {count} parts have {len(found.tensors)} tensors, but should have {total}; they are not of "
+            "one model, download them again"
         )
     return found
 
