@@ -60,7 +60,7 @@ def quantised(request, call, small, config):
     save_file({n: t.contiguous() for n, t in stored.items()}, folder / "hosted.safetensors", config | said_of)
     save_file(plain, folder / "unpacked.safetensors", config)
     files = ("hosted.safetensors", "unpacked.safetensors")
-    return (*(call("MochiLoadDiT", file=file, dtype="auto")[0] for file in files), bound)
+    return (*(call("MochiParallelLoadDiT", file=file, dtype="auto")[0] for file in files), bound)
 
 
 def test_equals_the_weights_as_the_host_dequantises_them(quantised, model, k_sampler):
@@ -73,11 +73,11 @@ def test_equals_the_weights_as_the_host_dequantises_them(quantised, model, k_sam
 
 def test_chosen_dtypes(quantised, call, k_sampler):
     _, dequantised, _ = quantised
-    (plain,) = call("MochiLoadDiT", file="hosted.safetensors", dtype="float32")
+    (plain,) = call("MochiParallelLoadDiT", file="hosted.safetensors", dtype="float32")
     assert {p.dtype for p in plain.model.parameters()} == {torch.float32}
     assert {type(p) for p in plain.model.parameters()} == {torch.nn.Parameter}
     assert_close(k_sampler(plain), k_sampler(dequantised))
-    (fast,) = call("MochiLoadDiT", file="hosted.safetensors", dtype="float8_e4m3fn_fast")
+    (fast,) = call("MochiParallelLoadDiT", file="hosted.safetensors", dtype="float8_e4m3fn_fast")
     assert relative_error(k_sampler(fast), k_sampler(dequantised)) < 0.5
 
 
@@ -100,7 +100,7 @@ def test_lora(quantised, k_sampler):
 
 
 def test_ranks_are_refused_when_the_prompt_is_queued(quantised, pack):
-    node = pack.nodes["MochiLoadDiT"]
+    node = pack.nodes["MochiParallelLoadDiT"]
     assert node.validate_inputs(file="hosted.safetensors", gpus="1") is True
     complaint = node.validate_inputs(file="hosted.safetensors", gpus="2")
     assert isinstance(complaint, str) and "of ComfyUI's quantiser" in complaint and "one GPU" in complaint
@@ -115,5 +115,5 @@ def test_a_format_that_this_comfyui_does_not_have(kind, pack, small, config, mon
     stored["blocks.1.mlp_x.w1.weight_scale"] = torch.ones(())
     said = {"_quantization_metadata": json.dumps({"layers": layers})}
     save_file(stored, small.models / "diffusion_models" / "unknown.safetensors", config | said)
-    complaint = pack.nodes["MochiLoadDiT"].validate_inputs(file="unknown.safetensors")
+    complaint = pack.nodes["MochiParallelLoadDiT"].validate_inputs(file="unknown.safetensors")
     assert isinstance(complaint, str) and kind in complaint and "GGUF" in complaint
