@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from .checkpoint import Checkpoint
-from .checkpoint.readers.sharded import is_later_shard
+from .checkpoint.readers.shards import weight_files
 from .config import PREVIEW, TINY, TINY_WEIGHTS, LatentStats, ModelConfig
 from .errors import CheckpointError
 from .text import open_text_encoder
@@ -64,9 +64,8 @@ def _checkpoint_of(part: str, folder: Path, opened: Callable[[Path], Checkpoint]
 
 def _candidates(folder: Path) -> list[Path]:
     """Paths that can hold a network: files (of a checkpoint in several only the first), and folders of diffusers."""
-    files = [file for kind in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(kind))]
     folders = [folder / name for name in ("transformer", "vae") if (folder / name).is_dir()]
-    return [*(file for file in files if not is_later_shard(file.name)), *folders]
+    return [*weight_files(folder), *folders]
 
 
 def _text_encoder(folder: Path, opened: Callable[[Path], Checkpoint]) -> Checkpoint:

@@ -104,7 +104,8 @@ class LoadDiT(widgets.Node):
 
     @classmethod
     def validate_inputs(cls, file: str, gpus: str = "1", parallel: object = ABSENT) -> bool | str:
-        return complaint(files.check_file, file, "dit") or complaint(check_gpus, gpus, parallel) or True
+        wrong = complaint(files.check_file, file, "dit") or complaint(check_gpus, gpus, parallel)
+        return wrong or complaint(_check_for_ranks, file, gpus, parallel) or True
 
     @classmethod
     def execute(
@@ -175,3 +176,9 @@ class LoadVAE(widgets.Node):
         if settings.in_process:
             return io.NodeOutput(load_vae(decoder, encoder, dtype))
         return io.NodeOutput(load_remote_vae(decoder, encoder, dtype, settings))
+
+
+def _check_for_ranks(file: str, gpus: str, parallel: object) -> None:
+    """Raise MochiError where ranks are asked for that cannot read the file."""
+    if parallel is ABSENT and not parallel_settings(gpus, None).in_process:
+        files.check_file(file, "dit", in_process=False)

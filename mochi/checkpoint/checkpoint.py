@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import CheckpointError, first_few
 from ..quant import FLOAT8
 from .check import check_tensors
+from .hosted import check_hosted, host_layers, kinds_of
 from .layouts import ADVICE, TITLES, Parts, find_parts, seems_to_be
 from .lazy import LazyTensors
 from .networks import QUANTISED, config_of, empty_network, parameter_shapes, shapes_of
@@ -113,8 +114,12 @@ class Checkpoint:
         """How many values a part has."""
         return sum(math.prod(entry.shape) for entry in self.entries(part).values())
 
-    def check(self, part: str) -> None:
-        """Raise CheckpointError unless a part is whole. Reads no weights."""
+    def check(self, part: str, hosted: Collection[str] = ()) -> None:
+        """Raise CheckpointError unless a part is whole, and in formats that can be read. Reads no weights.
+
+        hosted: the formats of ComfyUI's quantiser that layers of the host read.
+        """
+        check_hosted(self.path, TITLES[part], self.entries(part), hosted)
         wanted = self._made(part, "of sizes that cannot be", parameter_shapes, part, self.config(part))
         check_tensors(self.path, TITLES[part], self.entries(part), wanted)
 
@@ -134,16 +139,20 @@ class Checkpoint:
                 float8 dtype quantises the weights of Linear layers.
             compute_dtype: what weights that are not quantised are kept in. None is `weight_dtype` where that is no
                 float8 dtype, and else the dtype of most of the file.
-            operations: where the network's layers come from, QuantLinear too where it has one.
+            operations: where the network's layers come from, QuantLinear and HostLinear too where it has them.
 
         Raises CheckpointError on anything but a whole network.
         """
-        entries, config = self.entries(part), self.config(part)
+        entries = self.entries(part)
+        check_hosted(self.path, TITLES[part], entries, getattr(operations, "HOSTED", ()))
+        config = self.config(part)
         plain = None if weight_dtype in FLOAT8 else weight_dtype
         kept = compute_dtype or plain or self.dtype(part)
         build = empty_network, part, config, kept, operations, network
         model = self._made(part, "of sizes that cannot be", *build)
         check_tensors(self.path, TITLES[part], entries, shapes_of(model))
+        if any(map(kinds_of, entries.values())):
+            entries = host_layers(model, entries, plain is None, operations.HostLinear)
         if part in QUANTISED:
             entries = quantise(model, entries, weight_dtype, kept, operations)
         return Plan(self.path, model.requires_grad_(False).eval(), entries, rounding(model, plain, kept))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..quant import FLOAT8, QUANT_DTYPE, Float8, QuantFormat, QuantLinear, quant_linears
 from .check import check_numbers
+from .hosted import HostTensor
 from .lazy import LazyTensors, rounded
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -75,7 +76,7 @@ def fill(
     placement: Placement | None = None,
     on_tensor: Callable[[int, int], None] | None = None,
 ) -> Network:
-    """The network with its weights, read one by one.
+    """The network with its weights, read one by one. Layers of the host read theirs themselves.
 
     Args:
         device: where the weights go, where there is no `placement`.
@@ -86,8 +87,12 @@ def fill(
     """
     placement = placement or Whole(device)
     check_numbers(plan.path, plan.entries)
-    for done, name in enumerate(plan.entries, 1):
-        assign(plan.model, name, plan.read(name, placement.rows(plan.model.get_parameter(name))), placement)
+    for done, (name, entry) in enumerate(plan.entries.items(), 1):
+        if isinstance(entry, HostTensor):
+            layer: Any = plan.model.get_submodule(name.removesuffix(".weight"))
+            layer.load_hosted(entry, device)
+        else:
+            assign(plan.model, name, plan.read(name, placement.rows(plan.model.get_parameter(name))), placement)
         if on_tensor is not None:
             on_tensor(done, len(plan.entries))
     return plan.model
@@ -120,7 +125,7 @@ def quantise(
     linears = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     quants: dict[str, QuantFormat] = {n: e.quant for n, e in entries.items() if n in linears and e.quant is not None}
     if weight_dtype is not None:
-        plain = linears.keys() & entries.keys() - quants.keys()
+        plain = {n for n, e in entries.items() if n in linears and n not in quants and not isinstance(e, HostTensor)}
         quants |= dict.fromkeys(plain, Float8(weight_dtype))
         entries = {n: rounded(e, weight_dtype) if n in plain else e for n, e in entries.items()}
     quant_linears(model, quants, getattr(operations, "QuantLinear", QuantLinear))

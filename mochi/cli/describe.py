@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.hosted import kinds_of
 from ..checkpoint.layouts import TITLES
 from ..checkpoint.lazy import LazyTensor, LazyTensors
 from ..errors import CheckpointError, first_few
@@ -120,6 +121,8 @@ def _lora(file: Checkpoint) -> str | None:
 
 
 def _kind(entry: LazyTensor) -> str:
+    if hosted := kinds_of(entry):
+        return " and ".join(sorted(hosted))
     return str(entry.dtype).removeprefix("torch.") if entry.quant is None else entry.quant.title
 
 

@@ -1,5 +1,6 @@
 """Where a text encoder's weights and its tokenizer lie: one file, or a folder as Hugging Face lays it out."""
 
+import json
 from pathlib import Path
 
 from ..checkpoint import Checkpoint, Source
@@ -20,6 +21,14 @@ def open_text_encoder(source: Source) -> Checkpoint:
         if (folder / "config.json").is_file():
             return Checkpoint.open(folder)
     raise CheckpointError(f"{path}: not a text encoder's folder, it has no config.json, nor text_encoder/config.json")
+
+
+def is_t5(folder: Path) -> bool:
+    """Whether a folder's config.json describes a T5."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "t5"
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def find_tokenizer(path: Path) -> Path:

@@ -10,12 +10,14 @@ import comfy.text_encoders
 import folder_paths
 
 from ...mochi.checkpoint import Checkpoint
-from ...mochi.checkpoint.readers.sharded import SHARD, is_later_shard
+from ...mochi.checkpoint.readers.folder import file_in, is_standard
+from ...mochi.checkpoint.readers.shards import GGUF, SAFETENSORS, Shard, weight_files, without_later_shards
 from ...mochi.config import TINY_WEIGHTS
-from ...mochi.errors import MochiError
+from ...mochi.errors import CheckpointError, MochiError
 from ...mochi.hub.catalog import hint
-from ...mochi.text import open_text_encoder
+from ...mochi.text import is_t5, open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
+from .sockets.host_quant import formats
 
 TINY = "tiny (built in)"
 
@@ -39,13 +41,12 @@ OPEN = 8
 def list_files(kind: str) -> list[str]:
     """The entries of a loader's list: the built-in model, then what is in ComfyUI's folders.
 
-    Hugging Face folders come before files, and have a slash at the end.
+    Hugging Face folders come before files, and have a slash at the end. The files in such a folder are entries too,
+    but for the only one, if it is called `model` like all others.
     """
-    folders = _hugging_face_folders(kind)
-    inside = tuple(folder + os.sep for folder in folders)
-    files = (name for folder in FOLDERS[kind] if folder != "diffusers" for name in _files(folder))
-    shown = (name for name in files if not name.startswith(inside) and not is_later_shard(os.path.basename(name)))
-    return list(dict.fromkeys([TINY, *(folder + "/" for folder in folders), *shown]))
+    folders, hidden = _hugging_face_folders(kind)
+    files = (name for folder in FOLDERS[kind] for name in _files(folder) if os.path.dirname(name) not in hidden)
+    return list(dict.fromkeys([TINY, *(folder + "/" for folder in folders), *without_later_shards(files)]))
 
 
 def open_file(name: str, kind: str) -> Checkpoint:
@@ -78,9 +79,12 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
     return Path(comfy.text_encoders.__path__[0]) / "t5_tokenizer"
 
 
-def check_file(name: str, kind: str) -> None:
-    """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights."""
-    _check(open_file(name, kind), kind)
+def check_file(name: str, kind: str, in_process: bool = True) -> None:
+    """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights.
+
+    in_process: whether it will be loaded in this process, where some formats can be read that ranks cannot.
+    """
+    _check(open_file(name, kind), kind, formats() if in_process else frozenset())
 
 
 def check_vae(name: str, encoder: str | None = None) -> None:
@@ -91,9 +95,9 @@ def check_vae(name: str, encoder: str | None = None) -> None:
 
 
 @lru_cache(maxsize=OPEN)
-def _check(checkpoint: Checkpoint, part: str) -> None:
+def _check(checkpoint: Checkpoint, part: str, hosted: frozenset[str] = frozenset()) -> None:
     """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
-    checkpoint.check(part)
+    checkpoint.check(part, hosted)
 
 
 def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -106,8 +110,8 @@ def _files_of(path: Path) -> Iterable[Path]:
     """The files that a checkpoint may be read from: those in a folder, or all of several parts by any one of them."""
     if path.is_dir():
         return path.rglob("*")
-    part = SHARD.fullmatch(path.name)
-    return [path] if part is None else path.parent.glob(f"{glob.escape(part[1])}*")
+    shard = Shard.of(path.name)
+    return [path] if shard is None else path.parent.glob(f"{glob.escape(shard.stem)}*")
 
 
 @lru_cache(maxsize=OPEN)
@@ -116,9 +120,11 @@ def _open_unchanged(path: Path, opens: Callable[[Path], Checkpoint], state: tupl
 
 
 def _files(folder: str) -> list[str]:
-    """The files of one of ComfyUI's folders; it lists no GGUF itself."""
+    """The weight files of one of ComfyUI's folders; it lists no GGUF itself, and in `diffusers` no files at all."""
+    unlisted = (*SAFETENSORS, *GGUF) if folder == "diffusers" else GGUF
     found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
-    return [*folder_paths.get_filename_list(folder), *(n for names in found for n in names if n.endswith(".gguf"))]
+    more = (name for names in found for name in names if name.lower().endswith(unlisted))
+    return [*folder_paths.get_filename_list(folder), *more]
 
 
 def _find(name: str, kind: str) -> Path:
@@ -126,8 +132,7 @@ def _find(name: str, kind: str) -> Path:
     for root in _roots(kind):
         path = Path(root, relative)
         if name.endswith("/") and path.is_dir():
-            inner = path / INNER[kind]
-            return inner if kind != "t5" and inner.is_dir() else path
+            return _model_folder(path, kind)
         if not name.endswith("/") and path.is_file():
             return path
     places = " or ".join(f"models/{folder}" for folder in FOLDERS[kind][:2])
@@ -140,13 +145,41 @@ def _roots(kind: str) -> list[str]:
     return [root for folder in FOLDERS[kind] for root in folder_paths.get_folder_paths(folder)]
 
 
-def _hugging_face_folders(kind: str) -> list[str]:
-    """Folders that hold a model as Hugging Face lays it out, outermost only."""
+def _hugging_face_folders(kind: str) -> tuple[list[str], set[str]]:
+    """Folders that hold a model as Hugging Face lays it out, and those whose files need no entries of their own.
+
+    The latter have one file, or one model in several files, under a name that says nothing, and are an entry
+    themselves or a part of one.
+    """
     found: dict[str, None] = {}
+    whole, hidden = set(), set()
     for root in _roots(kind):
-        for folder, below, files in os.walk(root, followlinks=True):
-            nested = os.path.join(folder, INNER[kind], "config.json")
-            if folder != root and ("config.json" in files or os.path.isfile(nested)):
-                found[os.path.relpath(folder, root)] = None
-                below.clear()
-    return sorted(found)
+        for folder, _, files in os.walk(root, followlinks=True):
+            name, path = os.path.relpath(folder, root), Path(folder)
+            model = _model_folder(path, kind)
+            if folder == root or (model == path and "config.json" not in files):
+                continue
+            if os.path.dirname(name) not in whole:
+                if not _is_model(model, kind):
+                    continue
+                found[name] = None
+                if model != path:
+                    whole.add(name)
+            if [is_standard(file.name) for file in weight_files(path)] == [True]:
+                hidden.add(name)
+    return sorted(found), hidden
+
+
+def _model_folder(folder: Path, kind: str) -> Path:
+    """The folder of one kind in a folder of a whole model, or the folder itself."""
+    inner = folder / INNER[kind]
+    own = kind == "t5" and (folder / "config.json").is_file()
+    return inner if not own and (inner / "config.json").is_file() else folder
+
+
+def _is_model(folder: Path, kind: str) -> bool:
+    """Whether it is clear which of a folder's files are its model."""
+    try:
+        return file_in(folder).is_file() and (kind != "t5" or is_t5(folder))
+    except CheckpointError:
+        return False

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,10 +60,14 @@ def gguf(
     original_shapes: dict[str, Sequence[int]] | None = None,
     architecture: str = "mochi",
     endianess: GGUFEndian = GGUFEndian.LITTLE,
+    **split: Any,
 ) -> Path:
-    """A GGUF file: matrices of whole blocks as `kind`, others in float16, vectors in float32."""
+    """A GGUF file: matrices of whole blocks as `kind`, others in float16, vectors in float32.
+
+    split: how the library's writer divides it into several files, whose names it makes of the returned one.
+    """
     path = folder / f"{kind}.gguf"
-    writer = GGUFWriter(path, architecture, endianess=endianess)
+    writer = GGUFWriter(path, architecture, endianess=endianess, **split)
     writer.add_name("test")
     writer.add_array("general.tags", ["text-to-video", "test"])
     for name, shape in (original_shapes or {}).items():

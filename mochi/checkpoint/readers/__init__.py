@@ -3,19 +3,22 @@
 from pathlib import Path
 
 from ...errors import CheckpointError
-from . import float8, gguf, gguf_in_safetensors, sharded
+from . import comfy_quant, float8, foreign, gguf, gguf_in_safetensors, sharded, split_gguf
 from .contents import Contents
+from .folder import file_in
 
 
 def read(path: Path) -> Contents:
-    """What a safetensors or GGUF file has, or a checkpoint in several safetensors files.
+    """What a safetensors or GGUF file has, or a checkpoint in several of them, or in a folder.
 
     Raises CheckpointError, naming the file, where one is missing, damaged, or of a kind that is not read here.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such file or folder")
-    if gguf.is_gguf(path):
-        return gguf.open_gguf(path)
-    found = sharded.open_safetensors(path)
-    tensors = gguf_in_safetensors.quantised(path, found.tensors)
-    return found._replace(tensors=float8.quantised(path, tensors, found.metadata))
+    file = file_in(path) if path.is_dir() else path
+    if gguf.is_gguf(file):
+        return split_gguf.open_gguf(file)
+    found = sharded.open_safetensors(file)
+    tensors = comfy_quant.hosted(path, found.tensors, found.metadata)
+    foreign.check(path, tensors)
+    return found._replace(tensors=float8.quantised(path, gguf_in_safetensors.quantised(path, tensors)))

@@ -1,33 +1,30 @@
 """8-bit floating point in safetensors: a plain cast, or with scales as ComfyUI writes them.
 
 ComfyUI's older files have a tensor `scaled_fp8` as a marker, and beside a layer's `weight` its `scale_weight` and
-perhaps `scale_input`. Newer ones have `weight_scale` and `input_scale`, and say for each layer which format it is
-in: in the file's metadata (`_quantization_metadata`, JSON), or in a tensor `comfy_quant` beside the weight (JSON too).
+perhaps `scale_input`. Newer ones have `weight_scale` and `input_scale`, and say which format a layer is in; see
+comfy_quant.py.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from ...errors import CheckpointError
 from ...quant import FLOAT8, Float8
+from ..hosted import ADVICE
 from ..lazy import LazyTensor, LazyTensors, QuantTensor
 
 MARKER = "scaled_fp8"
 WEIGHT_SCALES, INPUT_SCALES = ("weight_scale", "scale_weight"), ("input_scale", "scale_input")
-FORMAT, FORMATS = "comfy_quant", ("float8_e4m3fn", "float8_e5m2")
-BESIDE = (*WEIGHT_SCALES, *INPUT_SCALES, FORMAT)
+BESIDE = (*WEIGHT_SCALES, *INPUT_SCALES)
 
 
-def quantised(path: Path, tensors: LazyTensors, metadata: Mapping[str, str]) -> LazyTensors:
+def quantised(path: Path, tensors: LazyTensors) -> LazyTensors:
     """The tensors, in which scales and markers have become part of the weights' formats.
 
-    Raises CheckpointError on formats that are not known.
+    Raises CheckpointError on scales that cannot be.
     """
-    _check_formats(path, tensors, metadata)
     found = {}
     for name, tensor in tensors.items():
         layer, _, leaf = name.rpartition(".")
@@ -43,7 +40,8 @@ def _weight(path: Path, tensors: LazyTensors, layer: str, tensor: LazyTensor) ->
     if tensor.dtype in FLOAT8 and tensor.shape:
         return QuantTensor(tensor.shape, torch.bfloat16, Float8(tensor.dtype, scale, input_scale), tensor)
     if scale is not None:
-        raise CheckpointError(f"{path}: {layer}.weight has a scale, but is in {tensor.dtype}")
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(f"{path}: {layer}.weight has a scale, but is in {kind}, which is not read here; {ADVICE}")
     return tensor
 
 
@@ -58,25 +56,3 @@ def _scale(path: Path, tensors: LazyTensors, layer: str, names: tuple[str, ...])
     if not math.isfinite(scale):
         raise CheckpointError(f"{path}: {name} is {scale}, which is not a scale; download the file again")
     return scale
-
-
-def _check_formats(path: Path, tensors: LazyTensors, metadata: Mapping[str, str]) -> None:
-    """Raise CheckpointError where a layer says that it is in another format. The dtype tells those that are known."""
-    names = {}
-    try:
-        for layer, described in json.loads(metadata.get("_quantization_metadata", "{}")).get("layers", {}).items():
-            names[layer] = described["format"]
-        for name, tensor in tensors.items():
-            layer, _, leaf = name.rpartition(".")
-            if leaf == FORMAT:
-                if tensor.dtype != torch.uint8:
-                    raise TypeError(f"{name} is no text")
-                names[layer] = json.loads(tensor.read().numpy().tobytes())["format"]
-        unknown = {layer: name for layer, name in names.items() if name not in FORMATS}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: what it says of its quantisation cannot be read ({error!r})") from error
-    if unknown:
-        layer, name = next(iter(unknown.items()))
-        raise CheckpointError(
-            f"{path}: {layer} is in the format {name}; those that can be read are {', '.join(FORMATS)}"
-        )

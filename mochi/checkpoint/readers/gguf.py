@@ -1,17 +1,18 @@
 """GGUF files, read by the library of those who define the format."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, first_few
 from ...quant import Ggml
 from ...quant.ggml import FORMATS
-from ..lazy import LazyTensor, QuantTensor, ReshapedTensor, StoredTensor
+from ..lazy import LazyTensor, LazyTensors, QuantTensor, ReshapedTensor, StoredTensor
 from .contents import Contents
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -31,11 +32,21 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
-def open_gguf(path: Path) -> Contents:
-    """Its tensors, memory-mapped, and metadata that is text.
+class Opened(NamedTuple):
+    """One file.
 
-    Raises CheckpointError on a file that is cut short or corrupt, and on formats that are not read here.
+    Attributes:
+        tensors: the library's, memory-mapped.
+        fields: its metadata, without long lists.
     """
+
+    path: Path
+    tensors: list[Any]
+    fields: dict[str, Any]
+
+
+def open_one(path: Path) -> Opened:
+    """Raises CheckpointError on a file that is cut short or corrupt."""
     from gguf import ReaderField
 
     if not hasattr(ReaderField, "contents"):
@@ -49,8 +60,25 @@ def open_gguf(path: Path) -> Contents:
         ) from error
     if reader.byte_order != "I":
         raise CheckpointError(f"{path}: a GGUF file for machines of the other byte order, which is not read here")
-    tensors = {tensor.name: _lazy(path, tensor, fields) for tensor in reader.tensors}
-    return Contents((path,), tensors, {name: value for name, value in fields.items() if isinstance(value, str)})
+    return Opened(path, reader.tensors, fields)
+
+
+def contents(files: Sequence[Opened]) -> Contents:
+    """The tensors of one or several files, and metadata that is text; where they differ, the first file's.
+
+    Raises CheckpointError on formats that are not read here, and on a tensor that is in two files.
+    """
+    fields: dict[str, Any] = {}
+    for file in reversed(files):
+        fields |= file.fields
+    tensors: LazyTensors = {}
+    for file in files:
+        found = {tensor.name: _lazy(file.path, tensor, fields) for tensor in file.tensors}
+        if twice := found.keys() & tensors.keys():
+            raise CheckpointError(f"{file.path}: has tensors that another part has too ({first_few(twice)})")
+        tensors |= found
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return Contents(tuple(file.path for file in files), tensors, texts)
 
 
 def _reader(path: Path) -> Any:

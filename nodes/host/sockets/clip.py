@@ -86,7 +86,7 @@ def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "defaul
     offload_device = torch.device("cpu") if on_cpu else mm.text_encoder_offload_device()
     rounded = chosen_dtype(dtype, QUANT_DTYPES)
     plain = rounded if rounded and rounded not in FLOAT8 else _default_dtype(checkpoint, load_device)
-    tokenizer, operations = files.tokenizer_for(checkpoint.path), with_quant(disable_weight_init)
+    tokenizer, operations = files.tokenizer_for(checkpoint.path), with_quant(disable_weight_init, load_device)
     encoder = load_prompt_encoder(checkpoint, tokenizer, rounded, offload_device, compute=plain, operations=operations)
     _let_norms_follow(encoder.model)
 

@@ -23,6 +23,7 @@ from ....mochi.quant import FLOAT8, use_float8_products
 from ..checks import check_text
 from .attention import attention_named, describe
 from .dtypes import DIT_DTYPES, FAST, chosen_dtype
+from .host_quant import use_native_products
 from .latents import latent_format
 from .network import HostDiT
 from .quant import QuantPatcher, quant_layers, with_quant
@@ -125,7 +126,7 @@ def load_model(
     config, load_device = Config(checkpoint, dtype), mm.get_torch_device()
 
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
-        return fill(checkpoint.plan("dit", HostDiT, config.rounded, dtype, with_quant(operations)), device)
+        return fill(checkpoint.plan("dit", HostDiT, config.rounded, dtype, with_quant(operations, load_device)), device)
 
     computed = attention, load_device, config.computed, checkpoint.config("dit").head_dim
     attend = attention_named(*computed)
@@ -135,6 +136,7 @@ def load_model(
     model.diffusion_model.call = block_call(compiled)
     if config.fast:
         use_float8_products(model)
+        use_native_products(model)
     patcher = QuantPatcher(model, load_device, mm.unet_offload_device())
     patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ....mochi import quant
 from ....mochi.errors import MochiError
+from .host_quant import formats, host_linear
 
 
 class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
@@ -48,9 +49,17 @@ class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
         return mm.cast_to(t, dtype, device, non_blocking=mm.device_supports_non_blocking(device))
 
 
-def with_quant(operations: type) -> type:
-    """The host's operations, with the layer for quantised weights among them."""
-    return type("Operations", (operations,), {"QuantLinear": QuantLinear})
+def with_quant(operations: type, device: torch.device) -> type:
+    """The host's operations, with the layers for quantised weights among them.
+
+    device: where the layers will run.
+    """
+
+    def linear(*args: Any, dtype: torch.dtype, **kwargs: Any) -> nn.Module:
+        return host_linear(device, dtype)(*args, dtype=dtype, **kwargs)
+
+    added = {"QuantLinear": QuantLinear, "HostLinear": staticmethod(linear), "HOSTED": formats()}
+    return type("Operations", (operations,), added)
 
 
 def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:

@@ -13,7 +13,7 @@ def options(pack):
 
 
 def test_lists(options, small):
-    """The built-in model first; a Hugging Face folder is one entry, without its files."""
+    """The built-in model first; a Hugging Face folder with one model is one entry, without its file."""
     texts = options("MochiParallelLoadT5", "file")
     assert texts[0] == TINY and small.t5 in texts
     assert not [name for name in texts if name.startswith("small_t5/") and name != small.t5]

@@ -1,0 +1,91 @@
+"""Weights in the formats of ComfyUI's own quantiser (nvfp4, mxfp8, int8, ...): its own layers read them and compute.
+
+Only here is it known which ComfyUI has which of them: 0.3.75 has float8 alone, which the core reads itself.
+"""
+
+import json
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.ops
+import comfy.quant_ops
+import torch
+from torch import Tensor, nn
+
+from ....mochi.checkpoint.hosted import HostTensor
+from ....mochi.errors import CheckpointError
+from ....mochi.kernels.graph_break import uncompiled
+
+
+@lru_cache(maxsize=1)
+def formats() -> frozenset[str]:
+    """The formats that this ComfyUI has layers for. Its table names more where their library is missing."""
+    table: dict[str, dict[str, Any]] = getattr(comfy.quant_ops, "QUANT_ALGOS", {})
+    layout = getattr(comfy.quant_ops, "get_layout_class", lambda name: name)
+    mine = ("float8_e4m3fn", "float8_e5m2")
+    return frozenset(kind for kind, row in table.items() if kind not in mine and layout(row["comfy_tensor_layout"]))
+
+
+@lru_cache(maxsize=8)
+def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
+    """The layer class for weights that dequantise to `dtype`, on a device."""
+    described: Any = SimpleNamespace(quant_config={"mixed_ops": True})
+    operations: Any = comfy.ops.pick_operations(None, dtype, load_device=device, model_config=described)
+
+    class HostLinear(operations.Linear):
+        """ComfyUI's layer. Its weight is dequantised when it runs, unless `native`; then it is multiplied as it is,
+        where the device can.
+        """
+
+        native = False
+
+        def __init__(self, in_features: int, out_features: int, bias: bool, device: Any, dtype: torch.dtype):
+            super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+            empty = torch.empty(out_features, in_features, device=device, dtype=dtype)
+            self.weight = nn.Parameter(empty, requires_grad=False)
+            self._full_precision_mm = True
+
+        def load_hosted(self, entry: HostTensor, device: torch.device | str | None) -> None:
+            state = {name: tensor.read() for name, tensor in entry.stored.items()}
+            text = json.dumps(dict(entry.conf)).encode()
+            state["comfy_quant"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            self.factory_kwargs = {**self.factory_kwargs, "device": torch.device(device or "cpu")}
+            try:
+                self.load_state_dict(state, strict=False, assign=True)
+            except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+                raise CheckpointError(f"a weight in the format {entry.kind} cannot be read: {error}") from error
+
+        def dequantized(self, dtype: torch.dtype) -> Tensor:
+            return self.weight.dequantize().to(dtype)
+
+        def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if torch.compiler.is_compiling():
+                return uncompiled(super().forward, input, *args, **kwargs)
+            return super().forward(input, *args, **kwargs)
+
+        def _forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            # int8 layers would quantise their input even where all is to be in full precision.
+            if not self.native and isinstance(weight, comfy.quant_ops.QuantizedTensor):
+                weight = weight.dequantize()
+            return super()._forward(input, weight, bias)
+
+        def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+            if f"{prefix}weight" in state_dict:
+                super()._load_from_state_dict(state_dict, prefix, *args)
+            else:  # the host would take a weight that is not named for one that is missing
+                nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
+
+        def use_native_products(self) -> None:
+            """Multiply weights as they are, where the device can."""
+            emulated = self.quant_format in self._disabled_formats
+            self.native, self._full_precision_mm = not emulated, emulated or self._full_precision_mm_config
+
+    return HostLinear
+
+
+def use_native_products(model: nn.Module) -> None:
+    """Compute products in the formats of the weights where the device can."""
+    for module in model.modules():
+        if isinstance(module, comfy.ops.CastWeightBiasOp) and hasattr(module, "use_native_products"):
+            module.use_native_products()

@@ -1,0 +1,119 @@
+"""Weights in formats of ComfyUI's own quantiser: a MODEL where this ComfyUI has them, else a message."""
+
+import json
+from dataclasses import asdict
+
+import comfy.model_management as mm
+import comfy.quant_ops
+import pytest
+import torch
+from comfy.weight_adapter import LoRAAdapter
+from exact import assert_close, relative_error
+from safetensors.torch import save_file
+
+KEY = "diffusion_model.blocks.1.attn.qkv_x.weight"
+ROTATED = {"convrot": True, "convrot_groupsize": 16}
+FORMATS = {
+    "nvfp4": ({}, {}, 0.2),
+    "mxfp8": ({}, {}, 0.1),
+    "int8_tensorwise": ({}, {}, 0.05),
+    "int8_tensorwise by rows": ({"per_channel": True}, {}, 0.05),
+    "int8_tensorwise rotated": ({"per_channel": True, **ROTATED}, ROTATED, 0.05),
+    "convrot_w4a4": ({"convrot_groupsize": 16}, {"convrot_groupsize": 16}, 0.4),
+}
+"""How the host quantises, what the file says of it, and how far the result may be from that of the plain weights."""
+
+
+def has(kind):
+    return kind in getattr(comfy.quant_ops, "QUANT_ALGOS", {})
+
+
+def is_quantised(name, p):
+    return name.endswith("weight") and p.ndim == 2 and name.startswith("blocks.") and p.shape[1] % 64 == 0
+
+
+@pytest.fixture(scope="module")
+def config(small):
+    return {"config": json.dumps(asdict(small.network.config))}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def quantised(request, call, small, config):
+    """A MODEL of a file of the host's quantiser, one of the weights as the host dequantises them, and a bound."""
+    kind, (how, said, bound) = request.param.split()[0], FORMATS[request.param]
+    if not has(kind):
+        pytest.skip(f"this ComfyUI has no {kind}")
+    layout, stored, plain, layers = comfy.quant_ops.QUANT_ALGOS[kind]["comfy_tensor_layout"], {}, {}, {}
+    for name, p in small.network.state_dict().items():
+        stored[name] = plain[name] = p
+        if is_quantised(name, p):
+            weight = comfy.quant_ops.QuantizedTensor.from_float(p.float(), layout, **how)
+            stored |= weight.state_dict(name)
+            plain[name] = weight.dequantize().float()
+            layers[name.removesuffix(".weight")] = {"format": kind, **said}
+    assert len(layers) > 10
+    folder, said_of = small.models / "diffusion_models", {"_quantization_metadata": json.dumps({"layers": layers})}
+    if "rows" in request.param:  # the other place where a format can stand
+        said_of = {}
+        texts = {f"{layer}.comfy_quant": json.dumps(conf).encode() for layer, conf in layers.items()}
+        stored |= {name: torch.frombuffer(bytearray(text), dtype=torch.uint8) for name, text in texts.items()}
+    save_file({n: t.contiguous() for n, t in stored.items()}, folder / "hosted.safetensors", config | said_of)
+    save_file(plain, folder / "unpacked.safetensors", config)
+    files = ("hosted.safetensors", "unpacked.safetensors")
+    return (*(call("MochiParallelLoadDiT", file=file, dtype="auto")[0] for file in files), bound)
+
+
+def test_equals_the_weights_as_the_host_dequantises_them(quantised, model, k_sampler):
+    ours, dequantised, bound = quantised
+    assert ours.model_size() < 0.6 * dequantised.model_size()
+    result = k_sampler(ours)
+    assert_close(result, k_sampler(dequantised))
+    assert 0 < relative_error(result, k_sampler(model)) < bound
+
+
+def test_chosen_dtypes(quantised, call, k_sampler):
+    _, dequantised, _ = quantised
+    (plain,) = call("MochiParallelLoadDiT", file="hosted.safetensors", dtype="float32")
+    assert {p.dtype for p in plain.model.parameters()} == {torch.float32}
+    assert {type(p) for p in plain.model.parameters()} == {torch.nn.Parameter}
+    assert_close(k_sampler(plain), k_sampler(dequantised))
+    (fast,) = call("MochiParallelLoadDiT", file="hosted.safetensors", dtype="float8_e4m3fn_fast")
+    assert relative_error(k_sampler(fast), k_sampler(dequantised)) < 0.5
+
+
+def test_lora(quantised, k_sampler):
+    """It is put on as ComfyUI does it with such weights, and taken off again."""
+    ours, dequantised, bound = quantised
+    before = k_sampler(ours)
+    generator = torch.Generator().manual_seed(3)
+    up, down = torch.randn(192, 2, generator=generator), 0.1 * torch.randn(2, 64, generator=generator)
+    results = []
+    for model in (ours, dequantised):
+        clone = model.clone()
+        assert clone.add_patches({KEY: LoRAAdapter(set(), (up, down, None, None, None, None))}, 1.0) == [KEY]
+        results.append(k_sampler(clone))
+    assert relative_error(results[0], results[1]) < bound
+    assert relative_error(results[1], before) > 0.05
+    assert_close(k_sampler(ours), before)
+    mm.unload_all_models()
+    assert_close(k_sampler(ours), before)
+
+
+def test_ranks_are_refused_when_the_prompt_is_queued(quantised, pack):
+    node = pack.nodes["MochiParallelLoadDiT"]
+    assert node.validate_inputs(file="hosted.safetensors", gpus="1") is True
+    complaint = node.validate_inputs(file="hosted.safetensors", gpus="2")
+    assert isinstance(complaint, str) and "of ComfyUI's quantiser" in complaint and "one GPU" in complaint
+
+
+@pytest.mark.parametrize("kind", ["nvfp4", "mxfp8", "int8_tensorwise", "of_next_year"])
+def test_a_format_that_this_comfyui_does_not_have(kind, pack, small, config, monkeypatch):
+    monkeypatch.setattr(pack.module("nodes.host.files"), "formats", frozenset)
+    stored = dict(small.network.state_dict())
+    layers = {"blocks.1.mlp_x.w1": {"format": kind}}
+    stored["blocks.1.mlp_x.w1.weight"] = torch.zeros(512, 64, dtype=torch.int8)
+    stored["blocks.1.mlp_x.w1.weight_scale"] = torch.ones(())
+    said = {"_quantization_metadata": json.dumps({"layers": layers})}
+    save_file(stored, small.models / "diffusion_models" / "unknown.safetensors", config | said)
+    complaint = pack.nodes["MochiParallelLoadDiT"].validate_inputs(file="unknown.safetensors")
+    assert isinstance(complaint, str) and kind in complaint and "GGUF" in complaint
