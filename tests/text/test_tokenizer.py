@@ -40,7 +40,19 @@ def peer(kind: str, folder: Path, spiece: Path) -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces + [(f"<extra_id_{i}>", 0.0) for i in reversed(range(100))])
 
 
-SPECIAL = ("<pad>", "</s>", "<unk>", "<extra_id_0>", "<extra_id_99>", "<extra_id_100>", "red", "a circle", " ", "</s", ">")
+SPECIAL = (
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "<extra_id_0>",
+    "<extra_id_99>",
+    "<extra_id_100>",
+    "red",
+    "a circle",
+    " ",
+    "</s",
+    ">",
+)
 
 
 @pytest.mark.parametrize("kind", ["fast", "sentencepiece"])
