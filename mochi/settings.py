@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,7 +13,8 @@ from .dit.cache import CachePlan
 from .errors import MochiError
 from .geometry import check_frames, check_size
 from .sampling import linear_quadratic, per_step_cfg
-from .video.writer import exact_fps
+from .text.characters import check_text
+from .video.limits import exact_fps
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class GenerateSettings:
     teacache: float = 0.0
 
     @classmethod
-    def of(cls, defaults: RunDefaults, **chosen: Any) -> GenerateSettings:
+    def of(cls, defaults: RunDefaults, /, **chosen: Any) -> GenerateSettings:
         """Fills what was not chosen (absent or None) from a model's defaults; a seed is drawn."""
         unknown = chosen.keys() - {field.name for field in fields(cls)}
         if unknown:
@@ -52,6 +53,7 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         for name in ("prompt", "negative"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), str), "a text")
+            check_text(name, getattr(self, name))
         _check("seed", self.seed, _is_int(self.seed) and 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1")
         for name in ("steps", "width", "height", "frames"):
             _check(name, getattr(self, name), _is_int(getattr(self, name)), "a whole number")
@@ -89,7 +91,8 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+    """Neither NaN nor too large for a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _check(name: str, value: object, right: bool, what: str) -> None:

@@ -2,7 +2,9 @@
 
 from comfy_api.latest import io
 
+from ..mochi.text.characters import check_text
 from . import widgets
+from .host.checks import complaint
 from .host.sockets.text import encode_prompt
 from .host.types import Clip
 
@@ -31,6 +33,10 @@ class TextEncode(widgets.Node):
                 io.Conditioning.Output(tooltip="Positive or negative, for Mochi Sampler or any sampler of ComfyUI.")
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None) -> bool | str:
+        return complaint(check_text, "prompt", prompt) or True
 
     @classmethod
     def execute(cls, clip: Clip, prompt: str) -> io.NodeOutput:

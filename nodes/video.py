@@ -10,7 +10,7 @@ from torch import Tensor
 from ..mochi.config import PREVIEW
 from ..mochi.errors import MochiError
 from ..mochi.geometry import SPACE
-from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter
+from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter, check_video
 from . import widgets
 from .host.checks import check_latent, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
@@ -68,9 +68,12 @@ class SaveVideo(widgets.Node):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None, format: str | None = "mp4") -> bool | str:
-        """Checks the name before anything runs, so that no finished video is lost."""
-        return complaint(check_prefix, filename_prefix, format) or True
+    def validate_inputs(
+        cls, filename_prefix: str | None = None, format: str | None = None, fps: float | None = None
+    ) -> bool | str:
+        """Checks what is known of the file before anything runs, so that no finished video is lost."""
+        found = complaint(check_prefix, filename_prefix, "webm" if format is None else format)
+        return found or complaint(check_video, format, fps) or True
 
     @classmethod
     def execute(
@@ -87,7 +90,8 @@ class SaveVideo(widgets.Node):
             components = images.get_components()
             images, rate = components.images, components.frame_rate
         width, height, give = frames_of_latents(images, vae) if isinstance(images, dict) else frames_of_images(images)
-        path = next_path(filename_prefix, format, width, height)
+        check_video(format, rate, (width, height))
+        path = next_path(filename_prefix, format, width, height, cls.hidden)
         with VideoWriter(path, rate, (width, height), format, quality, metadata_of(cls.hidden)) as video:
             give(video.write)
         return io.NodeOutput(ui=show(video.path))

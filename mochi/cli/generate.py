@@ -5,10 +5,11 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -23,7 +24,8 @@ from ..sampling import Denoised, Watch
 from ..sampling.guidance import parse_cfg
 from ..settings import GenerateSettings
 from ..video import DEFAULT_QUALITY, VideoWriter
-from .jobs import Job, check_outputs, read_jsonl
+from ..video.paths import temporary_beside
+from .jobs import Job, read_jsonl
 from .lora import add_option, read_loras
 
 if TYPE_CHECKING:
@@ -98,26 +100,49 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Makes the videos. All that can be checked is checked before weights are read."""
+    """Makes the videos. All that can be checked is checked before weights are read.
+
+    What is wrong with a line of a file is printed as it is known. Raises MochiError at the end, when all others are.
+    """
     device = check_device(options.device)
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
-    jobs = read_jobs(options, model.config.defaults)
-    loras = read_loras(options.lora, model.config.dit)
+    jobs, wrong = read_jobs(options, model.config.defaults)
+    for line, error in wrong.items():
+        print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
+    if jobs:
+        loras = read_loras(options.lora, model.config.dit)
 
-    from ..pipeline import load_pipeline  # imports transformers, which takes seconds
+        from ..pipeline import load_pipeline  # imports transformers, which takes seconds
 
-    dtype = DTYPES.get(options.dtype)
-    with closing(load_pipeline(model, dtype, device, options.attention, options.compile, parallel)) as pipeline:
-        pipeline.use_loras(loras)
-        for number, job in enumerate(jobs, 1):
+        dtype = DTYPES.get(options.dtype)
+        with closing(load_pipeline(model, dtype, device, options.attention, options.compile, parallel)) as pipeline:
+            pipeline.use_loras(loras)
+            wrong |= make_all(pipeline, jobs, options)
+            print(f"attention: {pipeline.attention}", file=sys.stderr)
+    if wrong:
+        lines = ", ".join(map(str, sorted(wrong)))
+        raise MochiError(f"{options.jsonl}: not made {'is line' if len(wrong) == 1 else 'are lines'} {lines}")
+
+
+def make_all(pipeline: "Pipeline", jobs: Sequence[Job], options: argparse.Namespace) -> dict[int, MochiError]:
+    """Makes videos one after the other. Prints and returns what was wrong with the lines that could not be made."""
+    wrong = {}
+    for number, job in enumerate(jobs, 1):
+        try:
             make(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
-        print(f"attention: {pipeline.attention}", file=sys.stderr)
+        except MochiError as error:
+            if job.line is None:
+                raise
+            print(f"error: {options.jsonl}, line {job.line}: {error}", file=sys.stderr)
+            wrong[job.line] = error
+    return wrong
 
 
 def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str) -> None:
     """Makes one video and its record, and prints the path."""
     settings, started = job.settings, time.monotonic()
+    job.check_output()  # again: the run before may have taken hours
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
 
         def on_step(_: Denoised) -> None:
@@ -146,14 +171,27 @@ def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str
             "seconds": round(time.monotonic() - started, 1),
         },
     }
-    part = job.record.with_name(f".{job.record.name}.part")
-    part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, job.record)
-    print(video.path)
+    write_record(job.record, record)
+    print(video.path, flush=True)
 
 
-def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> list[Job]:
-    """The videos that a command line asks for, all of them checked."""
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes the settings of a video beside it. Raises MochiError, and leaves nothing, where that is not possible."""
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    part = temporary_beside(path)
+    try:
+        # Halves of characters, which a file name may have, become escapes of JSON.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(part, path)
+    except OSError as error:
+        raise MochiError(f"{path}: the record of the video could not be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[Job], dict[int, MochiError]]:
+    """The videos that a command line asks for, all of them checked, and what is wrong with lines of its file."""
     if (options.prompt is None) == (options.jsonl is None):
         raise MochiError("give either a prompt or --jsonl FILE")
     if not 0 <= options.quality <= 100:
@@ -162,13 +200,11 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> list[Job]:
     if options.cfg is not None:
         chosen["cfg"] = parse_cfg(options.cfg)
     if options.jsonl is not None:
-        jobs = read_jsonl(options.jsonl, chosen, defaults, options.output or options.jsonl.with_suffix(".mp4"))
-        check_outputs(jobs, options.jsonl)
-        return jobs
+        return read_jsonl(options.jsonl, chosen, defaults, options.output)
     settings = GenerateSettings.of(defaults, **chosen)
     job = Job(settings, options.output or Path(f"mochi_{settings.seed}.mp4"))
-    check_outputs([job])
-    return [job]
+    job.check_output()
+    return [job], {}
 
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:

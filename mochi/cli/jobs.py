@@ -1,7 +1,8 @@
 """The videos of one run: from options or from a file with a JSON object of settings a line."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from ..config import RunDefaults
 from ..errors import MochiError
 from ..settings import GenerateSettings
-from ..video import check_writable, format_of, target_path
+from ..text.characters import HALF
+from ..video import check_video, check_writable, format_of, target_path
+from ..video.paths import check_path, temporary_beside
 
 Chosen = Mapping[str, Any]
 """Settings by name; None stands for the model's default."""
@@ -17,10 +20,17 @@ Chosen = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make: its settings, and the file name that picks its format."""
+    """One video to make.
+
+    Attributes:
+        settings: of the video.
+        output: the file name that picks its format.
+        line: of the file that asks for it, None where options do.
+    """
 
     settings: GenerateSettings
     output: Path
+    line: int | None = None
 
     @property
     def video(self) -> Path:
@@ -32,49 +42,70 @@ class Job:
         """Where the settings are written: beside the video."""
         return self.video.with_suffix(".json")
 
+    def check_output(self) -> None:
+        """Raise MochiError if the video or its record cannot be what is asked for, or cannot be written there."""
+        settings = self.settings
+        check_video(format_of(self.output), settings.fps, (settings.width, settings.height))
+        check_writable(self.output)
+        check_path(self.record, temporary_beside(self.record))
+        if os.path.isdir(self.record):
+            raise MochiError(f"{self.record}: there is a folder of that name, which the record of the video is to have")
 
-def read_jsonl(path: Path, chosen: Chosen, defaults: RunDefaults, output: Path) -> list[Job]:
-    """One job for each line.
 
-    Settings that a line leaves out come from `chosen`. A line without an output gets `output` with its number.
+def read_jsonl(
+    path: Path, chosen: Chosen, defaults: RunDefaults, output: Path | None = None
+) -> tuple[list[Job], dict[int, MochiError]]:
+    """The jobs of a file, one for each line that can be made, and what is wrong with the others, by their numbers.
 
-    Raises MochiError naming the line, on the first that is wrong.
+    Settings that a line leaves out come from `chosen`. A line without an output gets `output` with its number, by
+    default a name beside the file. No result replaces another of this run, or the file itself.
+
+    Raises MochiError when the file cannot be read, or there is nothing in it.
     """
-    jobs = []
-    for number, line in _lines(path):
+    lines = _lines(path)
+    output = output or path.with_suffix(".mp4")
+    format_of(output)
+    jobs: list[Job] = []
+    wrong: dict[int, MochiError] = {}
+    taken = {os.path.realpath(path)}
+    for number, line in lines:
         try:
-            jobs.append(_job(line, chosen, defaults, output.with_stem(f"{output.stem}_{number:04}")))
+            job = _job(number, line, chosen, defaults, output.with_stem(f"{output.stem}_{number:04}"))
+            job.check_output()
+            results = {os.path.realpath(job.video), os.path.realpath(job.record)}
+            if results & taken:
+                raise MochiError(f"{min(results & taken)}: this run would write over it; choose another output")
         except MochiError as error:
-            raise MochiError(f"{path}, line {number}: {error}") from error
-    if not jobs:
+            wrong[number] = error
+        else:
+            taken |= results
+            jobs.append(job)
+    if not jobs and not wrong:
         raise MochiError(f"{path}: there is nothing in it")
-    return jobs
-
-
-def check_outputs(jobs: Collection[Job], *kept: Path) -> None:
-    """Raise MochiError if a result cannot be written, or would replace another of this run or a file to be kept."""
-    taken = {path.resolve() for path in kept}
-    for job in jobs:
-        check_writable(job.output)
-        results = {job.video.resolve(), job.record.resolve()}
-        if results & taken:
-            raise MochiError(f"{min(results & taken)}: this run would write over it; choose another output")
-        taken |= results
+    return jobs, wrong
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
+    """The lines that are not blank, with their numbers.
+
+    UTF-8, 16 or 32, with or without a byte order mark, as editors and shells write them. A byte that is not UTF-8
+    becomes half of a character, and so it spoils its line only.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        encoding = json.detect_encoding(data)
+        text = data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass")
+    except (OSError, ValueError) as error:
         raise MochiError(f"{path}: cannot be read ({error})") from error
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
-def _job(line: str, chosen: Chosen, defaults: RunDefaults, output: Path) -> Job:
+def _job(number: int, line: str, chosen: Chosen, defaults: RunDefaults, output: Path) -> Job:
+    if half := HALF.search(line):
+        raise MochiError(f"character {half.start() + 1} is not UTF-8 ({half[0]!r}); save the file in that encoding")
     try:
         values = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise MochiError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise MochiError("not a JSON object with settings")
@@ -83,4 +114,4 @@ def _job(line: str, chosen: Chosen, defaults: RunDefaults, output: Path) -> Job:
     if not isinstance(name, str):
         raise MochiError(f"output is {name!r}, but must be a file name")
     given = {key: value for key, value in values.items() if value is not None}
-    return Job(GenerateSettings.of(defaults, **{**chosen, **given}), Path(name))
+    return Job(GenerateSettings.of(defaults, **{**chosen, **given}), Path(name), number)

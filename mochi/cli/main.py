@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import GroupError, MochiError
 from . import download, generate, inspect
+from .streams import tolerant_output
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,14 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit code: 0, 1 when a rank failed, 2 for an error in settings or files, 130 when interrupted.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    options = parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (MochiError, GroupError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, MochiError) else 1
-    except KeyboardInterrupt:
-        print("cancelled", file=sys.stderr)
-        return 130
-    return 0
+    with tolerant_output():
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        options = parser().parse_args(arguments)
+        try:
+            options.run(options)
+        except (MochiError, GroupError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2 if isinstance(error, MochiError) else 1
+        except KeyboardInterrupt:
+            print("cancelled", file=sys.stderr)
+            return 130
+        return 0

@@ -5,6 +5,7 @@ depend on the version of transformers.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +14,21 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .characters import check_text
 
 log = logging.getLogger(__name__)
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 
+SENTINELS = 100
+"""T5's `<extra_id_0>` to `<extra_id_99>`, with which it was trained to fill gaps."""
+
 
 class TokenizedPrompt(NamedTuple):
-    """ids (length,) int64, 0 where padded; mask (length,) bool, true on tokens; lost: tokens that did not fit."""
+    """ids (length,) int64, 0 where padded; mask (length,) bool, true on tokens; lost: tokens that did not fit.
+
+    The mask goes by position, as published: a `<pad>` that a prompt spells out is a token like any other.
+    """
 
     ids: Tensor
     mask: Tensor
@@ -46,7 +54,11 @@ class PromptTokenizer:
             raise CheckpointError(f"{self.source}: cannot be read as a tokenizer ({error})") from error
 
     def __call__(self, text: str) -> TokenizedPrompt:
-        """An empty or blank prompt has no tokens at all: ids 0, mask all false. A long one is cut, with a warning."""
+        """An empty or blank prompt has no tokens at all: ids 0, mask all false. A long one is cut, with a warning.
+
+        Raises MochiError for a text that is not Unicode.
+        """
+        check_text("The prompt", text)
         ids = torch.zeros(self.length, dtype=torch.int64)
         mask = torch.zeros(self.length, dtype=torch.bool)
         if not text.strip():
@@ -101,6 +113,18 @@ def _read_sentencepiece(path: Path) -> Reader:
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_file=str(path))
-    if processor.pad_id() < 0 or processor.eos_id() < 0:
+    pad, eos, size = processor.pad_id(), processor.eos_id(), processor.get_piece_size()
+    if pad < 0 or eos < 0:
         raise CheckpointError(f"{path}: not a T5 tokenizer, it has no padding and end-of-sequence tokens")
-    return lambda text: processor.encode(text), processor.pad_id(), processor.eos_id(), processor.get_piece_size()
+    has_own = processor.piece_to_id("<extra_id_0>") != processor.unk_id()
+    # Else they are counted backwards, behind the pieces.
+    sentinels = {} if has_own else {f"<extra_id_{SENTINELS - 1 - i}>": size + i for i in range(SENTINELS)}
+    special = sentinels | {processor.id_to_piece(token): token for token in (pad, eos, processor.unk_id())}
+    split = re.compile(f"({'|'.join(map(re.escape, special))})")
+
+    def encode(text: str) -> list[int]:
+        """The library takes special tokens for text, and so they are taken out first, as transformers does."""
+        parts = split.split(text)
+        return [token for part in parts for token in ([special[part]] if part in special else processor.encode(part))]
+
+    return encode, pad, eos, size + len(sentinels)

@@ -18,6 +18,8 @@ from av.video.stream import VideoStream
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .paths import frame_name
+
 BT709, BT601, LIMITED_RANGE = 1, 6, 1  # the numbers that video files use
 
 
@@ -182,8 +184,7 @@ class PngFolder:
 
     def add(self, frame: np.ndarray) -> None:
         self._count += 1
-        name = f"frame_{self._count:05}.png"
-        Image.fromarray(frame).save(self._folder / name, pnginfo=self._text, compress_level=4)
+        Image.fromarray(frame).save(self._folder / frame_name(self._count), pnginfo=self._text, compress_level=4)
 
     def finish(self) -> None:
         """Every frame is a file of its own."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +17,9 @@ from av.error import FFmpegError
 from ..errors import MochiError
 from ..frames import to_bytes
 from .encoders import ENCODERS, Encoder, Target
-from .paths import check_writable, format_of, target_path
+from .limits import check_video, exact_fps
+from .metadata import embeddable
+from .paths import check_writable, format_of, target_path, temporary_beside
 
 DEFAULT_QUALITY = 70
 
@@ -36,7 +36,7 @@ class VideoWriter:
     metadata: texts to embed, as JSON: ComfyUI reads "prompt" and "workflow" back when the file is dropped
     on its canvas (not from a gif, where they are the file's comment).
 
-    Raises MochiError on settings that cannot be, and when the disk is full.
+    Raises MochiError on settings that cannot be or that the format cannot hold, and when the disk is full.
     """
 
     def __init__(
@@ -49,15 +49,14 @@ class VideoWriter:
         metadata: Mapping[str, str] | None = None,
     ):
         self.format = format or format_of(path)
-        if self.format not in ENCODERS:
-            raise MochiError(f"format is {format!r}, but must be one of {', '.join(ENCODERS)}")
+        check_video(self.format, fps, size)
         if not 0 <= quality <= 100:
             raise MochiError(f"quality is {quality}, but must be between 0 and 100")
         check_writable(path, self.format)
         self.path = target_path(path, self.format)
         self.frames = 0
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
-        self._target = Target(temporary, exact_fps(fps), size, quality, metadata or {})
+        temporary = temporary_beside(self.path)
+        self._target = Target(temporary, exact_fps(fps), size, quality, embeddable(metadata or {}))
         self._encoder: Encoder | None = None
 
     def __enter__(self) -> VideoWriter:
@@ -99,14 +98,18 @@ class VideoWriter:
             os.replace(self._target.path, self.path)
 
     def _discard(self) -> None:
-        """Let go of the file; remove what is still under the temporary name."""
+        """Let go of the file; remove what is still under the temporary name.
+
+        It raises nothing, so that the first error is the one that is told.
+        """
         if self._encoder is not None:
             self._encoder.abort()
             self._encoder = None
-        if self._target.path.is_dir():
+        if os.path.isdir(self._target.path):
             shutil.rmtree(self._target.path, ignore_errors=True)
         else:
-            self._target.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._target.path.unlink()
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -117,13 +120,6 @@ class VideoWriter:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             raise MochiError(f"{self.path}: the video could not be written: {reason}") from error
-
-
-def exact_fps(fps: float | Fraction) -> Fraction:
-    """Frames a second as the fraction that video files store (29.97 -> 2997/100)."""
-    if not (math.isfinite(fps) and 0.01 <= fps <= 1000):
-        raise MochiError(f"fps is {fps}, but must be between 0.01 and 1000")
-    return Fraction(fps).limit_denominator(1001)
 
 
 def to_uint8(frame: torch.Tensor | np.ndarray) -> np.ndarray:

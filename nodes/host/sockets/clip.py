@@ -32,7 +32,7 @@ class Tokenizer:
         self._tokenizer, self._encoder = tokenizer, encoder
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[list[tuple]]]:
-        """One row of (token id, weight 1), with a word id when asked for; id 0 is padding."""
+        """One row of (token id, weight 1), with a word id when asked for; padded with 0."""
         ids = self._tokenizer(text).ids.tolist()
         return {NAME: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
 
@@ -46,7 +46,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, encoder: PromptEncoder, dtype: torch.dtype, device: torch.device):
         super().__init__()
-        self._encode, self._device = encoder.encode, device
+        self._encode, self._eos, self._device = encoder.encode, encoder.tokenizer.eos, device
         self.dtypes = {dtype}
         self.t5xxl = nn.Module()
         self.t5xxl.transformer = encoder.model
@@ -58,9 +58,12 @@ class TextEncoder(nn.Module):
         """There are none: Mochi reads the last layer, and has no pooled output of T5."""
 
     def encode_token_weights(self, tokens: dict[str, list[list[tuple]]]) -> tuple[Tensor, None, dict[str, Tensor]]:
-        """Rows of tokens -> features (B, 256, width) float32, no pooled output, and the attention mask (B, 256)."""
+        """Rows of tokens -> features (B, 256, width) float32, no pooled output, and the attention mask (B, 256).
+
+        Padding is what stands behind the last end of the text: a prompt may spell out `<pad>` and `</s>` itself.
+        """
         ids = torch.tensor([[entry[0] for entry in row] for row in tokens[NAME]], device=self._device)
-        mask = ids != 0
+        mask = (ids == self._eos).flip(1).cumsum(1).flip(1) > 0
         features = self._encode(ids, mask)
         return features.to(mm.intermediate_device()), None, {"attention_mask": mask.long().to(mm.intermediate_device())}
 

@@ -7,6 +7,7 @@ import torch
 
 from ....mochi.config import PREVIEW
 from ....mochi.errors import MochiError
+from ....mochi.text.characters import check_text
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,9 @@ def encode_prompt(clip: Any, prompt: str) -> list:
     """CONDITIONING as Mochi was trained: literal text, at most 256 tokens, and no token at all for an empty prompt.
 
     ComfyUI's own T5 would give weight to parentheses, read on beyond 256 tokens, and see one token in an
-    empty prompt. Raises MochiError when the CLIP is not a T5 with an attention mask.
+    empty prompt. Raises MochiError when the prompt is not Unicode, or the CLIP is not a T5 with an attention mask.
     """
+    check_text("prompt", prompt)
     tokens = clip.tokenize(prompt, disable_weights=True)
     tokens = {name: [_cut(row) for row in rows] for name, rows in tokens.items()}
     conditioning = clip.encode_from_tokens_scheduled(tokens)

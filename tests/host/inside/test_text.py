@@ -31,6 +31,23 @@ def test_equals_the_core_in_both_nodes(call, clip, core, prompt):
     assert mask.any() == bool(prompt.strip())
 
 
+@pytest.mark.parametrize("prompt", ["a <pad> red circle", "red </s> a </s>", "<pad>", "<unk> <extra_id_0> <pad></s>"])
+def test_special_tokens_equal_the_core_in_both_nodes(call, clip, core, prompt):
+    features, mask = core([prompt])
+    for node, name in (("MochiParallelTextEncode", "prompt"), ("CLIPTextEncode", "text")):
+        (((ours, extra),),) = call(node, clip=clip, **{name: prompt})
+        assert torch.equal(extra["attention_mask"].bool(), mask)
+        assert torch.allclose(ours, features)
+
+
+@pytest.mark.parametrize("prompt", ["a red \ud83d circle", "\udc00", "caf\udce9"])
+def test_half_a_character_is_refused(call, pack, clip, prompt):
+    assert "half of a character" in pack.nodes["MochiParallelTextEncode"].validate_inputs(prompt)
+    for node, name in (("MochiParallelTextEncode", "prompt"), ("CLIPTextEncode", "text")):
+        with pytest.raises(ValueError, match="half of a character"):
+            call(node, clip=clip, **{name: prompt})
+
+
 def test_weights_are_text(call, clip, core):
     (((ours, extra),),) = call("CLIPTextEncode", clip=clip, text="a (red circle:1.3)")
     features, mask = core(["a (red circle:1.3)"])
