@@ -1,5 +1,6 @@
 """Layers with quantised weights (fp8, GGUF) that ComfyUI moves between devices and patches like its own."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from ....mochi import quant
 from ....mochi.errors import MochiError
+from ..hosts import core_patcher, with_parameters
+
+log = logging.getLogger(__name__)
 
 
 class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
@@ -50,12 +54,27 @@ class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
 
 def with_quant(operations: type) -> type:
     """The host's operations, with the layer for quantised weights among them."""
-    return type("Operations", (operations,), {"QuantLinear": QuantLinear})
+    return type("Operations", (with_parameters(operations),), {"QuantLinear": QuantLinear})
 
 
 def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
     """The names and modules of the layers whose weights are quantised."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantLinear))
+
+
+def patcher_for(
+    model: nn.Module, load_device: torch.device, offload_device: torch.device, dynamic: bool = True
+) -> ModelPatcher:
+    """The host's own patcher; ours where some weights are quantised.
+
+    dynamic: whether it may be the host's dynamic one, see `core_patcher`.
+    """
+    kind = core_patcher(dynamic)
+    if next(quant_layers(model), None) is None:
+        return kind(model, load_device, offload_device)
+    if kind is not ModelPatcher:
+        log.info("Quantised weights go without ComfyUI's dynamic VRAM, which does not know how to unpack and patch them")
+    return QuantPatcher(model, load_device, offload_device)
 
 
 class QuantPatcher(ModelPatcher):
@@ -92,6 +111,19 @@ class QuantPatcher(ModelPatcher):
                 "with Load LoRA (Mochi) instead, or choose dtype bfloat16 in Load AsymmDiT (Mochi)."
             )
         return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def add_weight_wrapper(self, name: str, function: Any) -> None:
+        """Called for a weight that is trained. A node reads its shape off the bytes, which must be one for each value.
+
+        Raises MochiError for other formats.
+        """
+        layer = self.model.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer, QuantLinear) and layer.weight.shape[1] != layer.in_features:
+            raise MochiError(
+                f"Weights in {layer.quant.title} cannot be trained upon. Choose dtype float8_e4m3fn or bfloat16 in Load "
+                "AsymmDiT (Mochi), or a file that is not packed."
+            )
+        super().add_weight_wrapper(name, function)
 
     def _layer(self, key: str) -> QuantLinear | None:
         path, _, leaf = key.rpartition(".")
