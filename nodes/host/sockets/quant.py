@@ -80,13 +80,14 @@ def patcher_for(
 class QuantPatcher(ModelPatcher):
     """Patches quantised weights when they are dequantised: a patch would be lost if they were quantised again."""
 
-    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> None:
+    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
         layer = self._layer(key)
         if layer is None:
-            super().patch_weight_to_device(key, *args, **kwargs)
-        elif key in self.patches:
+            return super().patch_weight_to_device(key, *args, **kwargs)
+        if key in self.patches:
             patches = self.patches[key]
             layer.patch = lambda weight: comfy.lora.calculate_weight(patches, weight, key, weight.dtype)
+        return None
 
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         if unpatch_weights:
@@ -111,6 +112,20 @@ class QuantPatcher(ModelPatcher):
                 "with Load LoRA (Mochi) instead, or choose dtype bfloat16 in Load AsymmDiT (Mochi)."
             )
         return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def model_state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Called by newer hosts, which patch weights as they write them unless a layer says that it has been patched.
+
+        So these say. What saves a model puts the plain weights of quantised layers in the place of their bytes.
+        """
+        unsaid = [layer for _, layer in quant_layers(self.model) if not hasattr(layer, "comfy_patched_weights")]
+        for layer in unsaid:
+            layer.comfy_patched_weights = True
+        try:
+            return super().model_state_dict_for_saving(*args, **kwargs)
+        finally:
+            for layer in unsaid:
+                del layer.comfy_patched_weights
 
     def add_weight_wrapper(self, name: str, function: Any) -> None:
         """Called for a weight that is trained. A node reads its shape off the bytes, which must be one for each value.
