@@ -73,7 +73,9 @@ def patcher_for(
     if next(quant_layers(model), None) is None:
         return kind(model, load_device, offload_device)
     if kind is not ModelPatcher:
-        log.info("Quantised weights go without ComfyUI's dynamic VRAM, which does not know how to unpack and patch them")
+        log.info(
+            "Quantised weights go without ComfyUI's dynamic VRAM, which does not know how to unpack and patch them"
+        )
     return QuantPatcher(model, load_device, offload_device)
 
 

@@ -71,7 +71,7 @@ def untrained(model, train):
     ],
 )
 def test_the_loss_falls(call, small, train, untrained, k_sampler, dtype, other):
-    (model,) = call("MochiLoadDiT", file=small.dit, dtype=dtype)
+    (model,) = call("MochiParallelLoadDiT", file=small.dit, dtype=dtype)
     plain = k_sampler(model)
     lora, losses = train(model, **other)
     assert losses[0] == pytest.approx(untrained[0], rel=0.02)
