@@ -4,6 +4,8 @@ Shapes: B batch; T, H, W latent frames, rows, columns; N = T * H/2 * W/2 visual 
 D_x, D_y visual and text width. Tensors come in the dtype to compute in; sigma in float32.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,10 @@ class TextContext:
     caption: Tensor
     tokens: Tensor
     lengths: tuple[int, ...]
+
+    def to(self, device: torch.device) -> TextContext:
+        """The same on a device."""
+        return TextContext(self.caption.to(device), self.tokens.to(device), self.lengths)
 
 
 class AsymmetricJointBlock(nn.Module):

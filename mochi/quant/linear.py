@@ -38,7 +38,7 @@ class QuantLinear(nn.Module):
 
     def takes_rows(self, like: Tensor) -> bool:
         """Whether `forward` takes QuantRows in place of a tensor with the dtype and device of `like`."""
-        if self.patches() or (self.compute or like.dtype) != torch.bfloat16:
+        if self.patches() or _is_learnt(like) or (self.compute or like.dtype) != torch.bfloat16:
             return False
         return self.quant.takes_rows(self.weight, like.device)
 
@@ -55,7 +55,7 @@ class QuantLinear(nn.Module):
         if isinstance(x, Tensor):
             x = x.to(self.compute or x.dtype)
         qweight, bias = self.parameters_for(x)
-        out = None if self.patches() else self.quant.matmul(x, qweight, bias)
+        out = None if self.patches() or _is_learnt(x) else self.quant.matmul(x, qweight, bias)
         if out is not None:
             return out
         assert isinstance(x, Tensor), "rows come only where takes_rows says so"
@@ -78,6 +78,11 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.quant.title}"
+
+
+def _is_learnt(x: Tensor | QuantRows) -> bool:
+    """Whether gradients are wanted of x. Products of quantised numbers have none."""
+    return isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()
 
 
 def use_float8_products(model: nn.Module) -> None:

@@ -182,6 +182,16 @@ def test_layers_that_take_no_quantised_rows(files):
     assert not layer.takes_rows(x)
 
 
+def test_what_is_learnt_has_exact_gradients(files):
+    """As of the dequantised weight: products of quantised numbers have none."""
+    layer, x = fast_layer(files)
+    x = x.requires_grad_()
+    weight = layer.quant.dequantize(layer.weight, torch.bfloat16)
+    assert not layer.takes_rows(x)
+    layer(x).sum().backward()
+    assert x.grad is not None and x.grad.equal(torch.ones_like(x[..., :1]).expand(*x.shape[:-1], len(weight)) @ weight)
+
+
 def test_rounding_to_float8_while_loading(tmp_path):
     """What a scaled file stores, from one in full precision."""
     weights = toys.dit().state_dict()

@@ -19,7 +19,7 @@ from ....mochi.parallel.plan import plan_dit
 from ....mochi.parallel.protocol import LoadDiT
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.quant import QUANT_DTYPE
-from ..sockets.attention import attention_of_ranks
+from ..sockets.attention import attention_of_ranks, override_in
 from ..sockets.model import Config, Mochi
 from ..sockets.network import HostDiT
 from ..sockets.step_cache import keys_of, plan_of, report
@@ -50,6 +50,11 @@ class RemoteNetwork(HostDiT):
             raise MochiError(
                 "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
                 "processes. Choose 1 GPU in Load AsymmDiT (Mochi), or remove the patch."
+            )
+        if (override := override_in(options)) is not None:
+            raise MochiError(
+                f"A node puts another attention in place ({override}), but the network is in other processes. Choose 1 "
+                "GPU in Load AsymmDiT (Mochi), or take the node out; `attention` in the loader is for ranks too."
             )
         plan = plan_of(options)
         self._is_cached = plan is not None

@@ -7,6 +7,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ....mochi.errors import MochiError
 from ....mochi.parallel.owner.client import RemoteModel, Work
 from .group import follow, groups
 
@@ -61,6 +62,23 @@ class RemotePatcher(ModelPatcher):
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         """Weights are patched in the ranks, and there is nothing here to move."""
         super().unpatch_model(unpatch_weights=False)
+
+    def clone(self, *args: Any, **options: Any) -> Any:
+        if options.get("force_deepcopy"):
+            raise MochiError(
+                "A node wants to train on this model (Train LoRA), but its weights are in other processes. Choose 1 GPU "
+                "in its loader."
+            )
+        return super().clone(*args, **options)
+
+    def deepclone_multigpu(self, *args: Any, **options: Any) -> Any:
+        """Called for one of the host's nodes that use or select GPUs. Raises MochiError."""
+        devices = ", ".join(dict.fromkeys(self.remote.manager.devices))
+        raise MochiError(
+            f"The processes of this model have its weights (on {devices}), and no node can move or copy them: take out "
+            "MultiGPU CFG Split and the nodes that select a device. GPUs are chosen in the loader, or in Mochi Parallel "
+            "Settings."
+        )
 
     def detach(self, unpatch_all: bool = True) -> nn.Module:
         """Unload from the ranks where the host wants the memory (unpatch_all); otherwise a clone may still use them."""

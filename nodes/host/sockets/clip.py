@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.sd
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.ops import CastWeightBiasOp, disable_weight_init
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from ....mochi.quant import FLOAT8
 from ....mochi.text import PromptEncoder, PromptTokenizer, load_prompt_encoder
 from .. import files
 from ..checks import check_choice
+from ..hosts import remember_loader
 from .dtypes import QUANT_DTYPES, chosen_dtype, free_memory
-from .quant import QuantPatcher, quant_layers, with_quant
+from .quant import patcher_for, quant_layers, with_quant
 
 # The name that ComfyUI gives to T5 in its token tables and state dicts.
 NAME = "t5xxl"
@@ -46,16 +48,18 @@ class TextEncoder(nn.Module):
 
     def __init__(self, encoder: PromptEncoder, dtype: torch.dtype, device: torch.device):
         super().__init__()
-        self._encode, self._eos, self._device = encoder.encode, encoder.tokenizer.eos, device
+        self._encode, self._eos = encoder.encode, encoder.tokenizer.eos
+        self._device = self._chosen = device
         self.dtypes = {dtype}
         self.t5xxl = nn.Module()
         self.t5xxl.transformer = encoder.model
 
     def reset_clip_options(self) -> None:
-        """There are none."""
+        self._device = self._chosen
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
-        """There are none: Mochi reads the last layer, and has no pooled output of T5."""
+        """Where to run is the only one: Mochi reads the last layer, and has no pooled output of T5."""
+        self._device = options.get("execution_device", self._device)
 
     def encode_token_weights(self, tokens: dict[str, list[list[tuple]]]) -> tuple[Tensor, None, dict[str, Tensor]]:
         """Rows of tokens -> features (B, 256, width) float32, no pooled output, and the attention mask (B, 256).
@@ -77,10 +81,33 @@ class TextEncoder(nn.Module):
         return self.get_submodule("t5xxl.transformer").load_state_dict(sd, strict=False)
 
 
-def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "default") -> comfy.sd.CLIP:
+class MochiCLIP(comfy.sd.CLIP):
+    """A CLIP whose encoder is that of its patcher, also where a node gives it another patcher (Select CLIP Device)."""
+
+    _first: Any = None
+
+    @property
+    def cond_stage_model(self) -> Any:
+        patcher = getattr(self, "patcher", None)
+        return self._first if patcher is None else patcher.model
+
+    @cond_stage_model.setter
+    def cond_stage_model(self, model: Any) -> None:
+        self._first = model  # until there is a patcher
+
+    def clone(self, *args: Any, **kwargs: Any) -> MochiCLIP:
+        clone = MochiCLIP(no_init=True)
+        vars(clone).update(vars(super().clone(*args, **kwargs)))
+        vars(clone).pop("cond_stage_model", None)  # the property says it, and another one would stay in memory
+        return clone
+
+
+def load_clip(
+    checkpoint: Checkpoint, dtype: str = "auto", device: str = "default", disable_dynamic: bool = False
+) -> MochiCLIP:
     """A CLIP from a T5 file or Hugging Face folder.
 
-    dtype: of the widget. device: "default" (as the host decides) or "cpu".
+    dtype: of the widget. device: "default" (as the host decides) or "cpu". disable_dynamic: as in `load_model`.
     Raises CheckpointError for anything that is not a whole T5 encoder.
     """
     check_choice("device", device, DEVICES)
@@ -100,10 +127,17 @@ def load_clip(checkpoint: Checkpoint, dtype: str = "auto", device: str = "defaul
     )
     # Without an initial device, CLIP does not load the model with the patcher that it makes.
     options = {"load_device": load_device, "offload_device": offload_device, "initial_device": None, "dtype": plain}
-    clip = comfy.sd.CLIP(target, model_options=options)
-    made, clip.patcher = clip.patcher, QuantPatcher(model, clip.patcher.load_device, offload_device)
+    clip = MochiCLIP(target, model_options=options)
+    made = clip.patcher
+    clip.patcher = patcher_for(model, made.load_device, offload_device, not disable_dynamic)
     clip.patcher.hook_mode, clip.patcher.is_clip = made.hook_mode, made.is_clip
+    remember_loader(clip.patcher, load_clip_patcher, checkpoint, dtype, device)
     return clip
+
+
+def load_clip_patcher(checkpoint: Checkpoint, dtype: str, device: str, disable_dynamic: bool = False) -> ModelPatcher:
+    """The patcher of `load_clip`'s CLIP."""
+    return load_clip(checkpoint, dtype, device, disable_dynamic).patcher
 
 
 def _let_norms_follow(model: nn.Module) -> None:

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from ....mochi.checkpoint import Checkpoint, fill
 from ....mochi.config import DiTConfig
-from ....mochi.dit.attention import use_attention
 from ....mochi.dit.backends import SDPA
 from ....mochi.dit.runner import block_call
 from ....mochi.errors import MochiError
 from ....mochi.quant import FLOAT8, use_float8_products
 from ..checks import check_text
+from ..hosts import remember_loader
 from .attention import attention_named, describe
 from .dtypes import DIT_DTYPES, FAST, chosen_dtype
 from .host_quant import use_native_products
 from .latents import latent_format
 from .network import HostDiT
-from .quant import QuantPatcher, quant_layers, with_quant
+from .quant import patcher_for, quant_layers, with_quant
 
 log = logging.getLogger(__name__)
 
@@ -113,13 +113,18 @@ class Mochi(comfy.model_base.GenmoMochi):
 
 
 def load_model(
-    checkpoint: Checkpoint, dtype: str = "auto", attention: str = SDPA, compiled: bool = False
+    checkpoint: Checkpoint,
+    dtype: str = "auto",
+    attention: str = SDPA,
+    compiled: bool = False,
+    disable_dynamic: bool = False,
 ) -> ModelPatcher:
     """A MODEL from a file of AsymmDiT weights.
 
     Args:
         dtype, attention: of the widgets.
         compiled: whether its blocks are compiled, by torch.compile.
+        disable_dynamic: whether the patcher has to be a plain one, as the host asks for by this name.
 
     Raises CheckpointError for anything that is not a whole AsymmDiT, MochiError for an attention that cannot be used.
     """
@@ -132,12 +137,13 @@ def load_model(
     attend = attention_named(*computed)
     log.info("%s: attention by %s", checkpoint.path.name, describe(*computed))
     model = Mochi(config, network, mm.unet_offload_device())
-    use_attention(model.diffusion_model.blocks, attend)
+    model.diffusion_model.attention.chosen = attend
     model.diffusion_model.call = block_call(compiled)
     if config.fast:
         use_float8_products(model)
         use_native_products(model)
-    patcher = QuantPatcher(model, load_device, mm.unet_offload_device())
+    patcher = patcher_for(model, load_device, mm.unet_offload_device(), not (compiled or disable_dynamic))
+    remember_loader(patcher, load_model, checkpoint, dtype, attention, compiled)
     patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher
 

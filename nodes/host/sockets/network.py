@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from ....mochi.config import DiTConfig
 from ....mochi.dit import AsymmDiT, BlockRunner, TextContext
+from ....mochi.dit.attention import use_attention
 from ....mochi.dit.cache import StepCache
 from ....mochi.dit.runner import BlockCall, call_block
 from ....mochi.kernels.graph_break import outside
+from .attention import HostAttention
 from .step_cache import keys_of, plan_of, report
 
 
@@ -26,12 +28,15 @@ class HostDiT(AsymmDiT):
 
     Attributes:
         call: how each block is called, where no model patch takes it over.
+        attention: how all blocks compute attention.
     """
 
     def __init__(self, config: DiTConfig, operations: Any = nn, **factory: Any):
         super().__init__(config, operations, **factory)
         self.dtype = factory.get("dtype")
         self.call: BlockCall = call_block
+        self.attention = HostAttention()
+        use_attention(self.blocks, self.attention)
         self._table: tuple[tuple, Tensor] | None = None
         self._cache: StepCache | None = None
 
@@ -79,6 +84,7 @@ class HostDiT(AsymmDiT):
 
     def _flow(self, x: Tensor, sigma: Tensor, text: Any, options: dict[str, Any]) -> Tensor:
         """`z_0 - eps` for x (B, 12, T, H, W) with even sides, and the prompts that `text_cond` made."""
+        self._attend_with(options)
         return super().forward(x, sigma, text, self._rotary_of(x), self._runner(x, options))
 
     def _runner(self, x: Tensor, options: dict[str, Any]) -> BlockRunner:
@@ -91,6 +97,10 @@ class HostDiT(AsymmDiT):
         if self._cache is None or self._cache.plan != plan:
             self._cache = StepCache(plan)
         return self._cache.around(keys_of(x, options), options["sigmas"][0].item(), runner)
+
+    @outside  # attention is outside, too, and reads them there
+    def _attend_with(self, options: dict[str, Any]) -> None:
+        self.attention.options = options
 
     @outside  # a table that comes and goes would make it compile again
     def _rotary_of(self, x: Tensor) -> Tensor:
@@ -105,6 +115,7 @@ class HostDiT(AsymmDiT):
         if self._cache is not None:
             report(self._cache.passes)
         self._table = self._cache = None
+        self.attention.options = {}
 
 
 class _Patched:

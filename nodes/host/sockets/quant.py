@@ -1,5 +1,6 @@
 """Layers with quantised weights (fp8, GGUF) that ComfyUI moves between devices and patches like its own."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 
 from ....mochi import quant
 from ....mochi.errors import MochiError
+from ..hosts import core_patcher, with_parameters
 from .host_quant import formats, host_linear
+
+log = logging.getLogger(__name__)
 
 
 class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
@@ -59,7 +63,7 @@ def with_quant(operations: type, device: torch.device) -> type:
         return host_linear(device, dtype)(*args, dtype=dtype, **kwargs)
 
     added = {"QuantLinear": QuantLinear, "HostLinear": staticmethod(linear), "HOSTED": formats()}
-    return type("Operations", (operations,), added)
+    return type("Operations", (with_parameters(operations),), added)
 
 
 def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
@@ -67,16 +71,34 @@ def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantLinear))
 
 
+def patcher_for(
+    model: nn.Module, load_device: torch.device, offload_device: torch.device, dynamic: bool = True
+) -> ModelPatcher:
+    """The host's own patcher; ours where some weights are quantised.
+
+    dynamic: whether it may be the host's dynamic one, see `core_patcher`.
+    """
+    kind = core_patcher(dynamic)
+    if next(quant_layers(model), None) is None:
+        return kind(model, load_device, offload_device)
+    if kind is not ModelPatcher:
+        log.info(
+            "Quantised weights go without ComfyUI's dynamic VRAM, which does not know how to unpack and patch them"
+        )
+    return QuantPatcher(model, load_device, offload_device)
+
+
 class QuantPatcher(ModelPatcher):
     """Patches quantised weights when they are dequantised: a patch would be lost if they were quantised again."""
 
-    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> None:
+    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
         layer = self._layer(key)
         if layer is None:
-            super().patch_weight_to_device(key, *args, **kwargs)
-        elif key in self.patches:
+            return super().patch_weight_to_device(key, *args, **kwargs)
+        if key in self.patches:
             patches = self.patches[key]
             layer.patch = lambda weight: comfy.lora.calculate_weight(patches, weight, key, weight.dtype)
+        return None
 
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         if unpatch_weights:
@@ -101,6 +123,33 @@ class QuantPatcher(ModelPatcher):
                 "with Load LoRA (Mochi) instead, or choose dtype bfloat16 in Load AsymmDiT (Mochi)."
             )
         return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def model_state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Called by newer hosts, which patch weights as they write them unless a layer says that it has been patched.
+
+        So these say. What saves a model puts the plain weights of quantised layers in the place of their bytes.
+        """
+        unsaid = [layer for _, layer in quant_layers(self.model) if not hasattr(layer, "comfy_patched_weights")]
+        for layer in unsaid:
+            layer.comfy_patched_weights = True
+        try:
+            return super().model_state_dict_for_saving(*args, **kwargs)
+        finally:
+            for layer in unsaid:
+                del layer.comfy_patched_weights
+
+    def add_weight_wrapper(self, name: str, function: Any) -> None:
+        """Called for a weight that is trained. A node reads its shape off the bytes, which must be one for each value.
+
+        Raises MochiError for other formats.
+        """
+        layer = self.model.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer, QuantLinear) and layer.weight.shape[1] != layer.in_features:
+            raise MochiError(
+                f"Weights in {layer.quant.title} cannot be trained upon. Choose dtype float8_e4m3fn or bfloat16 in Load "
+                "AsymmDiT (Mochi), or a file that is not packed."
+            )
+        super().add_weight_wrapper(name, function)
 
     def _layer(self, key: str) -> QuantLinear | None:
         path, _, leaf = key.rpartition(".")

@@ -23,6 +23,7 @@ from ....mochi.vae.cpu import CpuConv3d
 from ....mochi.vae.encoder import kept_values
 from ....mochi.vae.layers import in_order
 from ..checks import CHANNELS, check_latent
+from ..hosts import core_patcher, remember_loader, with_parameters
 from ..progress import progress, show_text
 from .dtypes import DTYPES, chosen_dtype, free_memory
 
@@ -182,11 +183,24 @@ def load_vae(decoder_file: Checkpoint | None, encoder_file: Checkpoint | None, d
 
     Raises CheckpointError for anything that is not a whole AsymmVAE decoder or encoder.
     """
-    device, offload_device, compute = mm.vae_device(), mm.vae_offload_device(), vae_dtype(dtype)
-    decoder = None if decoder_file is None else load_decoder(decoder_file, compute, offload_device, Operations)
-    encoder = None if encoder_file is None else load_encoder(encoder_file, compute, offload_device, Operations)
-    model = in_order(AsymmVAE(decoder, encoder), device)
-    return MochiVAE(ModelPatcher(model, device, offload_device), compute)
+    compute = vae_dtype(dtype)
+    return MochiVAE(load_vae_patcher(decoder_file, encoder_file, compute), compute)
+
+
+def load_vae_patcher(
+    decoder_file: Checkpoint | None,
+    encoder_file: Checkpoint | None,
+    dtype: torch.dtype,
+    disable_dynamic: bool = False,
+) -> ModelPatcher:
+    """The patcher of `load_vae`'s VAE. disable_dynamic: as in `load_model`."""
+    device, offload_device, operations = mm.vae_device(), mm.vae_offload_device(), with_parameters(Operations)
+    decoder = None if decoder_file is None else load_decoder(decoder_file, dtype, offload_device, operations)
+    encoder = None if encoder_file is None else load_encoder(encoder_file, dtype, offload_device, operations)
+    model = in_order(AsymmVAE(decoder, encoder), device).eval()
+    patcher = core_patcher(not disable_dynamic)(model, device, offload_device)
+    remember_loader(patcher, load_vae_patcher, decoder_file, encoder_file, dtype)
+    return patcher
 
 
 def vae_dtype(name: str) -> torch.dtype:

@@ -3,6 +3,7 @@
 from functools import partial
 
 import comfy.ldm.modules.attention as host
+import nodes
 import pytest
 import torch
 
@@ -87,3 +88,59 @@ def test_compiled_blocks_take_quantised_weights(pack, call, small, k_sampler, mo
         for compile in (False, True)
     )
     assert error_of(k_sampler(compiled), k_sampler(plain)) < 1e-5
+
+
+class Overriding:
+    """A node's function in place of attention, which asks for what it is in place of."""
+
+    def __init__(self, change=lambda q, k, v: (q, k, v)):
+        self.change, self.calls = change, []
+
+    def __call__(self, func, q, k, v, heads, *args, skip_reshape=False, transformer_options=None, **kwargs):
+        assert skip_reshape and q.shape[1] == heads and "sigmas" in transformer_options
+        self.calls.append(q.shape)
+        tokens = (t.transpose(1, 2).flatten(2) for t in self.change(q, k, v))  # the other way to call it
+        return func(*tokens, heads, *args, transformer_options=transformer_options, **kwargs)
+
+
+def overridden(model, override):
+    clone = model.clone()
+    clone.model_options["transformer_options"]["optimized_attention_override"] = override
+    return clone
+
+
+@pytest.mark.parametrize("chosen", [{}, {"attention": "comfyui"}, {"compile": True}])
+def test_a_node_can_put_another_attention_in_place(pack, call, small, model, k_sampler, monkeypatch, error_of, chosen):
+    module = pack.module("mochi.dit.compiled")
+    monkeypatch.setattr(module, "CompiledBlocks", partial(module.CompiledBlocks, "eager"))
+    (loaded,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", **chosen)
+    plain = k_sampler(model)
+    same, other = Overriding(), Overriding(lambda q, k, v: (q, k, 0.5 * v))
+    assert error_of(k_sampler(overridden(loaded, same)), plain) < 1e-5
+    assert len(same.calls) == 2 * 3 * small.network.config.depth, "once a block, for each prompt and step"
+    assert error_of(k_sampler(overridden(loaded, other)), plain) > 1e-3
+    assert error_of(k_sampler(loaded), plain) < 1e-5
+    assert not loaded.model.diffusion_model.attention.options, "something of a run has stayed"
+
+
+def test_a_node_of_the_host_chooses_the_attention(call, model, k_sampler, mochi_sampler, monkeypatch, error_of):
+    if "ModelAttentionBackend" not in nodes.NODE_CLASS_MAPPINGS:
+        pytest.skip("this host has no such node")
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return host.attention_sub_quad(*args, **kwargs)
+
+    monkeypatch.setitem(host.REGISTERED_ATTENTION_FUNCTIONS, "pytorch", counted)
+    (chosen,) = call("ModelAttentionBackend", model=model, attention="pytorch attention")
+    for sample in (k_sampler, mochi_sampler):
+        calls.clear()
+        assert error_of(sample(chosen), sample(model)) < 1e-5
+        assert calls
+
+
+def test_it_is_named_and_refused_over_ranks(remote, k_sampler, mochi_sampler, error):
+    for sample in (k_sampler, mochi_sampler):
+        with pytest.raises(error, match=r"another attention in place \(.*Overriding\).*1 GPU"):
+            sample(overridden(remote, Overriding()))

@@ -202,6 +202,27 @@ def test_what_comfyui_saves_of_quantised_weights_loads(quantised, call, k_sample
     assert_close(k_sampler(again), expected, 2e-2)  # quantised weights are saved in bfloat16
 
 
+@torch.inference_mode()
+def test_what_is_saved_before_it_was_loaded(quantised):
+    """A newer host patches weights as it writes them."""
+    _, model, dequantised = quantised
+    mm.unload_all_models()
+    state, expected = (m.state_dict_for_saving() for m in (lora(model, 1.0), dequantised))
+    assert state.keys() == expected.keys()
+    values = {name: t.to("cpu") for name, t in state.items()}
+    assert all(t.is_floating_point() and t.shape == expected[name].shape for name, t in values.items())
+
+
+def test_training_says_which_weights_it_cannot_take(quantised, pack):
+    """A node takes the shape of what it trains from the bytes of a weight."""
+    name, model, _ = quantised
+    clone = model.clone()
+    if "fp8" in name:
+        return clone.add_weight_wrapper(KEY, lambda weight: weight)
+    with pytest.raises(pack.module("mochi.errors").MochiError, match="Q8_0 cannot be trained upon. Choose dtype"):
+        clone.add_weight_wrapper(KEY, lambda weight: weight)
+
+
 def test_checkpoint_save_makes_one_file_for_all_loaders(call, small, model, k_sampler):
     """ComfyUI's CheckpointSave of a whole model; each of our loaders takes its part."""
     (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
