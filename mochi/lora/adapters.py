@@ -9,8 +9,8 @@ from ..checkpoint import Checkpoint
 from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError, first_few
 from .keys import Key, parse
-from .roles import check_tensors
 from .names import Place, depth_of, find_place
+from .roles import check_tensors
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Adapter(NamedTuple):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Rows and columns of the whole "weight" that it is for, and rows of the whole "bias"; each if it is for one."""
+        """Rows and columns of the whole "weight" that it is for, and rows of the whole "bias", where it has any."""
         found: dict[str, tuple[int, ...]] = {}
         if "down" in self.tensors:
             found["weight"] = (self.tensors["up"].shape[0], math.prod(self.tensors["down"].shape[1:]))
@@ -81,8 +81,8 @@ class Adapter(NamedTuple):
 def find_adapters(file: Checkpoint) -> list[Adapter]:
     """What there is for layers of an AsymmDiT. A warning tells of others, if they are the fewer.
 
-    Raises CheckpointError on a file that is no LoRA, a LoRA for another model, several in one file, and tensors that are
-    incomplete or do not go together; UnsupportedAdapter on an adapter of another kind.
+    Raises CheckpointError on a file that is no LoRA, a LoRA for another model, several in one file, and tensors that
+    are incomplete or do not go together; UnsupportedAdapter on an adapter of another kind.
     """
     keys = _keys(file)
     depth = depth_of(key.stem for key in keys.values())
@@ -126,8 +126,8 @@ def _keys(file: Checkpoint) -> dict[str, Key]:
     for fragment, kind in OTHER_KINDS.items():
         if strange := [name for name in others if fragment in name]:
             raise UnsupportedAdapter(
-                f"{file.path}: has {kind} ({first_few(strange)}), which is not read here; choose a LoRA with two factors "
-                "for each layer, a DoRA, or whole differences"
+                f"{file.path}: has {kind} ({first_few(strange)}), which is not read here; choose a LoRA with two "
+                "factors for each layer, a DoRA, or whole differences"
             )
     if not is_lora(keys):
         raise CheckpointError(

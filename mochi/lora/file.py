@@ -79,9 +79,8 @@ def read_lora(path: str | Path) -> Lora:
             name = f"{adapter.place.layer}.{leaf}"
             own = adapter.shapes[leaf]
             if (shape := lora.shapes.setdefault(name, own)) != own:
-                raise CheckpointError(
-                    f"{file.path}: its parts for {name} are for weights of different sizes, {list(shape)} and {list(own)}"
-                )
+                sizes = f"{list(shape)} and {list(own)}"
+                raise CheckpointError(f"{file.path}: its parts for {name} are for weights of different sizes, {sizes}")
             lora.patches[name] = (*lora.patches.get(name, ()), patch)
     return lora
 

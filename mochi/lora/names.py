@@ -22,7 +22,7 @@ DOTTED = (
     "unet.base_model.model.",
 )
 UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")
-"""What stands before names that ComfyUI's own loaders know. They look up whole names, so that each one has to be made."""
+"""What can stand before a name for ComfyUI's own loaders, which look up whole names: each one has to be made."""
 
 WRAPPERS = sorted((*INNER, *OUTER, *AVERAGES), key=len, reverse=True)
 _WRAPPER = re.compile(rf"(?!transformer_blocks_)(?:{'|'.join(WRAPPERS)})_")

@@ -169,7 +169,7 @@ WeightPatch = LoraPatch | DiffPatch | ReplacePatch
 
 
 def _shared(w: Tensor, rows: slice, start: int, count: int) -> tuple[Tensor, slice]:
-    """The part of `w`, which has these rows of a weight, that `count` rows from `start` on are for, and which of them."""
+    """The part of `w`, some rows of a weight, for which there are patched ones; `count` are there from `start` on."""
     first, last = max(start, rows.start), min(start + count, rows.stop)
     last = max(first, last)
     return w[first - rows.start : last - rows.start], slice(first - start, last - start)

@@ -1,8 +1,8 @@
 """How strong a LoRA is meant to be: alpha / rank. The first of these that says what alpha is counts:
 
 1. a tensor `alpha` beside a layer's factors, as kohya's scripts and LyCORIS write it
-2. the file's metadata: PEFT's settings as diffusers writes them (`lora_adapter_metadata`), those of the published trainer
-   (`kwargs`), kohya's (`ss_network_alpha`), or plain `lora_alpha`, `network_alpha` or `alpha`
+2. the file's metadata: PEFT's settings as diffusers writes them (`lora_adapter_metadata`), those of the published
+   trainer (`kwargs`), kohya's (`ss_network_alpha`), or plain `lora_alpha`, `network_alpha` or `alpha`
 3. a file of settings beside it, PEFT's `adapter_config.json` or FastVideo's `lora_config.json`, if it is of this LoRA
 
 Without any, alpha is the rank: the scale is 1.

@@ -35,7 +35,7 @@ class Settings:
     alpha_name: str = "alpha"
 
     def scale(self, stem: str, rank: int) -> float | None:
-        """alpha / rank of a layer; None where alpha is not said. Raises CheckpointError on an alpha that is no number."""
+        """alpha / rank of a layer; None where alpha is not said. Raises CheckpointError where alpha is no number."""
         alpha = self.alpha_of(stem)
         if alpha is None:
             return None

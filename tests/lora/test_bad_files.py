@@ -34,10 +34,16 @@ MOCHI = "such as blocks.0.attn.qkv_x"
         (pair("somewhere.else"), "one for another model .*somewhere.else"),
         ({"blocks.0.attn.proj_x.lora_A": DOWN}, "1 layers have only one .*blocks.0.attn.proj_x"),
         ({"blocks.0.attn.proj_x.lora_B": UP, "blocks.1.attn.proj_x.lora_A": DOWN}, "2 layers have only one"),
-        (pair("blocks.0.attn.proj_x", UP, torch.ones(3, 96)), r"up \[96, 2\] and down \[3, 96\], which do not go together"),
+        (
+            pair("blocks.0.attn.proj_x", UP, torch.ones(3, 96)),
+            r"up \[96, 2\] and down \[3, 96\], which do not go together",
+        ),
         (pair("blocks.0.attn.proj_x", torch.ones(96), DOWN), "do not go together"),
         (pair("blocks.0.attn.proj_x", UP.int(), DOWN.int()), "not of floating point"),
-        (QKV | {"blocks.0.attn.proj_x.dora_scale": torch.ones(50, 1)}, r"dora_scale \[50, 1\], which do not go together"),
+        (
+            QKV | {"blocks.0.attn.proj_x.dora_scale": torch.ones(50, 1)},
+            r"dora_scale \[50, 1\], which do not go together",
+        ),
         (QKV | {"blocks.0.attn.proj_x.lora_magnitude_vector": torch.ones(95)}, "do not go together"),
         ({"blocks.0.attn.proj_x.dora_scale": torch.ones(96, 1)}, "dora_scale without a LoRA's factors"),
         (QKV | {f"blocks.0.attn.proj_x.{name}": torch.ones(96) for name in TWO_KINDS}, "both magnitude and dora_scale"),

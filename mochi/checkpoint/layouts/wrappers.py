@@ -22,6 +22,8 @@ INNER = (
 # What people call the whole network; only before a name.
 OUTER = ("model", "diffusion_model", "transformer", "unet", "base_model", "dit", "net", "network", "denoiser")
 AVERAGES = ("ema", "ema_model", "model_ema", "averaged_model")
+COUNTERS = ("n_averaged", "num_updates", "decay", "initted", "step")
+"""Numbers that averaging keeps beside the weights."""
 
 _INNER = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(INNER)})\.")
 _OUTER = re.compile(rf"^(?:(?:{'|'.join((*OUTER, *AVERAGES))})\.)+")
@@ -39,10 +41,12 @@ def without_wrappers(name: str) -> str:
 
 
 def unwrapped(tensors: LazyTensors) -> LazyTensors:
-    """The tensors under names without inner wrappers. Raises ValueError where two then have one name."""
+    """The weights under names without inner wrappers. Raises ValueError where two then have one name."""
     found: dict[str, str] = {}
     for name in tensors:
         bare = without_inner(name)
+        if bare.rpartition(".")[2] in COUNTERS:
+            continue
         if bare in found:
             raise ValueError(f"{found[bare]} and {name} are both {bare}; choose a file with one model")
         found[bare] = name

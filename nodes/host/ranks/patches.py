@@ -38,8 +38,8 @@ def for_ranks(
 ) -> dict[str, list[WeightPatch]]:
     """Patches of a MODEL, by its parameters, as patches for the ranks, by the network's parameters.
 
-    A LoRA, on a weight or some of its rows, is sent as its factors. With patches of any other kind the host computes the
-    weight from the file's on `device`, as it does on one GPU, and the result is sent.
+    A LoRA, on a weight or some of its rows, is sent as its factors. With patches of any other kind the host computes
+    the weight from the file's on `device`, as it does on one GPU, and the result is sent.
     """
     out: dict[str, list[WeightPatch]] = {}
     for key, of_weight in patches.items():
