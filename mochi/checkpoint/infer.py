@@ -1,11 +1,13 @@
 """The sizes of a network, read off the shapes of its tensors.
 
-Shapes cannot tell everything. The rest is as published, unless the file's metadata says otherwise under `config`.
+Shapes cannot tell everything. The rest is as published, unless the file's metadata says otherwise under `config`. Other
+tools write there too, whatever they like: what cannot be a hint for the network is passed over.
 
 Each function here raises KeyError on a tensor that is missing, and ValueError on sizes that cannot be.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -21,13 +23,26 @@ def _count(entries: LazyTensors, pattern: str) -> int:
 
 
 def _hints(metadata: Mapping[str, str], kind: type) -> dict[str, Any]:
-    """The fields of a configuration that the metadata has."""
-    stored = json.loads(metadata.get("config", "{}"))
-    hints = {f.name: stored[f.name] for f in fields(kind) if f.name in stored}
-    for name, value in hints.items():
-        if not isinstance(value, list) and not (isinstance(value, (int, float)) and value > 0):
-            raise ValueError(f"{name} is {value!r} in its metadata")
-    return hints
+    """The fields of a configuration that the metadata has and that are such as the published ones."""
+    try:
+        stored = json.loads(metadata.get("config", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(stored, dict):
+        return {}
+    return {f.name: stored[f.name] for f in fields(kind) if _is_like(stored.get(f.name), f.default)}
+
+
+def _is_like(value: Any, published: Any) -> bool:
+    """Whether a value can stand for the published one: a count for a count, a size for a size."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or isinstance(published, tuple):
+        return False  # lists follow from the shapes
+    return 0 < value < math.inf and (isinstance(published, float) or isinstance(value, int))
+
+
+def _without(hints: dict[str, Any], name: str, *widths: int) -> dict[str, Any]:
+    """The hints, without one of this name that does not divide all widths."""
+    return {key: value for key, value in hints.items() if key != name or not any(width % value for width in widths)}
 
 
 def dit_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DiTConfig:
@@ -47,7 +62,7 @@ def dit_config(entries: LazyTensors, metadata: Mapping[str, str]) -> DiTConfig:
     }
     if depth > 1:  # the last block has no text MLP
         sizes["mlp_y"] = entries["blocks.0.mlp_y.w2.weight"].shape[1]
-    config = DiTConfig(**_hints(metadata, DiTConfig) | sizes)
+    config = DiTConfig(**_without(_hints(metadata, DiTConfig), "caption_heads", text_width) | sizes)
     if config.text_width % config.caption_heads:
         raise ValueError(f"{config.caption_heads} heads cannot share a text width of {config.text_width}")
     return config
@@ -68,7 +83,7 @@ def decoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> Decoder
     res_blocks.append(_count(entries, rf"blocks\.{stages + 1}\.(\d+)\.stack\."))
     base = widths[-1]
     return DecoderConfig(
-        **_hints(metadata, DecoderConfig)
+        **_without(_hints(metadata, DecoderConfig), "groups", *widths, deep)
         | {
             "base": base,
             "multipliers": tuple(width // base for width in [*widths[::-1][:-1], deep]),
@@ -88,8 +103,10 @@ def encoder_config(entries: LazyTensors, metadata: Mapping[str, str]) -> Encoder
     first_stage, after_stages = stage_ids[0], stage_ids[-1] + 1
     kernels = [entries[f"layers.{i}.layers.0.weight"].shape for i in stage_ids]
     published = EncoderConfig.fourier
+    hints = _without(_hints(metadata, EncoderConfig), "groups", base, *(shape[0] for shape in kernels))
+    hints = _without(hints, "attention_head_dim", kernels[-1][0])
     return EncoderConfig(
-        **_hints(metadata, EncoderConfig)
+        **hints
         | {
             "base": base,
             "multipliers": (1, *(shape[0] // base for shape in kernels)),

@@ -13,7 +13,7 @@ from ..checkpoint.layouts import TITLES
 from ..checkpoint.lazy import LazyTensor, LazyTensors
 from ..errors import CheckpointError, first_few
 from ..hub.catalog import readable
-from ..lora.pairs import find_pairs
+from ..lora.adapters import find_adapters, is_lora
 
 LOADERS = {
     "dit": "Load AsymmDiT (Mochi)",
@@ -109,15 +109,15 @@ def _part(file: Checkpoint, part: str, entries: LazyTensors) -> Part:
 
 
 def _lora(file: Checkpoint) -> str | None:
-    if not any("lora" in name for name in file.tensors):
+    if not is_lora(file.tensors):
         return None
     try:
-        pairs = find_pairs(file)
+        adapters = find_adapters(file)
     except CheckpointError as error:
         return str(error).removeprefix(f"{file.path}: ")
-    ranks = sorted({pair.rank for pair in pairs})
-    rank = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-    return f"a LoRA for Mochi: {len(pairs)} layers of rank {rank}; goes into Load LoRA (Mochi)"
+    ranks = sorted({adapter.rank for adapter in adapters if adapter.rank})
+    of_rank = f" of rank {ranks[0]}" if len(ranks) == 1 else f" of rank {ranks[0]} to {ranks[-1]}" if ranks else ""
+    return f"a LoRA for Mochi: {len(adapters)} layers{of_rank}; goes into Load LoRA (Mochi)"
 
 
 def _kind(entry: LazyTensor) -> str:

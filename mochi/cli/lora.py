@@ -6,7 +6,7 @@ from typing import Any
 
 from ..config import DiTConfig
 from ..errors import MochiError
-from ..lora.apply import Loras, layer_shapes_for
+from ..lora.apply import Loras, patchable_shapes_for
 from ..lora.file import read_lora
 
 
@@ -28,7 +28,7 @@ def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
     number.
     """
     named = [_split(value) for value in values]
-    shapes = layer_shapes_for(config)
+    shapes = patchable_shapes_for(config)
     return [(read_lora(path).fitted(shapes), strength) for path, strength in named]
 
 

@@ -1,19 +1,24 @@
 """LoRA for the AsymmDiT: files in the formats that trainers write, and the patches that they put on weights."""
 
-from .apply import LoraMount, as_patches, layer_shapes
-from .file import Lora, check_lora, read_lora, swap_halves
-from .patch import LoraPatch, ReplacePatch, WeightPatch, apply_patches
+from .adapters import UnsupportedAdapter
+from .apply import LoraMount, as_patches, patchable_shapes
+from .build import swap_halves
+from .file import Lora, check_lora, read_lora
+from .patch import DiffPatch, DoraPatch, LoraPatch, ReplacePatch, WeightPatch, apply_patches
 
 __all__ = [
+    "DiffPatch",
+    "DoraPatch",
     "Lora",
     "LoraMount",
     "LoraPatch",
     "ReplacePatch",
+    "UnsupportedAdapter",
     "WeightPatch",
     "apply_patches",
     "as_patches",
     "check_lora",
-    "layer_shapes",
+    "patchable_shapes",
     "read_lora",
     "swap_halves",
 ]

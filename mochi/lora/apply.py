@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,21 +18,26 @@ Loras = Sequence[tuple[Lora, float]]
 """LoRAs, each with its strength: 1 as trained, 0 not at all."""
 
 
-def layer_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Rows and columns of each weight that a LoRA can be for: of Linear layers, quantised or not, and convolutions."""
-    shapes = {}
+def patchable_shapes(network: nn.Module) -> Shapes:
+    """Rows and columns of each weight that a LoRA can be for, quantised or not, and rows of each bias."""
+    shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
     for name, module in network.named_modules():
         if hasattr(module, "out_features"):
-            shapes[name] = (module.out_features, module.in_features)
-        elif isinstance(module, nn.Conv2d):
-            shapes[name] = (module.out_channels, module.in_channels * math.prod(module.kernel_size))
-    return shapes
+            shapes[f"{name}.weight"] = (module.out_features, module.in_features)
+    return _as_matrices(shapes)
 
 
-def layer_shapes_for(config: DiTConfig) -> Shapes:
-    """Rows and columns of each weight that a LoRA can be for, in a model of these sizes."""
-    shapes = {name: shape for name, shape in dit_shapes(config).items() if name.endswith(".weight") and len(shape) > 1}
-    return {name.removesuffix(".weight"): (shape[0], math.prod(shape[1:])) for name, shape in shapes.items()}
+def patchable_shapes_for(config: DiTConfig) -> Shapes:
+    """The same, of a model of these sizes."""
+    return _as_matrices(dit_shapes(config))
+
+
+def _as_matrices(shapes: Shapes) -> Shapes:
+    return {
+        name: (shape[0], math.prod(shape[1:])) if len(shape) > 1 else shape
+        for name, shape in shapes.items()
+        if name.endswith((".weight", ".bias"))
+    }
 
 
 def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[WeightPatch]]:
@@ -45,9 +49,8 @@ def as_patches(loras: Loras, shapes: Shapes) -> dict[str, list[WeightPatch]]:
     for lora, strength in loras:
         if not math.isfinite(strength):
             raise MochiError(f"{lora.path}: its strength is {strength}, but must be a number")
-        for layer, several in lora.fitted(shapes).layers.items() if strength else ():
-            scaled = (replace(patch, scale=strength * patch.scale) for patch in several)
-            patches.setdefault(f"{layer}.weight", []).extend(scaled)
+        for name, several in lora.fitted(shapes).patches.items() if strength else ():
+            patches.setdefault(name, []).extend(patch.scaled(strength) for patch in several)
     return patches
 
 
@@ -60,7 +63,7 @@ class LoraMount:
 
     def __init__(self, model: nn.Module):
         self._model = model
-        self._shapes = layer_shapes(model)
+        self._shapes = patchable_shapes(model)
         self._originals: dict[str, Tensor] = {}
         self._quantised: set[str] = set()
 
@@ -72,19 +75,23 @@ class LoraMount:
             self._assign(name, self._originals.pop(name))
         for name in self._quantised - patches.keys():
             self._layer(name).patch = None
-        self._quantised = {name for name in patches if isinstance(self._layer(name), QuantLinear)}
+        self._quantised = {name for name in patches if self._is_quantised(name)}
         for name, several in patches.items():
-            layer = self._layer(name)
-            if isinstance(layer, QuantLinear):
+            if self._is_quantised(name):
+                layer = self._layer(name)
                 patch_quant_linear(layer, name, several, layer.weight.device)
             else:
-                original = self._originals.setdefault(name, layer.weight.detach().cpu())
-                self._assign(name, apply_patches(name, original.to(layer.weight.device), several, original.shape))
+                p = self._model.get_parameter(name)
+                original = self._originals.setdefault(name, p.detach().cpu())
+                self._assign(name, apply_patches(name, original.to(p.device), several, original.shape))
 
-    def _assign(self, name: str, weight: Tensor) -> None:
-        layer = self._layer(name)
-        layer.weight = nn.Parameter(weight.to(layer.weight.device), requires_grad=False)
+    def _is_quantised(self, name: str) -> bool:
+        return name.endswith(".weight") and isinstance(self._layer(name), QuantLinear)
+
+    def _assign(self, name: str, values: Tensor) -> None:
+        p = nn.Parameter(values.to(self._model.get_parameter(name).device), requires_grad=False)
+        setattr(self._layer(name), name.rpartition(".")[2], p)
 
     def _layer(self, name: str) -> Any:
-        """The layer with this weight: a QuantLinear, a Linear or a convolution, of torch or of a host."""
-        return self._model.get_submodule(name.removesuffix(".weight"))
+        """The layer with this parameter: a QuantLinear, or a layer of torch or of a host."""
+        return self._model.get_submodule(name.rpartition(".")[0])

@@ -7,21 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..checkpoint import Checkpoint
-from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError, first_few
+from .adapters import find_adapters
+from .build import patches_of
 from .names import depth_of
-from .pairs import find_pairs
-from .patch import LoraPatch
+from .patch import WeightPatch
 from .scale import Scales
 
 log = logging.getLogger(__name__)
 
-Shapes = Mapping[str, tuple[int, int]]
-"""Rows and columns of a model's weights, by layer: a name without `.weight`."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each weight and bias of a model: (rows, columns), a convolution's too, or (rows,)."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +26,29 @@ class Lora:
     """The contents of a LoRA file.
 
     Attributes:
-        layers: what it adds to the weight of each layer.
-        shapes: rows and columns of the whole weights that it is for.
+        patches: what it does to each weight and bias, by the parameter's name.
+        shapes: of the whole parameters that it is for.
     """
 
     path: Path
-    layers: dict[str, tuple[LoraPatch, ...]]
-    shapes: dict[str, tuple[int, int]]
+    patches: dict[str, tuple[WeightPatch, ...]]
+    shapes: dict[str, tuple[int, ...]]
 
     def fitted(self, shapes: Shapes) -> Lora:
-        """The part of it that is for layers of this model. A warning counts the others.
+        """The part of it that is for parameters of this model. A warning counts the others.
 
         Raises CheckpointError when there is no such part, or when it is for weights of other sizes.
         """
-        layers = {name: patches for name, patches in self.layers.items() if name in shapes}
-        missing = self.layers.keys() - layers.keys()
-        if not layers:
+        patches = {name: several for name, several in self.patches.items() if name in shapes}
+        missing = self.patches.keys() - patches.keys()
+        if not patches:
             raise CheckpointError(
                 f"{self.path}: a LoRA for layers that this model does not have ({first_few(missing)}); it has "
                 f"{first_few(shapes)}"
             )
         misshapen = [
             f"{name} is for {list(self.shapes[name])}, but the model's is {list(shapes[name])}"
-            for name in layers
+            for name in patches
             if self.shapes[name] != shapes[name]
         ]
         if misshapen:
@@ -61,53 +58,37 @@ class Lora:
             )
         if missing:
             log.warning("%s: %d layers are not in this model (%s)", self.path, len(missing), first_few(missing))
-        blocks, depth = depth_of(layers), depth_of(shapes)
+        blocks, depth = depth_of(patches), depth_of(shapes)
         if depth / 2 < blocks < depth:  # CogVideoX 5B has layers of the same names and sizes, in 42 blocks
             log.warning("%s: only for the first %d of %d blocks; is it for another model?", self.path, blocks, depth)
-        return replace(self, layers=layers)
+        return replace(self, patches=patches)
 
 
 def read_lora(path: str | Path) -> Lora:
     """A LoRA for the AsymmDiT from a safetensors file, as written by the published trainer, diffusers and PEFT, kohya's
-    scripts, or for ComfyUI.
+    scripts, or for ComfyUI. DoRA and whole differences are read too.
 
     Raises CheckpointError on anything else, on an incomplete file, and on values that are no numbers.
     """
     file = Checkpoint.open(path)
-    scales = Scales(file)
+    adapters = find_adapters(file)
+    scales = Scales(file, adapters)
     lora = Lora(file.path, {}, {})
-    for pair in find_pairs(file):
-        layer, part = pair.place.layer, pair.place.part
-        shape = lora.shapes.setdefault(layer, pair.shape)
-        if shape != pair.shape:
-            raise CheckpointError(
-                f"{file.path}: its parts for {layer} are for weights of different sizes, {list(shape)} and "
-                f"{list(pair.shape)}"
-            )
-        up, down = (_values(entry, f"{file.path}: {pair.stem}") for entry in (pair.up, pair.down))
-        up = swap_halves(up) if pair.place.swapped else up
-        patch = LoraPatch(up, down, scales.scale(pair), start=part * len(up))
-        lora.layers[layer] = (*lora.layers.get(layer, ()), patch)
+    for adapter in adapters:
+        for leaf, patch in patches_of(file.path, adapter, scales.scale(adapter)).items():
+            name = f"{adapter.place.layer}.{leaf}"
+            own = adapter.shapes[leaf]
+            if (shape := lora.shapes.setdefault(name, own)) != own:
+                sizes = f"{list(shape)} and {list(own)}"
+                raise CheckpointError(f"{file.path}: its parts for {name} are for weights of different sizes, {sizes}")
+            lora.patches[name] = (*lora.patches.get(name, ()), patch)
     return lora
 
 
 def check_lora(path: str | Path) -> None:
     """Raise CheckpointError unless the file is a LoRA for an AsymmDiT, of whatever size. Reads no factors."""
     file = Checkpoint.open(path)
-    scales = Scales(file)
-    for pair in find_pairs(file):
-        scales.scale(pair)
-
-
-def swap_halves(rows: Tensor) -> Tensor:
-    """The rows, with their second half first."""
-    return torch.cat(rows.tensor_split(2)[::-1])
-
-
-def _values(entry: LazyTensor, whose: str) -> Tensor:
-    values = entry.read().flatten(1)
-    if not values.float().isfinite().all():
-        raise CheckpointError(
-            f"{whose} has values that are no numbers (NaN or infinite): the file is damaged; download it again"
-        )
-    return values
+    adapters = find_adapters(file)
+    scales = Scales(file, adapters)
+    for adapter in adapters:
+        scales.scale(adapter)

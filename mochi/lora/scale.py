@@ -1,79 +1,108 @@
-"""How strong a LoRA is meant to be: alpha / rank, wherever a file has its alpha.
+"""How strong a LoRA is meant to be: alpha / rank. The first of these that says what alpha is counts:
 
-Sources: `demos/fine_tuner/train.py` and `lora.py` of the published trainer; `LoraConfig` of PEFT, which diffusers
-writes into the metadata.
+1. a tensor `alpha` beside a layer's factors, as kohya's scripts and LyCORIS write it
+2. the file's metadata: PEFT's settings as diffusers writes them (`lora_adapter_metadata`), those of the published
+   trainer (`kwargs`), kohya's (`ss_network_alpha`), or plain `lora_alpha`, `network_alpha` or `alpha`
+3. a file of settings beside it, PEFT's `adapter_config.json` or FastVideo's `lora_config.json`, if it is of this LoRA
+
+Without any, alpha is the rank: the scale is 1.
 """
 
-import json
-import math
-import re
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
-from .pairs import Pair
+from .adapters import Adapter
+from .settings import Settings, number, parsed, peft_settings
 
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+log = logging.getLogger(__name__)
+
+ALPHAS = ("ss_network_alpha", "lora_alpha", "network_alpha", "alpha")
+NOTHING = ("", "None", "null", "0", "0.0")
+"""What stands there where nobody has chosen an alpha. kohya's scripts take 0 for the rank."""
 
 
 class Scales:
-    """The scale of each pair of factors in a file. Without an alpha it is 1."""
+    """The scale of each adapter in a file.
 
-    def __init__(self, file: Checkpoint):
+    Raises CheckpointError on settings that cannot be read.
+    """
+
+    def __init__(self, file: Checkpoint, adapters: Sequence[Adapter]):
         self._path = file.path
-        self._trainer = _of_metadata(file, "kwargs")
-        peft = _of_metadata(file, "lora_adapter_metadata")
-        weights = next(iter(file.files), file.path)  # `path` may be the folder
-        config = weights.with_name(PEFT_CONFIG)
-        if not peft and weights.name == PEFT_FILE and config.is_file():
-            peft = _parsed(config.read_bytes(), str(config))
-        # A pipeline writes the settings of each of its parts with that part's name before.
-        self._peft = {key.removeprefix("transformer."): value for key, value in peft.items()}
+        self._settings = list(_in_metadata(file))
+        alone = [one for one in adapters if one.rank and "alpha" not in one.tensors]
+        if alone and not any(one.alpha_of(alone[0].stem) is not None for one in self._settings):
+            self._settings += _beside(next(iter(file.files), file.path), alone)  # `path` may be the folder
 
-    def scale(self, pair: Pair) -> float:
+    def scale(self, adapter: Adapter) -> float:
         """The factor of `up @ down`. Raises CheckpointError on an alpha that is no number."""
-        values, divisor = [], float(pair.rank)
-        if pair.alpha is not None:
-            values = pair.alpha.read().float().reshape(-1).tolist()
-        elif (alpha := self._peft_alpha(pair.stem)) is not None:
-            values = [alpha]
-            divisor = math.sqrt(divisor) if self._peft.get("use_rslora") else divisor
-        elif (alpha := self._trainer_alpha(pair.place.layer)) is not None:
-            values = [alpha]
-        else:
+        if adapter.rank is None:
             return 1.0
-        try:
-            (alpha,) = (float(value) for value in values)
-        except (TypeError, ValueError, OverflowError):
-            alpha = math.nan
-        if not math.isfinite(alpha):
-            raise CheckpointError(f"{self._path}: the alpha of {pair.stem} is {values}, but must be a number")
-        return alpha / divisor
+        if alpha := adapter.tensors.get("alpha"):
+            values = alpha.read().float().reshape(-1).tolist()
+            value = values[0] if len(values) == 1 else values
+            return number(value, f"{self._path}: the alpha of {adapter.stem}") / adapter.rank
+        for settings in self._settings:
+            if (scale := settings.scale(adapter.stem, adapter.rank)) is not None:
+                return scale
+        return 1.0
 
-    def _peft_alpha(self, stem: str) -> Any:
-        try:
-            for pattern, alpha in (self._peft.get("alpha_pattern") or {}).items():
-                if re.match(rf"(.*\.)?({pattern})$", stem):  # as PEFT does
-                    return alpha
-        except (AttributeError, re.error) as error:
-            raise CheckpointError(f"{self._path}: its alpha_pattern cannot be read ({error})") from error
-        return self._peft.get("lora_alpha")
 
-    def _trainer_alpha(self, layer: str) -> Any:
-        kind = "qkv" if ".qkv_" in layer else "out"
+def _in_metadata(file: Checkpoint) -> Iterator[Settings]:
+    """What the file itself says."""
+
+    def read(key: str) -> Settings:
+        where = f"{file.path}: its metadata under {key!r}"
+        return peft_settings(parsed(file.metadata[key], where), where)
+
+    if file.metadata.get("lora_adapter_metadata"):
+        yield read("lora_adapter_metadata")
+    if file.metadata.get("kwargs"):
+        yield _published(file)
+    for key in ALPHAS:
+        if (value := file.metadata.get(key, "").strip()) not in NOTHING:
+            yield Settings(f"{file.path}: its metadata", alpha=value, alpha_name=key)
+
+
+def _published(file: Checkpoint) -> Settings:
+    """Of the published trainer; see `demos/fine_tuner/train.py` and `lora.py`."""
+    where = f"{file.path}: its metadata under 'kwargs'"
+    kwargs = parsed(file.metadata["kwargs"], where)
+
+    def alpha(kind: str) -> object:
         names = (f"{kind}_proj_lora_alpha", f"{kind}_lora_alpha", f"{kind}_alpha", "lora_alpha", "alpha")
-        return next((self._trainer[name] for name in names if self._trainer.get(name) is not None), None)
+        return next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
+
+    return Settings(where, alpha("out"), {r".*(qkv_[xy]|to_[qkv]|add_[qkv]_proj)": alpha("qkv")})
 
 
-def _of_metadata(file: Checkpoint, key: str) -> dict[str, Any]:
-    return _parsed(file.metadata.get(key) or "{}", f"{file.path}: its metadata under {key!r}")
+def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[Settings]:
+    """What lies beside the file, if it is of this LoRA: in a folder of many it may be of another. The log says so."""
+    readers: dict[str, Callable[[dict[str, Any], str], Settings]] = {
+        "adapter_config.json": peft_settings,
+        "lora_config.json": _fastvideo,
+    }
+    for name, read in readers.items():
+        config = weights.with_name(name)
+        if not config.is_file():
+            continue
+        settings = read(parsed(config.read_bytes(), str(config)), str(config))
+        if why := settings.misfit({one.stem: one.rank for one in adapters}):
+            log.warning("%s: %s is of another LoRA (%s) and is not used", weights, config, why)
+        else:
+            log.info("%s: its alpha is that of %s", weights, config)
+            yield settings
 
 
-def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{what} is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise CheckpointError(f"{what} is not an object but {text[:40]!r}")
-    return parsed
+def _fastvideo(stored: dict[str, Any], where: str) -> Settings:
+    """Of FastVideo, `{"step": 500, "lora_params": {"lora_rank": 128, "lora_alpha": 256, "target_modules": [...]}}`."""
+    params = stored.get("lora_params", stored)
+    if not isinstance(params, dict):
+        raise CheckpointError(f"{where}: its lora_params are {params!r}, but must be an object")
+    rank = next((params[name] for name in ("lora_rank", "rank", "r") if params.get(name) is not None), None)
+    alpha = next((params[name] for name in ("lora_alpha", "alpha") if params.get(name) is not None), None)
+    return Settings(where, alpha, rank=rank, targets=params.get("target_modules"))

@@ -9,7 +9,7 @@ from ..config import DiTConfig
 from ..dit.cache import Passes
 from ..errors import Cancelled
 from ..frames import to_pictures
-from ..lora.apply import Loras, as_patches, layer_shapes_for
+from ..lora.apply import Loras, as_patches, patchable_shapes_for
 from ..model_dir import ModelDir
 from ..parallel.owner.client import RemoteDiT, RemoteVAE, finish, join_passes
 from ..parallel.owner.manager import GroupManager
@@ -33,7 +33,7 @@ class RemoteDenoiser:
         return self._dit.attention
 
     def use_loras(self, loras: Loras) -> None:
-        patches = as_patches(loras, layer_shapes_for(self._config))
+        patches = as_patches(loras, patchable_shapes_for(self._config))
         if patches or self._dit.patched is not None:  # without any, the processes need not start yet
             finish(self._dit.patch(object() if patches else None, patches))
 

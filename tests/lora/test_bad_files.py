@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mochi.errors import CheckpointError
-from mochi.lora import check_lora, layer_shapes, read_lora
+from mochi.lora import check_lora, patchable_shapes, read_lora
 from tests.lora.conftest import tiny_dit
 
 UP, DOWN = torch.ones(96, 2), torch.ones(2, 96)
@@ -17,6 +17,7 @@ def pair(name, up=UP, down=DOWN):
 
 
 QKV = pair("blocks.0.attn.proj_x")
+TWO_KINDS = ("dora_scale", "lora_magnitude_vector")
 MOCHI = "such as blocks.0.attn.qkv_x"
 
 
@@ -33,14 +34,26 @@ MOCHI = "such as blocks.0.attn.qkv_x"
         (pair("somewhere.else"), "one for another model .*somewhere.else"),
         ({"blocks.0.attn.proj_x.lora_A": DOWN}, "1 layers have only one .*blocks.0.attn.proj_x"),
         ({"blocks.0.attn.proj_x.lora_B": UP, "blocks.1.attn.proj_x.lora_A": DOWN}, "2 layers have only one"),
-        (pair("blocks.0.attn.proj_x", UP, torch.ones(3, 96)), r"\[96, 2\] and \[3, 96\], which do not go together"),
+        (
+            pair("blocks.0.attn.proj_x", UP, torch.ones(3, 96)),
+            r"up \[96, 2\] and down \[3, 96\], which do not go together",
+        ),
         (pair("blocks.0.attn.proj_x", torch.ones(96), DOWN), "do not go together"),
         (pair("blocks.0.attn.proj_x", UP.int(), DOWN.int()), "not of floating point"),
-        (QKV | {"blocks.0.attn.proj_x.dora_scale": UP}, "has DoRA .*not supported"),
-        (QKV | {"blocks.0.attn.proj_x.lora_magnitude_vector": UP}, "has DoRA"),
-        (QKV | {"blocks.0.attn.proj_x.lora_B.bias": UP}, "has LoRA with biases"),
-        (QKV | {"blocks.0.attn.proj_x.diff_b": UP}, "has differences of biases"),
-        ({"diffusion_model.blocks.0.attn.proj_x.diff": UP}, "has whole differences"),
+        (
+            QKV | {"blocks.0.attn.proj_x.dora_scale": torch.ones(50, 1)},
+            r"dora_scale \[50, 1\], which do not go together",
+        ),
+        (QKV | {"blocks.0.attn.proj_x.lora_magnitude_vector": torch.ones(95)}, "do not go together"),
+        ({"blocks.0.attn.proj_x.dora_scale": torch.ones(96, 1)}, "dora_scale without a LoRA's factors"),
+        (QKV | {f"blocks.0.attn.proj_x.{name}": torch.ones(96) for name in TWO_KINDS}, "both magnitude and dora_scale"),
+        (QKV | {"blocks.0.attn.proj_x.lora_B.bias": torch.ones(95)}, "do not go together"),
+        ({"blocks.0.attn.proj_x.diff_b": torch.ones(96).int()}, "diff_b that is not of floating point"),
+        (QKV | {"diffusion_model.blocks.0.attn.proj_x.diff": UP}, "are both for blocks.0.attn.proj_x"),
+        (QKV | {"blocks.0.attn.proj_x.diff": UP}, "has both up and diff"),
+        ({"blocks.0.attn.proj_x.diff": torch.tensor(1.0)}, "do not go together"),
+        ({"blocks.0.attn.proj_x.set_weight": UP}, "has whole weights"),
+        (QKV | {"blocks.0.attn.proj_x.lora_mid.weight": UP}, "has LoCon .*not read here"),
         ({"lora_unet_blocks_0_attn_proj_x.lokr_w1": UP}, "has LoKr"),
         ({"lora_unet_blocks_0_attn_proj_x.hada_w1_a": UP}, "has LoHa"),
         (QKV | {"blocks.0.attn.proj_x.alpha": torch.ones(2)}, r"alpha of blocks.0.attn.proj_x is \[1.0, 1.0\]"),
@@ -75,30 +88,30 @@ def test_metadata_that_says_nothing(saved, key, text):
 
 
 def test_a_model_of_other_sizes(saved):
-    shapes = layer_shapes(tiny_dit())
+    shapes = patchable_shapes(tiny_dit())
     lora = read_lora(saved(pair("transformer_blocks.0.attn1.to_q", torch.ones(128, 2), torch.ones(2, 128))))
     with pytest.raises(
-        CheckpointError, match=r"other sizes.*qkv_x is for \[384, 128\], but the model's is \[288, 96\]"
+        CheckpointError, match=r"other sizes.*qkv_x.weight is for \[384, 128\], but the model's is \[288, 96\]"
     ):
         lora.fitted(shapes)
-    with pytest.raises(CheckpointError, match=r"does not have \(blocks.9.attn.proj_x\); it has blocks.0"):
+    with pytest.raises(CheckpointError, match=r"does not have \(blocks.9.attn.proj_x.weight\); it has blocks.0"):
         read_lora(saved(pair("blocks.9.attn.proj_x"))).fitted(shapes)
 
 
 def test_layers_beyond_the_model_are_left_out(saved, caplog):
     lora = read_lora(saved(QKV | pair("blocks.9.attn.proj_x", UP.clone(), DOWN.clone())))
     with caplog.at_level(logging.WARNING):
-        assert lora.fitted(layer_shapes(tiny_dit())).layers.keys() == {"blocks.0.attn.proj_x"}
-    assert "1 layers are not in this model (blocks.9.attn.proj_x)" in caplog.text
+        assert lora.fitted(patchable_shapes(tiny_dit())).patches.keys() == {"blocks.0.attn.proj_x.weight"}
+    assert "1 layers are not in this model (blocks.9.attn.proj_x.weight)" in caplog.text
 
 
 def test_a_lora_that_ends_early_looks_like_one_for_another_model(saved, caplog):
-    shapes = {f"blocks.{i}.attn.qkv_x": (288, 96) for i in range(48)}
+    shapes = {f"blocks.{i}.attn.qkv_x.weight": (288, 96) for i in range(48)}
     state = {}
     for i in range(42):
         state |= pair(f"transformer.transformer_blocks.{i}.attn1.to_q", UP.clone(), DOWN.clone())
     with caplog.at_level(logging.WARNING):
-        assert len(read_lora(saved(state)).fitted(shapes).layers) == 42
+        assert len(read_lora(saved(state)).fitted(shapes).patches) == 42
     assert "only for the first 42 of 48 blocks" in caplog.text
 
 

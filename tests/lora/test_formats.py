@@ -80,9 +80,9 @@ def test_peft_model(tmp_path):
 
 def same(one, other):
     """Whether two LoRAs are the same but for rounding."""
-    assert one.layers.keys() == other.layers.keys() and one.shapes == other.shapes
-    for name, several in one.layers.items():
-        by_start = [sorted(lora, key=lambda f: f.start) for lora in (several, other.layers[name])]
+    assert one.patches.keys() == other.patches.keys() and one.shapes == other.shapes
+    for name, several in one.patches.items():
+        by_start = [sorted(lora, key=lambda f: f.start) for lora in (several, other.patches[name])]
         for a, b in zip(*by_start, strict=True):
             assert torch.equal(a.up, b.up) and torch.equal(a.down, b.down)
             assert a.start == b.start and a.scale == pytest.approx(b.scale)
@@ -172,5 +172,5 @@ def test_a_few_strange_layers_are_left_out(trained, saved, caplog):
 def test_last_block_has_a_name_of_its_own(trained):
     shapes = read_lora(trained.path).shapes
     last = CONFIG.depth - 1
-    assert shapes[f"blocks.{last}.mod_y"] == (48, 96)
-    assert shapes["blocks.0.mod_y"] == (4 * 48, 96)
+    assert shapes[f"blocks.{last}.mod_y.weight"] == (48, 96)
+    assert shapes["blocks.0.mod_y.weight"] == (4 * 48, 96)

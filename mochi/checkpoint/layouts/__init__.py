@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from ..lazy import LazyTensors
 from . import comfy, diffusers, genmo, t5
-from .genmo import Parts
+from .genmo import Parts, under
+from .wrappers import prefixes_of, unwrapped, without_averages
 
 LAYOUTS: dict[str, Callable[[LazyTensors], Parts]] = {
     "published": genmo.parts,
@@ -13,6 +14,13 @@ LAYOUTS: dict[str, Callable[[LazyTensors], Parts]] = {
     "T5": t5.parts,
 }
 """Every layout that can be read. The first one that finds a part in a file is used."""
+
+ENDINGS = (
+    *(names[1] for names in genmo.SIGNATURES.values()),
+    *(names[1] for names in (diffusers.DIT, diffusers.DECODER, diffusers.ENCODER)),
+    t5.QUERY,
+)
+"""How a name of each network ends, whatever stands before it."""
 
 TITLES = {
     "dit": "Mochi AsymmDiT",
@@ -50,12 +58,40 @@ OTHERS = {
 def find_parts(tensors: LazyTensors) -> tuple[str | None, Parts]:
     """The layout of a file, and the parts of a Mochi in it; None and nothing when no layout fits.
 
-    Raises ValueError on tensors that should make up one weight, but cannot.
+    Names can have wrappers in them, and anything before them. A network beside its own moving average is taken.
+
+    Raises ValueError on tensors that should make up one weight, but cannot, and on two networks of a kind.
     """
+    bare = unwrapped(tensors)
+    for candidates in (without_averages(bare), bare):
+        layout, found = _parts(candidates)
+        if not found:
+            layout, found = _parts_below(candidates)
+        if found:
+            return layout, found
+    return None, {}
+
+
+def _parts(tensors: LazyTensors) -> tuple[str | None, Parts]:
     for layout, parts in LAYOUTS.items():
         if found := parts(tensors):
             return layout, found
     return None, {}
+
+
+def _parts_below(tensors: LazyTensors) -> tuple[str | None, Parts]:
+    """The parts whose names have something before them, which may be another for each."""
+    first, found, places = None, {}, {}
+    for prefix in prefixes_of(tensors, ENDINGS):
+        if prefix.startswith(tuple(places.values())):  # `a.decoder.`, where `a.` has been found
+            continue
+        layout, parts = _parts(under(prefix, tensors))
+        if twice := parts.keys() & found.keys():
+            part = min(twice)
+            raise ValueError(f"two of {TITLES[part]}, under {places[part]} and {prefix}; choose a file with one")
+        first, found = first or layout, found | parts
+        places |= dict.fromkeys(parts, prefix)
+    return first, found
 
 
 def seems_to_be(tensors: LazyTensors, parts: Parts) -> str:

@@ -85,18 +85,13 @@ class RankWeights:
         names = sorted(self._patched | patches.keys())
         if not names:
             return
-        entries = self._plan.entries
         self._patched |= patches.keys()  # if a patch fails, the next call mends what is half done
         for name in names:
             if self._plan.dtypes[name] == QUANT_DTYPE:
                 layer = self.model.get_submodule(name.removesuffix(".weight"))
                 patch_quant_linear(layer, name, patches.get(name, ()), self._device)
                 continue
-            weight = self._read(name)
-            if name in patches:
-                rows = self._layout.rows(self.model.get_parameter(name))
-                weight = apply_patches(name, weight.to(self._device), patches[name], entries[name].shape, rows)
-            assign(self.model, name, weight, self._layout)
+            assign(self.model, name, self._read_patched(name, patches.get(name, ())), self._layout)
         self._patched = set(patches)
 
     def _lay_out(self, sharding: str) -> Whole | ShardedLayout:
@@ -106,10 +101,15 @@ class RankWeights:
 
         return ShardedLayout(self.model, self._device, offload=sharding == "offloaded")
 
-    def _read(self, name: str) -> Tensor:
-        """This rank's rows as the file has them, rounded."""
+    def _read_patched(self, name: str, patches: Sequence[WeightPatch]) -> Tensor:
+        """This rank's rows of the file's weight, rounded and patched."""
         self.tensors_read += 1
-        return self._plan.read(name, self._layout.rows(self.model.get_parameter(name)))
+        shape, rows = self._plan.entries[name].shape, self._layout.rows(self.model.get_parameter(name))
+        if any(patch.of_all_rows for patch in patches):
+            weight = self._plan.read(name, slice(0, shape[0])).to(self._device)
+            return apply_patches(name, weight, patches, shape)[rows].clone()
+        weight = self._plan.read(name, rows)
+        return apply_patches(name, weight.to(self._device), patches, shape, rows) if patches else weight
 
 
 def _own(p: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ....mochi.checkpoint import Plan
 from ....mochi.lora import swap_halves
 from ....mochi.lora.patch import LoraPatch, ReplacePatch, WeightPatch
 from ....mochi.quant import QUANT_DTYPE
+from ..sockets.dora import DoraAdapter
 from ..sockets.lora_names import PREFIX
 
 HostPatch = tuple
@@ -37,21 +38,23 @@ def for_ranks(
 ) -> dict[str, list[WeightPatch]]:
     """Patches of a MODEL, by its parameters, as patches for the ranks, by the network's parameters.
 
-    A plain LoRA, on a weight or some of its rows, is sent as its two factors. With patches of any other kind the host
-    computes the weight from the file's on `device`, as it does on one GPU, and the result is sent.
+    A LoRA, on a weight or some of its rows, is sent as its factors. With patches of any other kind the host computes
+    the weight from the file's on `device`, as it does on one GPU, and the result is sent.
     """
     out: dict[str, list[WeightPatch]] = {}
     for key, of_weight in patches.items():
         name = key.removeprefix(PREFIX)
-        if all(map(_is_plain_lora, of_weight)):
+        if all(map(_has_factors, of_weight)):
             out[name] = [_lora_patch(patch) for patch in of_weight]
         else:
             out[name] = [ReplacePatch(_patched(weights[name], of_weight, key, device))]
     return out
 
 
-def _is_plain_lora(patch: HostPatch) -> bool:
+def _has_factors(patch: HostPatch) -> bool:
     _, adapter, _, offset, function = patch
+    if isinstance(adapter, DoraAdapter):
+        return True
     if type(adapter) is not LoRAAdapter or function not in (None, swap_halves):
         return False
     up, _, _, mid, dora_scale, reshape = adapter.weights
@@ -61,6 +64,8 @@ def _is_plain_lora(patch: HostPatch) -> bool:
 
 def _lora_patch(patch: HostPatch) -> LoraPatch:
     strength, adapter, strength_model, offset, function = patch
+    if isinstance(adapter, DoraAdapter):
+        return adapter.patch(strength, 0 if offset is None else offset[1], strength_model)
     up, down, alpha, *_ = adapter.weights
     scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
     up, down = up.flatten(1).cpu(), down.flatten(1).cpu()

@@ -1,16 +1,19 @@
-"""LoRA files in ComfyUI's folder. On a MODEL they become patches, as ComfyUI's own loaders make them."""
+"""LoRA files in ComfyUI's folder. On a MODEL they become patches of ComfyUI's kinds."""
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
+from torch import Tensor
 
 from ....mochi import lora
 from ....mochi.errors import MochiError
-from ....mochi.lora import Lora, LoraPatch
+from ....mochi.lora import DiffPatch, DoraPatch, Lora, LoraPatch, UnsupportedAdapter, WeightPatch
 from ..checks import text_width
+from .dora import DoraAdapter
 from .lora_names import PREFIX
 
 FOLDER = "loras"
@@ -31,7 +34,10 @@ def find_lora(name: str) -> Path:
 
 def check_lora(name: str) -> None:
     """Raise MochiError unless the entry's file is there and a LoRA for Mochi. Reads no weights."""
-    _check_unchanged(*_version(find_lora(name)))
+    try:
+        _check_unchanged(*_version(find_lora(name)))
+    except UnsupportedAdapter as error:
+        raise MochiError(f"{error}. ComfyUI's own LoraLoaderModelOnly reads it, on one GPU and on several.") from error
 
 
 def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
@@ -40,27 +46,35 @@ def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
     Raises MochiError for a model that is no Mochi, CheckpointError for a file that is no LoRA for it.
     """
     text_width(model)  # is it a Mochi?
-    loaded = _read_unchanged(*_version(path)).fitted(lora.layer_shapes(model.model.diffusion_model))
+    network = model.model.diffusion_model
+    loaded = _read_unchanged(*_version(path)).fitted(lora.patchable_shapes(network))
     patched = model.clone()
     if strength:
         # At once: each call makes a list of all the model's weights.
-        adapters = {
-            _key(layer, loaded.shapes[layer][0], patch): _adapter(patch)
-            for layer, patches in loaded.layers.items()
+        found = [
+            _host_patch(name, patch, network.get_parameter(name))
+            for name, patches in loaded.patches.items()
             for patch in patches
-        }
-        patched.add_patches(adapters, strength)
+        ]
+        patched.add_patches(dict(found), strength)
     return patched
 
 
-def _key(layer: str, rows: int, patch: LoraPatch) -> str | tuple[str, tuple[int, int, int]]:
-    key = f"{PREFIX}{layer}.weight"
-    return key if len(patch.up) == rows else (key, (0, patch.start or 0, len(patch.up)))
-
-
-def _adapter(patch: LoraPatch) -> LoRAAdapter:
-    alpha = patch.scale * patch.down.shape[0]  # which ComfyUI divides by the rank again
-    return LoRAAdapter(set(), (patch.up, patch.down, alpha, None, None, None))
+def _host_patch(name: str, patch: WeightPatch, parameter: Tensor) -> tuple[Any, Any]:
+    """Key and patch, as ModelPatcher takes them."""
+    if isinstance(patch, DiffPatch):
+        # The shape has to be the parameter's, in which only a quantised weight has other columns.
+        diff = patch.diff if parameter.ndim < 3 else patch.diff.view(-1, *parameter.shape[1:])
+        rows, found = len(diff), ("diff", (patch.scale * diff,))
+    elif isinstance(patch, DoraPatch):
+        rows, found = len(patch.up), DoraAdapter.of(patch)
+    elif isinstance(patch, LoraPatch):
+        alpha = patch.scale * patch.down.shape[0]  # which ComfyUI divides by the rank again
+        rows, found = len(patch.up), LoRAAdapter(set(), (patch.up, patch.down, alpha, None, None, None))
+    else:
+        raise TypeError(f"{patch} comes from no LoRA file")
+    key = f"{PREFIX}{name}"
+    return (key if rows == len(parameter) else (key, (0, patch.start or 0, rows))), found
 
 
 def _version(path: Path) -> tuple[Path, int, int]:

@@ -12,7 +12,7 @@ import comfy.lora
 import comfy.model_base
 from torch import nn
 
-from ....mochi.lora import layer_shapes, swap_halves
+from ....mochi.lora import patchable_shapes, swap_halves
 from ....mochi.lora.names import depth_of, places
 
 PREFIX = "diffusion_model."
@@ -49,10 +49,10 @@ class LoraNames:
 
 def targets(network: nn.Module) -> dict[str, Target]:
     """The weight of a MODEL with this network that each name in a LoRA file stands for."""
-    shapes, found = layer_shapes(network), {}
+    shapes, found = patchable_shapes(network), {}
     for name, (layer, part, parts, swapped) in places(depth_of(shapes)).items():
-        if layer in shapes:
-            key, rows = f"{PREFIX}{layer}.weight", shapes[layer][0] // parts
+        if (weight := f"{layer}.weight") in shapes:
+            key, rows = f"{PREFIX}{weight}", shapes[weight][0] // parts
             whole = (key, None, swap_halves) if swapped else key
             found[name] = whole if parts == 1 else (key, (0, part * rows, rows))
     return found
