@@ -14,7 +14,7 @@ from comfy_api.latest import InputImpl, Types
 from executor import prepared
 from PIL import Image
 
-PROMPT = {"1": {"class_type": "MochiSaveVideo", "inputs": {}}}
+PROMPT = {"1": {"class_type": "MochiParallelSaveVideo", "inputs": {}}}
 WORKFLOW = {"nodes": [], "links": [], "note": "ü"}
 HIDDEN = {"PROMPT": PROMPT, "EXTRA_PNGINFO": {"workflow": WORKFLOW}}
 
@@ -31,7 +31,7 @@ def save(pack):
 
     def run(images, **inputs):
         values = {"fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi", **inputs}
-        node = prepared(pack.nodes["MochiSaveVideo"], HIDDEN)
+        node = prepared(pack.nodes["MochiParallelSaveVideo"], HIDDEN)
         with torch.inference_mode():
             shown = node.execute(images=images, **values).ui.as_dict()
         paths = [pack.base / "output" / file["subfolder"] / file["filename"] for file in shown["images"]]
@@ -109,11 +109,11 @@ def latents():
 
 @pytest.fixture
 def vae(call, small):
-    return call("MochiLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")[0]
+    return call("MochiParallelLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")[0]
 
 
 def test_latents_are_saved_as_they_are_decoded(call, save, vae, latents):
-    (frames,) = call("MochiVAEDecode", vae=vae, samples=latents)
+    (frames,) = call("MochiParallelVAEDecode", vae=vae, samples=latents)
     (_, from_frames), (_, from_latents) = save(frames, format="png"), save(latents, format="png", vae=vae)
     assert len(from_latents) == 25
     for ours, theirs in zip(from_latents, from_frames, strict=True):

@@ -37,7 +37,7 @@ def test_select_clip_device(g: CheckedGraph) -> None:
     g.needs("SelectCLIPDevice")
     for device in ("default", "cpu"):
         clip = g("SelectCLIPDevice", clip=g.clip, device=device)
-        g.assert_equal(g.mochi(positive=g("MochiTextEncode", clip=clip, prompt=PROMPT)), g.ours())
+        g.assert_equal(g.mochi(positive=g("MochiParallelTextEncode", clip=clip, prompt=PROMPT)), g.ours())
 
 
 @pytest.mark.mixed(
@@ -50,9 +50,9 @@ def test_select_vae_device(g: CheckedGraph) -> None:
     frames = g.decoded(g.ours())
     for device in ("default", "gpu:7"):
         vae = g("SelectVAEDevice", vae=g.vae, device=device)
-        g.assert_same_frames(g("MochiVAEDecode", vae=vae, samples=g.ours()), frames)
+        g.assert_same_frames(g("MochiParallelVAEDecode", vae=vae, samples=g.ours()), frames)
         g.assert_same_frames(g("VAEDecode", vae=vae, samples=g.ours()), frames)
-        g.assert_equal(g("MochiVAEEncode", vae=vae, pixels=frames), g.encoded(frames))
+        g.assert_equal(g("MochiParallelVAEEncode", vae=vae, pixels=frames), g.encoded(frames))
 
 
 def trained(g: CheckedGraph) -> Link:
@@ -86,7 +86,7 @@ def test_train_lora(g: CheckedGraph) -> None:
     saved = max((g.comfy.output / "mixed").glob("trained1*.safetensors"))
     shutil.copy(saved, g.comfy.models / "loras" / "trained.safetensors")
     theirs = g.known("LoraModelLoader", model=g.model, lora=lora, strength_model=1.0, bypass=False)
-    with_ours = g("MochiLoadLoRA", model=g.single, file="trained.safetensors", strength=1.0)
+    with_ours = g("MochiParallelLoadLoRA", model=g.single, file="trained.safetensors", strength=1.0)
     g.assert_equal(g.ksampler(model=theirs), g.ours(model=with_ours))
     g.assert_differ(g.ksampler(model=theirs), g.ours(), 1e-3)
 
