@@ -12,6 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import fill
 
+from packaging.version import Version
+
 from scripts.comfyui import CACHE, PROJECT
 
 SEEN = CACHE / "mixed.jsonl"
@@ -68,7 +70,7 @@ def with_other_hosts(lines: Iterable[Line], page: str) -> list[Line]:
 
 def text(lines: Sequence[Line]) -> str:
     """The page, in Markdown."""
-    hosts = sorted({host for line in lines for host in line.seen}, key=lambda host: [int(n) for n in host.split(".")])
+    hosts = sorted({host for line in lines for host in line.seen}, key=Version)
     head = (*HEAD, *(HOST + host for host in hosts))
     parts = ["# Our nodes among built-in ones", _notes(len(lines), hosts)]
     for section, rows in groupby(lines, key=lambda line: line.section):

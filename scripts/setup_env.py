@@ -5,6 +5,7 @@ Set MOCHI_NO_SETUP=1 to run the scripts in the Python that called them, with wha
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -121,8 +122,8 @@ def _torchaudio() -> str:
 
     Until 2.10 torchaudio demands its own torch; 2.11, the last for now, runs with every torch since.
     """
-    torch = next((line.partition("==")[2] for line in _lines(REQUIREMENTS[1]) if line.startswith("torch==")), "")
-    return f"torchaudio<={torch}" if torch else "torchaudio"
+    versions = (re.match(r"torch\s*==\s*([\d.]*\d)", line) for line in _lines(REQUIREMENTS[1]))
+    return next((f"torchaudio<={version[1]}" for version in versions if version), "torchaudio")
 
 
 def _lines(file: Path) -> list[str]:

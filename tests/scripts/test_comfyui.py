@@ -42,7 +42,13 @@ def test_requirements_of_the_host_leave_torch_to_us(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("torch", "torchaudio"), [("torch==2.14.1", "torchaudio<=2.14.1"), ("torch>=2.12", "torchaudio")]
+    ("torch", "torchaudio"),
+    [
+        ("torch==2.14.1", "torchaudio<=2.14.1"),
+        ("torch==2.11.*", "torchaudio<=2.11"),
+        ("torch == 2.14.1+cpu", "torchaudio<=2.14.1"),
+        ("torch>=2.12", "torchaudio"),
+    ],
 )
 def test_sound_is_of_a_version_that_fits_our_torch(monkeypatch, tmp_path, torch, torchaudio):
     ours, host = tmp_path / "requirements-dev.txt", tmp_path / "host"
