@@ -90,4 +90,4 @@ def test_formats_of_comfyui_are_read_by_its_layers_alone(kind, beside, weights, 
     assert kind in part.kinds and part.problem is not None and kind in part.problem
     file = Checkpoint.open(path)
     file.check("dit", {kind})  # nothing else is wrong with it
-    assert file.config("dit") == toys.DIT and file.dtype("dit") == torch.float32
+    assert file.config("dit").mlp_x == toys.DIT.mlp_x and file.dtype("dit") == torch.float32

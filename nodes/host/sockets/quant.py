@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ....mochi import quant
 from ....mochi.errors import MochiError
-from .host_quant import formats, host_linear
+from .host_quant import formats, host_linear, weights_mode
 
 
 class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
@@ -70,11 +70,12 @@ def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLinear]]:
 class QuantPatcher(ModelPatcher):
     """Patches quantised weights when they are dequantised: a patch would be lost if they were quantised again."""
 
-    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> None:
+    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
         layer = self._layer(key)
         if layer is None:
-            super().patch_weight_to_device(key, *args, **kwargs)
-        elif key in self.patches:
+            with weights_mode(self.model.get_submodule(key.rpartition(".")[0])):
+                return super().patch_weight_to_device(key, *args, **kwargs)
+        if key in self.patches:
             patches = self.patches[key]
             layer.patch = lambda weight: comfy.lora.calculate_weight(patches, weight, key, weight.dtype)
 
@@ -82,7 +83,8 @@ class QuantPatcher(ModelPatcher):
         if unpatch_weights:
             for _, layer in quant_layers(self.model):
                 layer.patch = None
-        super().unpatch_model(device_to, unpatch_weights)
+        with weights_mode(self.model):
+            super().unpatch_model(device_to, unpatch_weights)
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
         """Each weight with its patches, for nodes that merge models. A quantised one comes as a function."""
