@@ -78,6 +78,7 @@ class QuantPatcher(ModelPatcher):
         if key in self.patches:
             patches = self.patches[key]
             layer.patch = lambda weight: comfy.lora.calculate_weight(patches, weight, key, weight.dtype)
+        return None
 
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         if unpatch_weights:
