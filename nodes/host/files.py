@@ -123,7 +123,7 @@ def _files(folder: str) -> list[str]:
     """The weight files of one of ComfyUI's folders; it lists no GGUF itself, and in `diffusers` no files at all."""
     unlisted = (*SAFETENSORS, *GGUF) if folder == "diffusers" else GGUF
     found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
-    more = (name for names in found for name in names if name.lower().endswith(unlisted))
+    more = sorted(name for names in found for name in names if name.lower().endswith(unlisted))
     return [*folder_paths.get_filename_list(folder), *more]
 
 
