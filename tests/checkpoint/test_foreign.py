@@ -56,7 +56,7 @@ def test_int8_with_a_scale_of_nobody_known(weights, tmp_path):
     layer = "blocks.0.mlp_x.w1"
     stored = {**weights["dit"], f"{layer}.weight": torch.zeros(192, 64, dtype=torch.int8)}
     path = toys.save(tmp_path / "model.safetensors", stored | {f"{layer}.weight_scale": torch.tensor(0.5)})
-    with pytest.raises(CheckpointError, match=r"has a scale, but is in int8.*GGUF"):
+    with pytest.raises(CheckpointError, match=r"has a scale, but is in torch.int8.*GGUF"):
         Checkpoint.open(path)
 
 

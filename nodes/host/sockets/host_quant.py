@@ -72,15 +72,16 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
             self.factory_kwargs = {**self.factory_kwargs, "device": torch.device(device or "cpu")}
             try:
                 self.load_state_dict(state, strict=False, assign=True)
-            except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-                raise CheckpointError(f"a weight in the format {entry.kind} cannot be read: {error}") from error
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise CheckpointError(f"{entry.name} cannot be read as {entry.kind}: {error}") from error
 
         @torch.inference_mode(False)
         def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
             return super()._apply(*args, **kwargs)
 
         def dequantized(self, dtype: torch.dtype) -> Tensor:
-            return self.weight.dequantize().to(dtype)
+            weight, columns = self.weight.dequantize().to(dtype), getattr(self, "pre_quant_scale", None)
+            return weight if columns is None else weight * columns.to(dtype)
 
         def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if not input.numel():  # an empty prompt, which not every kernel takes
@@ -102,8 +103,8 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
                 nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
         def use_native_products(self) -> None:
-            emulated = self.quant_format in self._disabled_formats
-            self.native, self._full_precision_mm = not emulated, emulated or self._full_precision_mm_config
+            self.native = self.quant_format not in self._disabled_formats and not self._full_precision_mm_config
+            self._full_precision_mm = not self.native
 
     return HostLinear
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from comfy.weight_adapter import LoRAAdapter
 from exact import assert_close, relative_error
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 KEY = "diffusion_model.blocks.1.attn.qkv_x.weight"
@@ -139,6 +140,39 @@ def test_a_text_encoder(kind, call, small):
         (clip,) = call("MochiLoadT5", file=f"{folder.name}/{file}", dtype="auto", device="default")
         found.append(call("MochiTextEncode", clip=clip, prompt="a red circle")[0][0][0])
     assert_close(*found)
+
+
+def test_a_weight_without_its_scales(pack, small, config, call):
+    """It is known when the weight is read: the message names the file, the weight and the format."""
+    if not has("nvfp4"):
+        pytest.skip("this ComfyUI has no nvfp4")
+    path = small.models / "diffusion_models" / "hosted_torn.safetensors"
+    write(path, small.network.state_dict(), "nvfp4", is_quantised, config)
+    with safe_open(path, "pt") as file:
+        said, names = file.metadata(), file.keys()
+        kept = {name: file.get_tensor(name) for name in names if not name.endswith("mlp_x.w1.weight_scale_2")}
+    save_file(kept, path, said)
+    errors = pack.module("mochi.errors")
+    for dtype in ("auto", "bfloat16"):
+        with pytest.raises(errors.CheckpointError, match=rf"{path.name}: .*mlp_x\.w1\.weight cannot be read as nvfp4"):
+            call("MochiLoadDiT", file=path.name, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_columns_that_were_smoothed(dtype, small, config, call, k_sampler):
+    """`pre_quant_scale` of a layer multiplies its input."""
+    if not has("nvfp4"):
+        pytest.skip("this ComfyUI has no nvfp4")
+    path, layer = small.models / "diffusion_models" / "hosted_smooth.safetensors", "blocks.1.mlp_x.w1"
+    plain = write(path, small.network.state_dict(), "nvfp4", is_quantised, config)
+    with safe_open(path, "pt") as file:
+        said, stored = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    columns = torch.linspace(0.5, 2.0, plain[f"{layer}.weight"].shape[1])
+    save_file(stored | {f"{layer}.pre_quant_scale": columns}, path, said)
+    plain[f"{layer}.weight"] = plain[f"{layer}.weight"] * columns
+    save_file(plain, path.with_name("smooth.safetensors"), config)
+    models = (call("MochiLoadDiT", file=name, dtype=dtype)[0] for name in (path.name, "smooth.safetensors"))
+    assert_close(*map(k_sampler, models))
 
 
 def test_ranks_are_refused_when_the_prompt_is_queued(quantised, pack):
