@@ -17,7 +17,7 @@ from ...mochi.errors import CheckpointError, MochiError
 from ...mochi.hub.catalog import hint
 from ...mochi.text import is_t5, open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
-from .sockets.host_quant import formats
+from .quantiser import formats
 
 TINY = "tiny (built in)"
 

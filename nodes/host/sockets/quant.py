@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ....mochi import quant
 from ....mochi.errors import MochiError
-from .host_quant import formats, host_linear, weights_mode
+from ..quantiser import formats, host_linear, weights_mode
 
 
 class QuantLinear(quant.QuantLinear, CastWeightBiasOp):

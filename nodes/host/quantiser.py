@@ -14,9 +14,9 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
-from ....mochi.checkpoint.hosted import HostTensor
-from ....mochi.errors import CheckpointError
-from ....mochi.kernels.graph_break import uncompiled
+from ...mochi.checkpoint.hosted import HostTensor
+from ...mochi.errors import CheckpointError
+from ...mochi.kernels.graph_break import uncompiled
 
 
 @lru_cache(maxsize=1)
