@@ -165,6 +165,7 @@ def _hugging_face_folders(kind: str) -> tuple[list[str], set[str]]:
                 found[name] = None
                 if model != path:
                     whole.add(name)
+                    continue
             if [is_standard(file.name) for file in weight_files(path)] == [True]:
                 hidden.add(name)
     return sorted(found), hidden
