@@ -24,25 +24,30 @@ class HostTensor(LazyTensor):
     """A weight as ComfyUI's quantiser stores it.
 
     Attributes:
+        name: the file's and the tensor's, for messages.
         kind: the name of its format.
         conf: what the file says of the layer's quantisation, as the host wants it.
         stored: the tensors that make up the weight, by the last parts of their names.
     """
 
     quant: None = field(default=None, init=False)
+    name: str
     kind: str
     conf: Mapping[str, Any]
     stored: LazyTensors
 
     def rows(self, start: int, stop: int) -> Tensor:
-        raise CheckpointError(f"a weight is in {self.kind} of ComfyUI's quantiser; {ADVICE}")
+        raise CheckpointError(f"{self.name} is in {self.kind} of ComfyUI's quantiser; {ADVICE}")
 
 
 class HostLayer(Protocol):
     """A Linear layer of the host."""
 
     def load_hosted(self, entry: HostTensor, device: torch.device | str | None) -> None:
-        """Take the weight, as it is stored. None leaves it memory-mapped."""
+        """Take the weight, as it is stored. None leaves it memory-mapped.
+
+        Raises CheckpointError on tensors that do not make up a weight in that format.
+        """
         ...
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,7 @@ from ...mochi.errors import CheckpointError, MochiError
 from ...mochi.hub.catalog import hint
 from ...mochi.text import is_t5, open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
-from .sockets.host_quant import formats
+from .quantiser import formats
 
 TINY = "tiny (built in)"
 
@@ -123,7 +123,7 @@ def _files(folder: str) -> list[str]:
     """The weight files of one of ComfyUI's folders; it lists no GGUF itself, and in `diffusers` no files at all."""
     unlisted = (*SAFETENSORS, *GGUF) if folder == "diffusers" else GGUF
     found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
-    more = (name for names in found for name in names if name.lower().endswith(unlisted))
+    more = sorted(name for names in found for name in names if name.lower().endswith(unlisted))
     return [*folder_paths.get_filename_list(folder), *more]
 
 
@@ -165,6 +165,7 @@ def _hugging_face_folders(kind: str) -> tuple[list[str], set[str]]:
                 found[name] = None
                 if model != path:
                     whole.add(name)
+                    continue
             if [is_standard(file.name) for file in weight_files(path)] == [True]:
                 hidden.add(name)
     return sorted(found), hidden

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError
-from ..hosted import HostTensor
+from ..hosted import ADVICE, HostTensor
 from ..lazy import LazyTensors
 
 FORMAT = "comfy_quant"
@@ -22,18 +22,21 @@ PACKED = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8")
 def hosted(path: Path, tensors: LazyTensors, metadata: Mapping[str, str]) -> LazyTensors:
     """The tensors, in which each weight that only ComfyUI's layers can read has become one HostTensor.
 
-    Raises CheckpointError on a description that cannot be read.
+    Raises CheckpointError on a description that cannot be read, or of weights that are not there.
     """
     found = dict(tensors)
     for layer, conf in _described(path, tensors, metadata).items():
         found.pop(f"{layer}.{FORMAT}", None)
+        if conf["format"] in READ_HERE:
+            continue
         weight = found.get(f"{layer}.weight")
-        if weight is not None and len(weight.shape) == 2 and conf["format"] not in READ_HERE:
-            found[f"{layer}.weight"] = _weight(layer, conf, found)
+        if weight is None or len(weight.shape) != 2:
+            raise CheckpointError(f"{path}: says that {layer} is in {conf['format']}, but has no such matrix; {ADVICE}")
+        found[f"{layer}.weight"] = _weight(path, layer, conf, found)
     return found
 
 
-def _weight(layer: str, conf: Mapping[str, Any], tensors: LazyTensors) -> HostTensor:
+def _weight(path: Path, layer: str, conf: Mapping[str, Any], tensors: LazyTensors) -> HostTensor:
     """One weight, with the tensors that belong to it, which are taken out of the others."""
     kind, names = conf["format"], ("weight", "input_scale", "pre_quant_scale")
     own = [leaf for name in tensors if name.startswith(f"{layer}.") and "." not in (leaf := name[len(layer) + 1 :])]
@@ -42,7 +45,8 @@ def _weight(layer: str, conf: Mapping[str, Any], tensors: LazyTensors) -> HostTe
     bias = tensors.get(f"{layer}.bias")
     if bias is not None and bias.shape:
         rows = min(rows, bias.shape[0])  # they can be filled up to whole blocks
-    return HostTensor((rows, columns * (2 if kind in PACKED else 1)), torch.bfloat16, kind, conf, stored)
+    shape = (rows, columns * (2 if kind in PACKED else 1))
+    return HostTensor(shape, torch.bfloat16, f"{path}: {layer}.weight", kind, conf, stored)
 
 
 def _described(path: Path, tensors: LazyTensors, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -40,8 +40,9 @@ def _weight(path: Path, tensors: LazyTensors, layer: str, tensor: LazyTensor) ->
     if tensor.dtype in FLOAT8 and tensor.shape:
         return QuantTensor(tensor.shape, torch.bfloat16, Float8(tensor.dtype, scale, input_scale), tensor)
     if scale is not None:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise CheckpointError(f"{path}: {layer}.weight has a scale, but is in {kind}, which is not read here; {ADVICE}")
+        raise CheckpointError(
+            f"{path}: {layer}.weight has a scale, but is in {tensor.dtype}, which is not read here; {ADVICE}"
+        )
     return tensor
 
 

@@ -18,13 +18,13 @@ class Shard(NamedTuple):
     Attributes:
         stem: the name without the numbers.
         number: from 1.
-        count: how many there are.
+        total: how many there are.
         suffix: with its dot.
     """
 
     stem: str
     number: int
-    count: int
+    total: int
     suffix: str
 
     @classmethod
@@ -35,7 +35,7 @@ class Shard(NamedTuple):
 
     def name(self, number: int) -> str:
         """The file name of any shard of the same checkpoint."""
-        return f"{self.stem}-{number:05d}-of-{self.count:05d}{self.suffix}"
+        return f"{self.stem}-{number:05d}-of-{self.total:05d}{self.suffix}"
 
 
 def without_later_shards(names: Iterable[str]) -> list[str]:

@@ -41,7 +41,7 @@ def _place(file: Opened) -> tuple[int, int]:
 def _files(path: Path, number: int, count: int) -> list[Path]:
     """All files of the checkpoint, in order, by the part that was chosen."""
     shard = Shard.of(path.name)
-    if shard is None or (shard.number, shard.count) != (number, count):
+    if shard is None or (shard.number, shard.total) != (number, count):
         named = Shard("NAME", number, count, ".gguf").name(number)
         raise CheckpointError(
             f"{path}: part {number} of {count} of a split GGUF file; put all parts into one folder and name this one "

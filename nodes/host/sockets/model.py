@@ -21,9 +21,9 @@ from ....mochi.errors import MochiError
 from ....mochi.quant import FLOAT8, use_float8_products
 from ..checks import check_text
 from ..hosts import remember_loader
+from ..quantiser import use_native_products
 from .attention import attention_named, describe
 from .dtypes import DIT_DTYPES, FAST, chosen_dtype
-from .host_quant import use_native_products
 from .latents import latent_format
 from .network import HostDiT
 from .quant import patcher_for, quant_layers, with_quant

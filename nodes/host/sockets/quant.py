@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ....mochi import quant
 from ....mochi.errors import MochiError
 from ..hosts import core_patcher, with_parameters
-from .host_quant import formats, host_linear
+from ..quantiser import HostLayer, formats, host_linear, weights_mode
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +79,10 @@ def patcher_for(
     dynamic: whether it may be the host's dynamic one, see `core_patcher`.
     """
     kind = core_patcher(dynamic)
-    if next(quant_layers(model), None) is None:
+    if not any(isinstance(module, QuantLinear | HostLayer) for module in model.modules()):
         return kind(model, load_device, offload_device)
     if kind is not ModelPatcher:
-        log.info(
-            "Quantised weights go without ComfyUI's dynamic VRAM, which does not know how to unpack and patch them"
-        )
+        log.info("Quantised weights go without ComfyUI's dynamic VRAM, which cannot unpack and patch them")
     return QuantPatcher(model, load_device, offload_device)
 
 
@@ -94,7 +92,8 @@ class QuantPatcher(ModelPatcher):
     def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
         layer = self._layer(key)
         if layer is None:
-            return super().patch_weight_to_device(key, *args, **kwargs)
+            with weights_mode(self.model.get_submodule(key.rpartition(".")[0])):
+                return super().patch_weight_to_device(key, *args, **kwargs)
         if key in self.patches:
             patches = self.patches[key]
             layer.patch = lambda weight: comfy.lora.calculate_weight(patches, weight, key, weight.dtype)
@@ -104,7 +103,8 @@ class QuantPatcher(ModelPatcher):
         if unpatch_weights:
             for _, layer in quant_layers(self.model):
                 layer.patch = None
-        super().unpatch_model(device_to, unpatch_weights)
+        with weights_mode(self.model):
+            super().unpatch_model(device_to, unpatch_weights)
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
         """Each weight with its patches, for nodes that merge models. A quantised one comes as a function."""
@@ -146,8 +146,8 @@ class QuantPatcher(ModelPatcher):
         layer = self.model.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, QuantLinear) and layer.weight.shape[1] != layer.in_features:
             raise MochiError(
-                f"Weights in {layer.quant.title} cannot be trained upon. Choose dtype float8_e4m3fn or bfloat16 in Load "
-                "AsymmDiT (Mochi), or a file that is not packed."
+                f"Weights in {layer.quant.title} cannot be trained upon. Choose dtype float8_e4m3fn or bfloat16 in "
+                "Load AsymmDiT (Mochi), or a file that is not packed."
             )
         super().add_weight_wrapper(name, function)
 

@@ -4,6 +4,7 @@ Only here is it known which ComfyUI has which of them: 0.3.75 has float8 alone, 
 """
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,9 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
-from ....mochi.checkpoint.hosted import HostTensor
-from ....mochi.errors import CheckpointError
-from ....mochi.kernels.graph_break import uncompiled
+from ...mochi.checkpoint.hosted import HostTensor
+from ...mochi.errors import CheckpointError
+from ...mochi.kernels.graph_break import uncompiled
 
 
 @lru_cache(maxsize=1)
@@ -27,13 +28,30 @@ def formats() -> frozenset[str]:
     return frozenset(kind for kind, row in table.items() if kind not in mine and layout(row["comfy_tensor_layout"]))
 
 
+class HostLayer(nn.Module):
+    """A layer of the class that `host_linear` makes."""
+
+    def use_native_products(self) -> None:
+        """Multiply weights as they are, where the device can."""
+
+
+def weights_mode(model: nn.Module) -> AbstractContextManager[Any]:
+    """The mode to make parameters of a model in: not inference mode, where it has layers of the host.
+
+    Quantised parameters that are made in it cannot be moved outside, nor those made outside be moved in it; and ComfyUI
+    moves a model in a prompt and between two.
+    """
+    hosted = any(isinstance(module, HostLayer) for module in model.modules())
+    return torch.inference_mode(False) if hosted else nullcontext()
+
+
 @lru_cache(maxsize=8)
 def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
     """The layer class for weights that dequantise to `dtype`, on a device."""
     described: Any = SimpleNamespace(quant_config={"mixed_ops": True})
     operations: Any = comfy.ops.pick_operations(None, dtype, load_device=device, model_config=described)
 
-    class HostLinear(operations.Linear):
+    class HostLinear(operations.Linear, HostLayer):
         """ComfyUI's layer. Its weight is dequantised when it runs, unless `native`; then it is multiplied as it is,
         where the device can.
         """
@@ -46,6 +64,7 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
             self.weight = nn.Parameter(empty, requires_grad=False)
             self._full_precision_mm = True
 
+        @torch.inference_mode(False)
         def load_hosted(self, entry: HostTensor, device: torch.device | str | None) -> None:
             state = {name: tensor.read() for name, tensor in entry.stored.items()}
             text = json.dumps(dict(entry.conf)).encode()
@@ -53,13 +72,20 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
             self.factory_kwargs = {**self.factory_kwargs, "device": torch.device(device or "cpu")}
             try:
                 self.load_state_dict(state, strict=False, assign=True)
-            except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-                raise CheckpointError(f"a weight in the format {entry.kind} cannot be read: {error}") from error
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise CheckpointError(f"{entry.name} cannot be read as {entry.kind}: {error}") from error
+
+        @torch.inference_mode(False)
+        def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
+            return super()._apply(*args, **kwargs)
 
         def dequantized(self, dtype: torch.dtype) -> Tensor:
-            return self.weight.dequantize().to(dtype)
+            weight, columns = self.weight.dequantize().to(dtype), getattr(self, "pre_quant_scale", None)
+            return weight if columns is None else weight * columns.to(dtype)
 
         def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if not input.numel():  # an empty prompt, which not every kernel takes
+                return input.new_empty(*input.shape[:-1], self.out_features)
             if torch.compiler.is_compiling():
                 return uncompiled(super().forward, input, *args, **kwargs)
             return super().forward(input, *args, **kwargs)
@@ -77,9 +103,8 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
                 nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
         def use_native_products(self) -> None:
-            """Multiply weights as they are, where the device can."""
-            emulated = self.quant_format in self._disabled_formats
-            self.native, self._full_precision_mm = not emulated, emulated or self._full_precision_mm_config
+            self.native = self.quant_format not in self._disabled_formats and not self._full_precision_mm_config
+            self._full_precision_mm = not self.native
 
     return HostLinear
 
@@ -87,5 +112,5 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
 def use_native_products(model: nn.Module) -> None:
     """Compute products in the formats of the weights where the device can."""
     for module in model.modules():
-        if isinstance(module, comfy.ops.CastWeightBiasOp) and hasattr(module, "use_native_products"):
+        if isinstance(module, HostLayer):
             module.use_native_products()
