@@ -12,11 +12,13 @@ from ..mochi.errors import MochiError
 from ..mochi.geometry import SPACE
 from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter, check_video
 from . import widgets
-from .host.checks import check_latent, complaint
+from .host.checks import check_latent, check_links, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
 from .host.progress import steps
 from .host.sockets.vae import MochiVAE
 from .host.types import Latent, Vae
+
+NEEDS_VAE = "images are latents, so a VAE is needed: connect Load AsymmVAE (Mochi) to `vae`"
 
 
 class SaveVideo(widgets.Node):
@@ -39,7 +41,7 @@ class SaveVideo(widgets.Node):
                     "fps",
                     PREVIEW.defaults.fps,
                     (0.01, 1000.0),
-                    "Frames a second; Mochi was made for 30. A given video keeps its own.",
+                    "Frames a second; Mochi was made for 30, and a gif can have 50. A given video keeps its own.",
                     step=0.01,
                     round=0.01,
                 ),
@@ -58,8 +60,8 @@ class SaveVideo(widgets.Node):
                 io.String.Input(
                     "filename_prefix",
                     default="video/mochi",
-                    tooltip="Folder and start of the name, inside ComfyUI's output folder. A number is put behind, and "
-                    "%date:yyyy-MM-dd% becomes the date.",
+                    tooltip="Folder and start of the name, inside ComfyUI's output folder. A number is put behind. "
+                    "%date:yyyy-MM-dd% becomes the date, %Mochi Sampler.seed% the value of a node's widget.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Only for latents: from Load AsymmVAE (Mochi)."),
             ],
@@ -69,11 +71,20 @@ class SaveVideo(widgets.Node):
 
     @classmethod
     def validate_inputs(
-        cls, filename_prefix: str | None = None, format: str | None = None, fps: float | None = None
+        cls,
+        filename_prefix: str | None = None,
+        format: str | None = None,
+        fps: float | None = None,
+        input_types: dict[str, str] | None = None,
     ) -> bool | str:
         """Checks what is known of the file before anything runs, so that no finished video is lost."""
-        found = complaint(check_prefix, filename_prefix, "webm" if format is None else format)
-        return found or complaint(check_video, format, fps) or True
+        linked = input_types or {}
+        found = complaint(check_links, cls, linked)
+        if linked.get("images") == "LATENT" and "vae" not in linked:
+            found = found or NEEDS_VAE
+        found = found or complaint(check_prefix, filename_prefix, "webm" if format is None else format)
+        has_own_rate = linked.get("images") == "VIDEO"
+        return found or complaint(check_video, format, None if has_own_rate else fps) or True
 
     @classmethod
     def execute(
@@ -114,7 +125,7 @@ def frames_of_images(images: Tensor) -> tuple[int, int, Callable[[Take], None]]:
 def frames_of_latents(samples: Latent, vae: Vae | None) -> tuple[int, int, Callable[[Take], None]]:
     """Width, height, and a function that gives the frames of latents, as they are decoded if the VAE can do so."""
     if vae is None:
-        raise MochiError("images are latents, so a VAE is needed: connect Load AsymmVAE (Mochi) to `vae`")
+        raise MochiError(NEEDS_VAE)
     latents = samples["samples"]
     check_latent(latents.shape)
     height, width = (SPACE * length for length in latents.shape[3:])

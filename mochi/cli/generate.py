@@ -89,7 +89,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=Path,
         metavar="FILE",
         help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
-        "..., output); options given here hold where a line does not say otherwise",
+        "..., output); options given here hold where a line does not say otherwise; a bad "
+        "line does not end the others",
     )
     add = parser.add_argument_group("one video over several GPUs").add_argument
     add("--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU")

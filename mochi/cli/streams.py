@@ -4,13 +4,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import IO, Any, cast
+from typing import Any, TextIO, cast
 
 
 class Tolerant:
     """A text stream that can always be written to: what its encoding lacks is escaped, and a broken pipe let go."""
 
-    def __init__(self, stream: IO[str]):
+    def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -44,7 +44,7 @@ def tolerant_output() -> Iterator[None]:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    out, err = (cast("IO[str]", Tolerant(stream)) for stream in (sys.stdout, sys.stderr))
+    out, err = (cast("TextIO", Tolerant(stream)) for stream in (sys.stdout, sys.stderr))
     with redirect_stdout(out), redirect_stderr(err):
         try:
             yield

@@ -1,10 +1,11 @@
 """Checks of what comes in, before anything heavy starts. They raise MochiError, which says what to change."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
+from comfy_execution.validation import validate_node_input
 from torch import Tensor
 
 from ...mochi.errors import MochiError
@@ -33,6 +34,18 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """A widget's value must be in its list, which the host does not check."""
     if value not in choices:
         raise MochiError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
+
+
+def check_links(node: Any, received: Mapping[str, str]) -> None:
+    """Links must bring what a node takes. The host leaves that to a node that validates their types itself.
+
+    received: the type that each linked input gets.
+    """
+    inputs = node.INPUT_TYPES()
+    taken = {**inputs.get("required", {}), **inputs.get("optional", {})}
+    for name, kind in received.items():
+        if not validate_node_input(kind, taken[name][0]):
+            raise MochiError(f"{name} takes {taken[name][0]}, but gets {kind}.")
 
 
 def check_at_most(name: str, value: int, most: int) -> None:

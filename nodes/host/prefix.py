@@ -57,7 +57,8 @@ def widgets_of(prompt: Mapping[str, Any], workflow: Any = None) -> Lookup:
     """The widgets of a prompt in API format.
 
     workflow: the editor's graph, which knows titles and names for search and replace; None where there is no editor.
-    A node is found by its name for search and replace, which is its type unless somebody changed it; else by its title.
+    A node is found by its name for search and replace, which is its type unless somebody changed it; else by its title,
+    or by the English name of its type, for clients that send no titles and editors in another language.
     """
     try:
         drawn = dict(_drawn(workflow))
@@ -70,11 +71,14 @@ def widgets_of(prompt: Mapping[str, Any], workflow: Any = None) -> Lookup:
         return _at(drawn.get(number), "properties", "Node name for S&R") or _at(prompt[number], "class_type")
 
     def title_of(number: str) -> Any:
-        own = _at(prompt[number], "_meta", "title") or _at(drawn.get(number), "title")
-        return own or display_names.get(_at(prompt[number], "class_type"))
+        return _at(prompt[number], "_meta", "title") or _at(drawn.get(number), "title")
+
+    def display_name_of(number: str) -> Any:
+        return display_names.get(_at(prompt[number], "class_type"))
 
     def look_up(node: str, widget: str) -> str | None:
-        found = [n for n in numbers if name_of(n) == node] or [n for n in numbers if title_of(n) == node]
+        ways = ([n for n in numbers if way(n) == node] for way in (name_of, title_of, display_name_of))
+        found = next(filter(None, ways), [])
         if not found:
             log.warning("filename_prefix: there is no node %a for %%%s%%", node, ascii(f"{node}.{widget}")[1:-1])
             return None

@@ -70,6 +70,7 @@ def test_dates(prefix, pattern, expected):
     [
         ("Mochi Sampler.seed", "7"),  # its title
         ("MochiParallelSampler.seed", "7"),  # its type
+        ("Mochi Text Encode.prompt", "second"),  # the English name of a type, below titles
         ("MochiParallelSampler.cfg", "4"),
         ("MochiParallelSampler.denoise", "0.000001"),
         ("MochiParallelSampler.cfg_schedule", ""),
@@ -183,6 +184,29 @@ def test_refused_when_queued(pack, inputs, message):
     before = sorted(pack.base.joinpath("output").rglob("*"))
     assert message in complaints(graph(**inputs)).get("2", "nothing")
     assert sorted(pack.base.joinpath("output").rglob("*")) == before
+
+
+LATENT = {"class_type": "EmptyMochiLatentVideo", "inputs": {"width": 32, "height": 16, "length": 7, "batch_size": 1}}
+
+
+def test_links_that_do_not_fit(pack):
+    latents = {**graph(), "1": LATENT}
+    assert "images are latents, so a VAE is needed" in complaints(latents)["2"]
+    latents["3"] = {
+        "class_type": "MochiParallelLoadVAE",
+        "inputs": {"encoder_file": "in the file itself", "dtype": "auto"},
+    }
+    latents["3"]["inputs"] |= {"file": "tiny (built in)", "gpus": "1"}
+    latents["2"]["inputs"]["vae"] = ["3", 0]
+    assert complaints(latents) == {}
+    latents["2"]["inputs"]["vae"] = ["1", 0]
+    assert "vae takes VAE, but gets LATENT" in complaints(latents)["2"]
+    assert "images takes" in complaints({**graph(images=["3", 0]), "3": latents["3"]})["2"]
+
+
+def test_a_video_has_its_own_rate(pack):
+    video = {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 12.0}}
+    assert complaints({**graph(format="gif", fps=60.0, images=["3", 0]), "3": video}) == {}
 
 
 @pytest.mark.parametrize("format", ["mp4", "png"])
