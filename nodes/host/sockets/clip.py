@@ -131,9 +131,7 @@ def load_clip(
     return clip
 
 
-def load_clip_patcher(
-    checkpoint: Checkpoint, dtype: str, device: str, disable_dynamic: bool = False
-) -> ModelPatcher:
+def load_clip_patcher(checkpoint: Checkpoint, dtype: str, device: str, disable_dynamic: bool = False) -> ModelPatcher:
     """The patcher of `load_clip`'s CLIP."""
     return load_clip(checkpoint, dtype, device, disable_dynamic).patcher
 

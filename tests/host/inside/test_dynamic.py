@@ -1,6 +1,5 @@
 """Our sockets in a host with dynamic VRAM. A second name of the CPU stands for the GPU that it needs."""
 
-import comfy.memory_management
 import comfy.model_management as mm
 import comfy.model_patcher
 import pytest
@@ -10,6 +9,7 @@ from exact import relative_error
 
 if not hasattr(comfy.model_patcher, "ModelPatcherDynamic"):
     pytest.skip("this host has no dynamic VRAM", allow_module_level=True)
+import comfy.memory_management
 from comfy_aimdo import host_buffer, model_vbar
 
 Dynamic = comfy.model_patcher.ModelPatcherDynamic

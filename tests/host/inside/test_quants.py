@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -216,11 +217,9 @@ def test_what_is_saved_before_it_was_loaded(quantised):
 def test_training_says_which_weights_it_cannot_take(quantised, pack):
     """A node takes the shape of what it trains from the bytes of a weight."""
     name, model, _ = quantised
-    clone = model.clone()
-    if "fp8" in name:
-        return clone.add_weight_wrapper(KEY, lambda weight: weight)
-    with pytest.raises(pack.module("mochi.errors").MochiError, match="Q8_0 cannot be trained upon. Choose dtype"):
-        clone.add_weight_wrapper(KEY, lambda weight: weight)
+    says = pytest.raises(pack.module("mochi.errors").MochiError, match=r"Q8_0 cannot be trained upon.* choose dtype")
+    with nullcontext() if "fp8" in name else says:
+        model.clone().add_weight_wrapper(KEY, lambda weight: weight)
 
 
 def test_checkpoint_save_makes_one_file_for_all_loaders(call, small, model, k_sampler):

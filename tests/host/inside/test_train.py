@@ -93,5 +93,5 @@ def test_a_saved_lora_is_loaded_again(call, small, model, train, k_sampler):
 
 
 def test_what_cannot_be_trained_says_so(call, small, pack, remote, train, error):
-    with pytest.raises(error, match="Train LoRA.*1 GPU"):
+    with pytest.raises(error, match=r"Train LoRA.*1 GPU"):
         train(remote)
