@@ -207,6 +207,8 @@ def test_what_comfyui_saves_of_quantised_weights_loads(quantised, call, k_sample
 def test_what_is_saved_before_it_was_loaded(quantised):
     """A newer host patches weights as it writes them."""
     _, model, dequantised = quantised
+    if not hasattr(model, "state_dict_for_saving"):
+        pytest.skip("this host loads a model to save it")
     mm.unload_all_models()
     state, expected = (m.state_dict_for_saving() for m in (lora(model, 1.0), dequantised))
     assert state.keys() == expected.keys()
