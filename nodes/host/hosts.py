@@ -25,7 +25,8 @@ def remember_loader(patcher: ModelPatcher, load: Callable[..., ModelPatcher], *a
     A newer host does so to have the weights once more, pristine: on another device (MultiGPU CFG Split and the nodes
     that select a device), to train a LoRA, and for hooks and torch.compile. An older one does not ask.
     """
-    patcher.cached_patcher_init = (load, arguments)
+    newer: Any = patcher
+    newer.cached_patcher_init = (load, arguments)
 
 
 class _OwnParameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.conds
@@ -46,16 +47,7 @@ class RemoteNetwork(HostDiT):
         return RowsCond([(text, row) for row in range(len(text))])
 
     def _flow(self, x: Tensor, sigma: Tensor, text: Any, options: dict[str, Any]) -> Tensor:
-        if options.get("patches_replace", {}).get("dit"):
-            raise MochiError(
-                "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
-                "processes. Choose 1 GPU in Load AsymmDiT (Mochi), or remove the patch."
-            )
-        if (override := override_in(options)) is not None:
-            raise MochiError(
-                f"A node puts another attention in place ({override}), but the network is in other processes. Choose 1 "
-                "GPU in Load AsymmDiT (Mochi), or take the node out; `attention` in the loader is for ranks too."
-            )
+        _check_options(options)
         plan = plan_of(options)
         self._is_cached = plan is not None
         keys = keys_of(x, options) if self._is_cached else ()
@@ -71,6 +63,20 @@ class RemoteNetwork(HostDiT):
                     report(self.remote.forget_run())
             except GroupError:
                 log.exception("The group failed at the end of a run")  # and the memory went with it
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise MochiError where transformer options ask for what happens inside the network."""
+    if options.get("patches_replace", {}).get("dit"):
+        raise MochiError(
+            "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
+            "processes. Choose 1 GPU in Load AsymmDiT (Mochi), or remove the patch."
+        )
+    if (override := override_in(options)) is not None:
+        raise MochiError(
+            f"A node puts another attention in place ({override}), but the network is in other processes. Choose 1 GPU "
+            "in Load AsymmDiT (Mochi), or take the node out; `attention` in the loader is for ranks too."
+        )
 
 
 class RowsCond(comfy.conds.CONDRegular):
@@ -173,6 +179,7 @@ class RemoteDiTPatcher(RemotePatcher):
         return self.model.diffusion_model.weights
 
     def _check(self) -> None:
+        _check_options(self.model_options["transformer_options"])
         if self.weight_wrapper_patches or self.object_patches.get("manual_cast_dtype"):
             raise MochiError(
                 "A node wants to change how weights are used or cast, but these are in other processes. Choose the "

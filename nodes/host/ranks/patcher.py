@@ -66,8 +66,8 @@ class RemotePatcher(ModelPatcher):
     def clone(self, *args: Any, **options: Any) -> Any:
         if options.get("force_deepcopy"):
             raise MochiError(
-                "A node wants to train on this model (Train LoRA), but its weights are in other processes. Choose 1 GPU "
-                "in its loader."
+                "A node wants to train upon this model (Train LoRA), but its weights are in other processes. Choose 1 "
+                "GPU in its loader."
             )
         return super().clone(*args, **options)
 
@@ -75,9 +75,8 @@ class RemotePatcher(ModelPatcher):
         """Called for one of the host's nodes that use or select GPUs. Raises MochiError."""
         devices = ", ".join(dict.fromkeys(self.remote.manager.devices))
         raise MochiError(
-            f"The processes of this model have its weights (on {devices}), and no node can move or copy them: take out "
-            "MultiGPU CFG Split and the nodes that select a device. GPUs are chosen in the loader, or in Mochi Parallel "
-            "Settings."
+            f"The weights of this model are in processes of their own (on {devices}), and no node can move or copy "
+            "them: take out MultiGPU CFG Split and the nodes that select a device. GPUs are chosen in the loader."
         )
 
     def detach(self, unpatch_all: bool = True) -> nn.Module:

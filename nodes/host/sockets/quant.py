@@ -23,6 +23,7 @@ class QuantLinear(quant.QuantLinear, CastWeightBiasOp):
     """The bytes come to where x is and are dequantised there. Then LoRA and its kin are applied."""
 
     comfy_cast_weights = True  # the weight may be on another device than x
+    comfy_patched_weights: bool  # set by the host while it is loaded
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -82,7 +83,7 @@ def patcher_for(
     if not any(isinstance(module, QuantLinear | HostLayer) for module in model.modules()):
         return kind(model, load_device, offload_device)
     if kind is not ModelPatcher:
-        log.info("Quantised weights go without ComfyUI's dynamic VRAM, which cannot unpack and patch them")
+        log.info("Quantised weights go without ComfyUI's dynamic VRAM, which cannot patch them as they are unpacked")
     return QuantPatcher(model, load_device, offload_device)
 
 
@@ -132,8 +133,9 @@ class QuantPatcher(ModelPatcher):
         unsaid = [layer for _, layer in quant_layers(self.model) if not hasattr(layer, "comfy_patched_weights")]
         for layer in unsaid:
             layer.comfy_patched_weights = True
+        newer: Any = super()
         try:
-            return super().model_state_dict_for_saving(*args, **kwargs)
+            return newer.model_state_dict_for_saving(*args, **kwargs)
         finally:
             for layer in unsaid:
                 del layer.comfy_patched_weights
@@ -146,8 +148,8 @@ class QuantPatcher(ModelPatcher):
         layer = self.model.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, QuantLinear) and layer.weight.shape[1] != layer.in_features:
             raise MochiError(
-                f"Weights in {layer.quant.title} cannot be trained upon. Choose dtype float8_e4m3fn or bfloat16 in "
-                "Load AsymmDiT (Mochi), or a file that is not packed."
+                f"Weights in {layer.quant.title} cannot be trained upon. In Load AsymmDiT (Mochi) choose dtype "
+                "float8_e4m3fn or bfloat16, or a file that is not packed."
             )
         super().add_weight_wrapper(name, function)
 

@@ -103,7 +103,7 @@ def test_the_cpu_can_be_selected(call, small, model, k_sampler):
 
 
 def test_a_model_of_ranks_says_where_its_devices_are_chosen(call, remote, error):
-    with pytest.raises(error, match="on cpu.*MultiGPU CFG Split.*loader"):
+    with pytest.raises(error, match=r"on cpu.*MultiGPU CFG Split.*loader"):
         call("MultiGPU_WorkUnits", model=remote, max_gpus=2)
     with pytest.raises(error, match="GPUs are chosen in the loader"):
         moved(remote)

@@ -1,15 +1,16 @@
 """Our sockets in a host with dynamic VRAM. A second name of the CPU stands for the GPU that it needs."""
 
-import comfy.memory_management
 import comfy.model_management as mm
 import comfy.model_patcher
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from exact import relative_error
+from safetensors.torch import save_file
 
 if not hasattr(comfy.model_patcher, "ModelPatcherDynamic"):
     pytest.skip("this host has no dynamic VRAM", allow_module_level=True)
+import comfy.memory_management
 from comfy_aimdo import host_buffer, model_vbar
 
 Dynamic = comfy.model_patcher.ModelPatcherDynamic
@@ -54,9 +55,22 @@ def dynamic(monkeypatch):
 
 @pytest.fixture(scope="module")
 def plain(model, k_sampler, encode):
-    """The latents that the MODEL makes without dynamic VRAM, and the same with a patch and with the patch as a hook."""
+    """The latents that the MODEL makes without dynamic VRAM."""
     encode("a red circle")  # loaded before there is a GPU
     return k_sampler(model)
+
+
+@pytest.fixture(scope="module")
+def hooked(call, small, encode):
+    """A prompt with a LoRA for as long as it is in force."""
+    torch.manual_seed(5)
+    weights = {"lora_A": torch.randn(2, 64) * 0.3, "lora_B": torch.randn(192, 2) * 0.3}
+    (small.models / "loras").mkdir(exist_ok=True)
+    path = small.models / "loras" / "hook.safetensors"
+    save_file({f"blocks.0.attn.qkv_x.{name}": t for name, t in weights.items()}, path)
+    (hooks,) = call("CreateHookLoraModelOnly", lora_name=path.name, strength_model=0.7)
+    values = {"cond_NEW": encode("a red circle"), "strength": 1.0, "set_cond_area": "default", "hooks": hooks}
+    return call("ConditioningSetProperties", **values)[0]
 
 
 @pytest.fixture
@@ -98,6 +112,11 @@ def test_where_it_cannot_be_dynamic_there_is_a_plain_one(loaded, k_sampler, plai
         assert type(other) is ModelPatcher and other.model is not loaded.model
         other.load_device = torch.device("cpu")
         assert relative_error(k_sampler(other), plain) == 0
+
+
+def test_a_hook_changes_weights(loaded, hooked, model, k_sampler, plain):
+    found, expected = k_sampler(loaded, hooked), k_sampler(model, hooked)
+    assert relative_error(found, expected) < 1e-5 < 1e-3 < relative_error(expected, plain)
 
 
 def test_compiled_blocks_and_quantised_weights_are_not_dynamic(dynamic, call, small, caplog):

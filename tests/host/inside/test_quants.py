@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -206,6 +207,8 @@ def test_what_comfyui_saves_of_quantised_weights_loads(quantised, call, k_sample
 def test_what_is_saved_before_it_was_loaded(quantised):
     """A newer host patches weights as it writes them."""
     _, model, dequantised = quantised
+    if not hasattr(model, "state_dict_for_saving"):
+        pytest.skip("this host loads a model to save it")
     mm.unload_all_models()
     state, expected = (m.state_dict_for_saving() for m in (lora(model, 1.0), dequantised))
     assert state.keys() == expected.keys()
@@ -216,11 +219,9 @@ def test_what_is_saved_before_it_was_loaded(quantised):
 def test_training_says_which_weights_it_cannot_take(quantised, pack):
     """A node takes the shape of what it trains from the bytes of a weight."""
     name, model, _ = quantised
-    clone = model.clone()
-    if "fp8" in name:
-        return clone.add_weight_wrapper(KEY, lambda weight: weight)
-    with pytest.raises(pack.module("mochi.errors").MochiError, match="Q8_0 cannot be trained upon. Choose dtype"):
-        clone.add_weight_wrapper(KEY, lambda weight: weight)
+    says = pytest.raises(pack.module("mochi.errors").MochiError, match=r"Q8_0 cannot be trained upon.* choose dtype")
+    with nullcontext() if "fp8" in name else says:
+        model.clone().add_weight_wrapper(KEY, lambda weight: weight)
 
 
 def test_checkpoint_save_makes_one_file_for_all_loaders(call, small, model, k_sampler):
