@@ -16,7 +16,7 @@ from typing import Any
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
 from .adapters import Adapter
-from .settings import Settings, number, parsed, peft_settings
+from .settings import Settings, is_number, number, parsed, peft_settings
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def _in_metadata(file: Checkpoint) -> Iterator[Settings]:
     if file.metadata.get("kwargs"):
         yield _published(file)
     for key in ALPHAS:
-        if (value := file.metadata.get(key, "").strip()) not in NOTHING:
+        value = file.metadata.get(key, "").strip()
+        if value not in NOTHING and (key != "alpha" or is_number(value)):  # "alpha" can be about anything
             yield Settings(f"{file.path}: its metadata", alpha=value, alpha_name=key)
 
 
