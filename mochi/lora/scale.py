@@ -24,6 +24,13 @@ ALPHAS = ("ss_network_alpha", "lora_alpha", "network_alpha", "alpha")
 NOTHING = ("", "None", "null", "0", "0.0")
 """What stands there where nobody has chosen an alpha. kohya's scripts take 0 for the rank."""
 
+BESIDE = ("adapter_config.json", "lora_config.json")
+
+
+def files_beside(weights: Path) -> list[Path]:
+    """The files of settings beside a LoRA."""
+    return [config for name in BESIDE if (config := weights.with_name(name)).is_file()]
+
 
 class Scales:
     """The scale of each adapter in a file.
@@ -83,15 +90,11 @@ def _published(file: Checkpoint) -> Settings:
 
 def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[Settings]:
     """What lies beside the file, if it is of this LoRA: in a folder of many it may be of another. The log says so."""
-    readers: dict[str, Callable[[dict[str, Any], str], Settings]] = {
-        "adapter_config.json": peft_settings,
-        "lora_config.json": _fastvideo,
-    }
-    for name, read in readers.items():
-        config = weights.with_name(name)
-        if not config.is_file():
-            continue
-        settings = read(parsed(config.read_bytes(), str(config)), str(config))
+    readers: dict[str, Callable[[dict[str, Any], str], Settings]] = dict(
+        zip(BESIDE, (peft_settings, _fastvideo), strict=True)
+    )
+    for config in files_beside(weights):
+        settings = readers[config.name](parsed(config.read_bytes(), str(config)), str(config))
         if why := settings.misfit({one.stem: one.rank for one in adapters}):
             log.warning("%s: %s is of another LoRA (%s) and is not used", weights, config, why)
         else:

@@ -31,8 +31,7 @@ def dora(network):
     state = {}
     for layer in (*BY_ROWS, *BY_COLUMNS):
         weight = weight_of(network, layer)
-        rows, columns = weight.flatten(1).shape
-        ones = [1] * (weight.ndim - 2)
+        rows, ones = len(weight), [1] * (weight.ndim - 2)
         state[f"{layer}.lora_down.weight"] = random(3, *weight.shape[1:])
         state[f"{layer}.lora_up.weight"] = random(rows, 3, *ones)
         state[f"{layer}.alpha"] = torch.tensor(2.0)
