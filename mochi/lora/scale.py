@@ -9,7 +9,7 @@ Without any, alpha is the rank: the scale is 1.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ ALPHAS = ("ss_network_alpha", "lora_alpha", "network_alpha", "alpha")
 NOTHING = ("", "None", "null", "0", "0.0")
 """What stands there where nobody has chosen an alpha. kohya's scripts take 0 for the rank."""
 
-BESIDE = ("adapter_config.json", "lora_config.json")
+PEFT, FASTVIDEO = "adapter_config.json", "lora_config.json"
 
 
 def files_beside(weights: Path) -> list[Path]:
     """The files of settings beside a LoRA."""
-    return [config for name in BESIDE if (config := weights.with_name(name)).is_file()]
+    return [config for name in (PEFT, FASTVIDEO) if (config := weights.with_name(name)).is_file()]
 
 
 class Scales:
@@ -40,8 +40,8 @@ class Scales:
 
     def __init__(self, file: Checkpoint, adapters: Sequence[Adapter]):
         self._path = file.path
-        self._settings = list(_in_metadata(file))
         alone = [one for one in adapters if one.rank and "alpha" not in one.tensors]
+        self._settings = list(_in_metadata(file)) if alone else []
         if alone and not any(one.alpha_of(alone[0].stem) is not None for one in self._settings):
             self._settings += _beside(next(iter(file.files), file.path), alone)  # `path` may be the folder
 
@@ -61,13 +61,9 @@ class Scales:
 
 def _in_metadata(file: Checkpoint) -> Iterator[Settings]:
     """What the file itself says."""
-
-    def read(key: str) -> Settings:
-        where = f"{file.path}: its metadata under {key!r}"
-        return peft_settings(parsed(file.metadata[key], where), where)
-
-    if file.metadata.get("lora_adapter_metadata"):
-        yield read("lora_adapter_metadata")
+    if stored := file.metadata.get("lora_adapter_metadata"):
+        where = f"{file.path}: its metadata under 'lora_adapter_metadata'"
+        yield peft_settings(parsed(stored, where), where)
     if file.metadata.get("kwargs"):
         yield _published(file)
     for key in ALPHAS:
