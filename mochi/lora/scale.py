@@ -86,11 +86,9 @@ def _published(file: Checkpoint) -> Settings:
 
 def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[Settings]:
     """What lies beside the file, if it is of this LoRA: in a folder of many it may be of another. The log says so."""
-    readers: dict[str, Callable[[dict[str, Any], str], Settings]] = dict(
-        zip(BESIDE, (peft_settings, _fastvideo), strict=True)
-    )
     for config in files_beside(weights):
-        settings = readers[config.name](parsed(config.read_bytes(), str(config)), str(config))
+        read = peft_settings if config.name == PEFT else _fastvideo
+        settings = read(parsed(config.read_bytes(), str(config)), str(config))
         if why := settings.misfit({one.stem: one.rank for one in adapters}):
             log.warning("%s: %s is of another LoRA (%s) and is not used", weights, config, why)
         else:
