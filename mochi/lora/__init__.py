@@ -5,6 +5,7 @@ from .apply import LoraMount, as_patches, patchable_shapes
 from .build import swap_halves
 from .file import Lora, check_lora, read_lora
 from .patch import DiffPatch, DoraPatch, LoraPatch, ReplacePatch, WeightPatch, apply_patches
+from .scale import files_beside
 
 __all__ = [
     "DiffPatch",
@@ -18,6 +19,7 @@ __all__ = [
     "apply_patches",
     "as_patches",
     "check_lora",
+    "files_beside",
     "patchable_shapes",
     "read_lora",
     "swap_halves",

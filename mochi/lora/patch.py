@@ -106,7 +106,8 @@ class DoraPatch(LoraPatch):
         by_columns, kept = self.of_all_rows, int(self.of_all_rows)
         lengths = (self.magnitude if by_columns else self.magnitude[own]).to(part)
         others = [axis for axis in range(part.ndim) if axis != kept]
-        norm = (total if by_columns or self.norm_of_sum else part).norm(dim=others, keepdim=True)
+        measured = total if by_columns or self.norm_of_sum else part
+        norm = torch.linalg.vector_norm(measured, dim=others, keepdim=True)
         factors = lengths.view(norm.shape) / (norm + torch.finfo(torch.float32).eps)
         part.lerp_(total.mul_(factors), self.strength)
 

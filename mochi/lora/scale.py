@@ -9,20 +9,27 @@ Without any, alpha is the rank: the scale is 1.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
 from .adapters import Adapter
-from .settings import Settings, number, parsed, peft_settings
+from .settings import Settings, is_number, number, parsed, peft_settings
 
 log = logging.getLogger(__name__)
 
 ALPHAS = ("ss_network_alpha", "lora_alpha", "network_alpha", "alpha")
 NOTHING = ("", "None", "null", "0", "0.0")
 """What stands there where nobody has chosen an alpha. kohya's scripts take 0 for the rank."""
+
+PEFT, FASTVIDEO = "adapter_config.json", "lora_config.json"
+
+
+def files_beside(weights: Path) -> list[Path]:
+    """The files of settings beside a LoRA."""
+    return [config for name in (PEFT, FASTVIDEO) if (config := weights.with_name(name)).is_file()]
 
 
 class Scales:
@@ -33,8 +40,8 @@ class Scales:
 
     def __init__(self, file: Checkpoint, adapters: Sequence[Adapter]):
         self._path = file.path
-        self._settings = list(_in_metadata(file))
         alone = [one for one in adapters if one.rank and "alpha" not in one.tensors]
+        self._settings = list(_in_metadata(file)) if alone else []
         if alone and not any(one.alpha_of(alone[0].stem) is not None for one in self._settings):
             self._settings += _beside(next(iter(file.files), file.path), alone)  # `path` may be the folder
 
@@ -54,17 +61,14 @@ class Scales:
 
 def _in_metadata(file: Checkpoint) -> Iterator[Settings]:
     """What the file itself says."""
-
-    def read(key: str) -> Settings:
-        where = f"{file.path}: its metadata under {key!r}"
-        return peft_settings(parsed(file.metadata[key], where), where)
-
-    if file.metadata.get("lora_adapter_metadata"):
-        yield read("lora_adapter_metadata")
+    if stored := file.metadata.get("lora_adapter_metadata"):
+        where = f"{file.path}: its metadata under 'lora_adapter_metadata'"
+        yield peft_settings(parsed(stored, where), where)
     if file.metadata.get("kwargs"):
         yield _published(file)
     for key in ALPHAS:
-        if (value := file.metadata.get(key, "").strip()) not in NOTHING:
+        value = file.metadata.get(key, "").strip()
+        if value not in NOTHING and (key != "alpha" or is_number(value)):  # "alpha" can be about anything
             yield Settings(f"{file.path}: its metadata", alpha=value, alpha_name=key)
 
 
@@ -82,14 +86,8 @@ def _published(file: Checkpoint) -> Settings:
 
 def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[Settings]:
     """What lies beside the file, if it is of this LoRA: in a folder of many it may be of another. The log says so."""
-    readers: dict[str, Callable[[dict[str, Any], str], Settings]] = {
-        "adapter_config.json": peft_settings,
-        "lora_config.json": _fastvideo,
-    }
-    for name, read in readers.items():
-        config = weights.with_name(name)
-        if not config.is_file():
-            continue
+    for config in files_beside(weights):
+        read = peft_settings if config.name == PEFT else _fastvideo
         settings = read(parsed(config.read_bytes(), str(config)), str(config))
         if why := settings.misfit({one.stem: one.rank for one in adapters}):
             log.warning("%s: %s is of another LoRA (%s) and is not used", weights, config, why)

@@ -88,15 +88,19 @@ def peft_settings(stored: dict[str, Any], where: str) -> Settings:
     )
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, or a text of one."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def number(value: Any, what: str) -> float:
     """The number that a value is, or a text of. Raises CheckpointError on anything else; `what` names it."""
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
+    if not is_number(value):
         raise CheckpointError(f"{what} is {str(value)[:40]}, but must be a number")
-    return found
+    return float(value)
 
 
 def parsed(text: str | bytes, what: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
-from mochi.lora import LoraPatch, ReplacePatch, WeightPatch
+from mochi.lora import DiffPatch, DoraPatch, LoraPatch, ReplacePatch, WeightPatch
 from tests.random_weights import randomised
 
 NETWORK = randomised(
@@ -76,9 +76,22 @@ def patch_sets(draw: st.DrawFn) -> Patches:
     def whole(shape: tuple[int, ...]) -> WeightPatch:
         return ReplacePatch(0.1 * torch.randn(shape, generator=generator))
 
+    def difference(shape: tuple[int, ...]) -> WeightPatch:
+        start = draw(st.integers(0, shape[0] - 1))
+        return DiffPatch(0.1 * torch.randn(shape[0] - start, *shape[1:], generator=generator), 0.5, start)
+
+    def dora(shape: tuple[int, ...]) -> WeightPatch:
+        up, down = 0.1 * torch.randn(shape[0], 2), 0.1 * torch.randn(2, torch.Size(shape[1:]).numel())
+        size = draw(st.sampled_from([(shape[0], 1), (1, shape[1])]))
+        return DoraPatch(up, down, 0.5, magnitude=torch.rand(size), norm_of_sum=draw(st.booleans()), strength=0.7)
+
     names = draw(st.sets(st.sampled_from(sorted(shapes)), max_size=8))
-    kinds = st.lists(st.sampled_from([lora, lora, whole]), min_size=1, max_size=2)
-    return {name: [kind(shapes[name]) for kind in draw(kinds)] for name in sorted(names)}
+    of_matrices = st.lists(st.sampled_from([lora, lora, whole, difference, dora]), min_size=1, max_size=2)
+    of_vectors = st.lists(st.sampled_from([lora, whole, difference]), min_size=1, max_size=2)
+    return {
+        name: [kind(shapes[name]) for kind in draw(of_matrices if len(shapes[name]) > 1 else of_vectors)]
+        for name in sorted(names)
+    }
 
 
 def patched_weight(w: Tensor, patches: list[WeightPatch]) -> Tensor:
@@ -86,9 +99,23 @@ def patched_weight(w: Tensor, patches: list[WeightPatch]) -> Tensor:
     for patch in patches:
         if isinstance(patch, ReplacePatch):
             w = patch.weight
+        elif isinstance(patch, DiffPatch):
+            w = w.clone()
+            w[patch.start :] += patch.scale * patch.diff
+        elif isinstance(patch, DoraPatch):
+            w = w + patch.strength * (_dora(w, patch) - w)
         else:
             w = patch.base_scale * w + patch.scale * (patch.up @ patch.down).reshape(w.shape)
     return w
+
+
+def _dora(w: Tensor, patch: DoraPatch) -> Tensor:
+    total = w + patch.scale * (patch.up @ patch.down).reshape(w.shape)
+    columns = patch.magnitude.shape[0] == 1
+    norm = (total if columns or patch.norm_of_sum else w).movedim(1 if columns else 0, -1).flatten(0, -2).norm(dim=0)
+    return (total.movedim(1 if columns else 0, -1) * (patch.magnitude.flatten() / norm)).movedim(
+        -1, 1 if columns else 0
+    )
 
 
 def patched_network(patches: Patches) -> AsymmDiT:

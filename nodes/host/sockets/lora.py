@@ -77,18 +77,22 @@ def _host_patch(name: str, patch: WeightPatch, parameter: Tensor) -> tuple[Any, 
     return (key if rows == len(parameter) else (key, (0, patch.start or 0, rows))), found
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
-    state = path.stat()
-    return path, state.st_mtime_ns, state.st_size
+Version = tuple[tuple[int, int], ...]
+"""When the file, and what lies beside it, were changed, and their sizes."""
+
+
+def _version(path: Path) -> tuple[Path, Version]:
+    states = [file.stat() for file in (path, *lora.files_beside(path))]
+    return path, tuple((state.st_mtime_ns, state.st_size) for state in states)
 
 
 @lru_cache(maxsize=64)
-def _check_unchanged(path: Path, modified: int, size: int) -> None:
+def _check_unchanged(path: Path, version: Version) -> None:
     """The result is kept while the file is the same: the check is made whenever a prompt is queued."""
     lora.check_lora(path)
 
 
 @lru_cache(maxsize=2)
-def _read_unchanged(path: Path, modified: int, size: int) -> Lora:
+def _read_unchanged(path: Path, version: Version) -> Lora:
     """The file is kept for another strength."""
     return lora.read_lora(path)
