@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import comfy.text_encoders
 import folder_paths
@@ -16,6 +16,8 @@ from ...mochi.errors import MochiError
 from ...mochi.hub.catalog import hint
 from ...mochi.text import open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
+from .folders import files_below, find_below
+from .unchanged import Version, check, version_of
 
 TINY = "tiny (built in)"
 
@@ -50,8 +52,7 @@ def list_files(kind: str) -> list[str]:
 
 def open_file(name: str, kind: str) -> Checkpoint:
     """The file or folder of an entry. Raises MochiError when there is none, or it cannot be opened."""
-    path = TINY_WEIGHTS / BUILT_IN[kind] if name == TINY else _find(name, kind)
-    return _opened(path, open_text_encoder if kind == "t5" else Checkpoint.open)
+    return _open(_version(name, kind), kind)
 
 
 def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, Checkpoint | None]:
@@ -59,15 +60,7 @@ def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, 
 
     encoder: the entry of the encoder's file, None where the encoder is to be in the same file.
     """
-    file = open_file(name, "vae")
-    if TINY in (encoder, name if encoder is None else ""):
-        encoder_file = _opened(TINY_WEIGHTS / "encoder.safetensors", Checkpoint.open)
-    elif encoder is not None:
-        encoder_file = open_file(encoder, "vae")
-    else:
-        encoder_file = file if "encoder" in file.parts else None
-    # A decoder is the rule; a file with neither fails there, saying what it is.
-    return (None if file.parts.keys() == {"encoder"} else file), encoder_file
+    return _open_vae(*_vae_versions(name, encoder))
 
 
 def tokenizer_for(text_encoder: Path) -> Path | None:
@@ -80,26 +73,63 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
 
 def check_file(name: str, kind: str) -> None:
     """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights."""
-    _check(open_file(name, kind), kind)
+    check(_CHECKS[kind], _version(name, kind))
 
 
 def check_vae(name: str, encoder: str | None = None) -> None:
     """Raise MochiError unless the files are there and parts of an AsymmVAE. Reads no weights."""
-    for part, checkpoint in zip(("decoder", "encoder"), open_vae(name, encoder), strict=True):
+    check(_check_vae, *_vae_versions(name, encoder))
+
+
+def _check_dit(version: Version) -> None:
+    _open(version, "dit").check("dit")
+
+
+def _check_t5(version: Version) -> None:
+    _open(version, "t5").check("t5")
+
+
+_CHECKS = {"dit": _check_dit, "t5": _check_t5}
+
+
+def _check_vae(version: Version, encoder: Version | None) -> None:
+    for part, checkpoint in zip(("decoder", "encoder"), _open_vae(version, encoder), strict=True):
         if checkpoint is not None:
-            _check(checkpoint, part)
+            checkpoint.check(part)
+
+
+def _vae_versions(name: str, encoder: str | None) -> tuple[Version, Version | None]:
+    """Those of the entries. The built-in model's encoder is beside its decoder's file."""
+    beside = TINY_WEIGHTS / "encoder.safetensors"
+    if TINY in (encoder, name if encoder is None else ""):
+        return _version(name, "vae"), version_of(beside, [beside])
+    return _version(name, "vae"), None if encoder is None else _version(encoder, "vae")
+
+
+def _open_vae(version: Version, encoder: Version | None) -> tuple[Checkpoint | None, Checkpoint | None]:
+    file = _open(version, "vae")
+    if encoder is not None:
+        encoder_file = _open(encoder, "vae")
+    else:
+        encoder_file = file if "encoder" in file.parts else None
+    # A decoder is the rule; a file with neither fails there, saying what it is.
+    return (None if file.parts.keys() == {"encoder"} else file), encoder_file
+
+
+def _version(name: str, kind: str) -> Version:
+    """What an entry stands for, as it is now. Raises MochiError when there is nothing."""
+    path = TINY_WEIGHTS / BUILT_IN[kind] if name == TINY else _find(name, kind)
+    return version_of(path, _files_of(path))
+
+
+def _open(version: Version, kind: str) -> Checkpoint:
+    return _opened(version, open_text_encoder if kind == "t5" and version.path.is_dir() else Checkpoint.open)
 
 
 @lru_cache(maxsize=OPEN)
-def _check(checkpoint: Checkpoint, part: str) -> None:
-    """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
-    checkpoint.check(part)
-
-
-def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
+def _opened(version: Version, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
     """A checkpoint. It stays open for the next node or prompt that wants it, as long as its files are unchanged."""
-    states = ((file, file.stat()) for file in sorted(_files_of(path)) if file.is_file())
-    return _open_unchanged(path, opens, tuple((file, state.st_mtime_ns, state.st_size) for file, state in states))
+    return opens(version.path)
 
 
 def _files_of(path: Path) -> Iterable[Path]:
@@ -110,30 +140,22 @@ def _files_of(path: Path) -> Iterable[Path]:
     return [path] if part is None else path.parent.glob(f"{glob.escape(part[1])}*")
 
 
-@lru_cache(maxsize=OPEN)
-def _open_unchanged(path: Path, opens: Callable[[Path], Checkpoint], state: tuple) -> Checkpoint:
-    return opens(path)
-
-
 def _files(folder: str) -> list[str]:
-    """The files of one of ComfyUI's folders; it lists no GGUF itself."""
-    found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
-    return [*folder_paths.get_filename_list(folder), *(n for names in found for n in names if n.endswith(".gguf"))]
+    """The files of one of ComfyUI's folders, of the kinds that it lists itself, and GGUF."""
+    kinds = folder_paths.folder_names_and_paths[folder][1]
+    names = {name for root in folder_paths.get_folder_paths(folder) for name in files_below(root)}
+    return folder_paths.filter_files_extensions(names, {*kinds, ".gguf"} if kinds else ())
 
 
 def _find(name: str, kind: str) -> Path:
-    relative = os.path.relpath(os.path.join("/", name), "/")  # as the host does: `..` cannot leave a folder
-    for root in _roots(kind):
-        path = Path(root, relative)
-        if name.endswith("/") and path.is_dir():
-            inner = path / INNER[kind]
-            return inner if kind != "t5" and inner.is_dir() else path
-        if not name.endswith("/") and path.is_file():
-            return path
-    places = " or ".join(f"models/{folder}" for folder in FOLDERS[kind][:2])
-    raise MochiError(
-        f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another. ({hint(name)}.)"
-    )
+    path = find_below(_roots(kind), name)
+    if path is None:
+        places = " or ".join(f"models/{folder}" for folder in FOLDERS[kind][:2])
+        raise MochiError(
+            f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another. ({hint(name)}.)"
+        )
+    inner = path / INNER[kind]
+    return inner if kind != "t5" and path.is_dir() and inner.is_dir() else path
 
 
 def _roots(kind: str) -> list[str]:
@@ -142,11 +164,9 @@ def _roots(kind: str) -> list[str]:
 
 def _hugging_face_folders(kind: str) -> list[str]:
     """Folders that hold a model as Hugging Face lays it out, outermost only."""
-    found: dict[str, None] = {}
+    found: set[str] = set()
     for root in _roots(kind):
-        for folder, below, files in os.walk(root, followlinks=True):
-            nested = os.path.join(folder, INNER[kind], "config.json")
-            if folder != root and ("config.json" in files or os.path.isfile(nested)):
-                found[os.path.relpath(folder, root)] = None
-                below.clear()
+        configs = [PurePath(file).parent for file in files_below(root) if os.path.basename(file) == "config.json"]
+        whole = {*configs, *(folder.parent for folder in configs if folder.name == INNER[kind])} - {PurePath()}
+        found |= {str(folder) for folder in whole if whole.isdisjoint(folder.parents)}
     return sorted(found)

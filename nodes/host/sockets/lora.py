@@ -10,7 +10,10 @@ from comfy.weight_adapter import LoRAAdapter
 from ....mochi import lora
 from ....mochi.errors import MochiError
 from ....mochi.lora import Lora, LoraPatch
+from ....mochi.lora.scale import PEFT_CONFIG
 from ..checks import text_width
+from ..folders import find_below
+from ..unchanged import Version, check, version_of
 from .lora_names import PREFIX
 
 FOLDER = "loras"
@@ -18,20 +21,20 @@ FOLDER = "loras"
 
 def list_loras() -> list[str]:
     """The entries of a loader's list."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith((".safetensors", ".sft"))]
+    return folder_paths.filter_files_extensions(folder_paths.get_filename_list(FOLDER), (".safetensors", ".sft"))
 
 
 def find_lora(name: str) -> Path:
     """The path of an entry. Raises MochiError when there is no such file."""
-    path = folder_paths.get_full_path(FOLDER, name)
-    if path is None:
+    path = find_below(folder_paths.get_folder_paths(FOLDER), name)
+    if path is None or path.is_dir():
         raise MochiError(f"There is no {name!r} in models/loras. Put it there and refresh the page, or choose another.")
-    return Path(path)
+    return path
 
 
 def check_lora(name: str) -> None:
     """Raise MochiError unless the entry's file is there and a LoRA for Mochi. Reads no weights."""
-    _check_unchanged(*_version(find_lora(name)))
+    check(_check, _version(find_lora(name)))
 
 
 def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
@@ -40,7 +43,7 @@ def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
     Raises MochiError for a model that is no Mochi, CheckpointError for a file that is no LoRA for it.
     """
     text_width(model)  # is it a Mochi?
-    loaded = _read_unchanged(*_version(path)).fitted(lora.layer_shapes(model.model.diffusion_model))
+    loaded = _read(_version(path)).fitted(lora.layer_shapes(model.model.diffusion_model))
     patched = model.clone()
     if strength:
         # At once: each call makes a list of all the model's weights.
@@ -63,18 +66,16 @@ def _adapter(patch: LoraPatch) -> LoRAAdapter:
     return LoRAAdapter(set(), (patch.up, patch.down, alpha, None, None, None))
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
-    state = path.stat()
-    return path, state.st_mtime_ns, state.st_size
+def _version(path: Path) -> Version:
+    """Of the file and the settings beside it, where PEFT wrote both."""
+    return version_of(path, [path, path.with_name(PEFT_CONFIG)])
 
 
-@lru_cache(maxsize=64)
-def _check_unchanged(path: Path, modified: int, size: int) -> None:
-    """The result is kept while the file is the same: the check is made whenever a prompt is queued."""
-    lora.check_lora(path)
+def _check(version: Version) -> None:
+    lora.check_lora(version.path)
 
 
 @lru_cache(maxsize=2)
-def _read_unchanged(path: Path, modified: int, size: int) -> Lora:
+def _read(version: Version) -> Lora:
     """The file is kept for another strength."""
-    return lora.read_lora(path)
+    return lora.read_lora(version.path)
