@@ -269,12 +269,6 @@ def test_a_long_path_of_temporary_files(private_tmp, monkeypatch):
     assert Path(folder).parent == SHORT and not Path(folder).exists() and not list(long.iterdir())
 
 
-def test_a_path_too_long_for_this_process(monkeypatch):
-    monkeypatch.setattr("mochi.parallel.owner.folder.get_temp_dir", lambda: "/" + "x" * 100)
-    with pytest.raises(MochiError, match=r"too long for the sockets of this process.*TMPDIR"):
-        Group(["cpu"] * 2)
-
-
 def test_a_folder_that_cannot_be_used_does_not_stay(private_tmp, monkeypatch):
     def no_room(*_):
         raise OSError("No space left on device")

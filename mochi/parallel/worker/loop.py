@@ -84,7 +84,7 @@ def _join(context: Context, start: Start) -> None:
         torch.cuda.set_device(context.device)
     dist.init_process_group(
         backend_for(context.device, start.devices),
-        init_method=f"file://{start.folder}/rendezvous",
+        store=dist.FileStore(str(start.folder / "rendezvous"), context.size),  # by its path: in a URL # and ? cut it
         rank=context.rank,
         world_size=context.size,
         timeout=context.timeout,
