@@ -60,7 +60,12 @@ def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, 
 
     encoder: the entry of the encoder's file, None where the encoder is to be in the same file.
     """
-    return _open_vae(*_vae_versions(name, encoder))
+    file = _open(_version(name, "vae"), "vae")
+    if encoder is not None or name == TINY:
+        encoder_file = _open(_encoder_version(encoder or TINY), "vae")
+    else:
+        encoder_file = file if "encoder" in file.parts else None
+    return (None if _is_encoder(file) else file), encoder_file
 
 
 def tokenizer_for(text_encoder: Path) -> Path | None:
@@ -73,12 +78,22 @@ def tokenizer_for(text_encoder: Path) -> Path | None:
 
 def check_file(name: str, kind: str) -> None:
     """Raise MochiError unless the entry's file is there and holds a whole "dit" or "t5". Reads no weights."""
-    check(_CHECKS[kind], _version(name, kind))
+    check(_check_dit if kind == "dit" else _check_t5, _version(name, kind))
 
 
-def check_vae(name: str, encoder: str | None = None) -> None:
-    """Raise MochiError unless the files are there and parts of an AsymmVAE. Reads no weights."""
-    check(_check_vae, *_vae_versions(name, encoder))
+def check_vae(name: str) -> None:
+    """Raise MochiError unless the entry's file is there and a decoder or encoder of an AsymmVAE, or both, whole."""
+    check(_check_vae, _version(name, "vae"))
+
+
+def check_decoder(name: str) -> None:
+    """Like `check_vae`, for a file beside which another one has the encoder."""
+    check(_check_decoder, _version(name, "vae"))
+
+
+def check_encoder(name: str) -> None:
+    """Raise MochiError unless the entry's file is there and has a whole encoder."""
+    check(_check_encoder, _encoder_version(name))
 
 
 def _check_dit(version: Version) -> None:
@@ -89,31 +104,31 @@ def _check_t5(version: Version) -> None:
     _open(version, "t5").check("t5")
 
 
-_CHECKS = {"dit": _check_dit, "t5": _check_t5}
+def _check_vae(version: Version) -> None:
+    _check_decoder(version)
+    if "encoder" in _open(version, "vae").parts:
+        _check_encoder(version)
 
 
-def _check_vae(version: Version, encoder: Version | None) -> None:
-    for part, checkpoint in zip(("decoder", "encoder"), _open_vae(version, encoder), strict=True):
-        if checkpoint is not None:
-            checkpoint.check(part)
-
-
-def _vae_versions(name: str, encoder: str | None) -> tuple[Version, Version | None]:
-    """Those of the entries. The built-in model's encoder is beside its decoder's file."""
-    beside = TINY_WEIGHTS / "encoder.safetensors"
-    if TINY in (encoder, name if encoder is None else ""):
-        return _version(name, "vae"), version_of(beside, [beside])
-    return _version(name, "vae"), None if encoder is None else _version(encoder, "vae")
-
-
-def _open_vae(version: Version, encoder: Version | None) -> tuple[Checkpoint | None, Checkpoint | None]:
+def _check_decoder(version: Version) -> None:
     file = _open(version, "vae")
-    if encoder is not None:
-        encoder_file = _open(encoder, "vae")
-    else:
-        encoder_file = file if "encoder" in file.parts else None
-    # A decoder is the rule; a file with neither fails there, saying what it is.
-    return (None if file.parts.keys() == {"encoder"} else file), encoder_file
+    if not _is_encoder(file):
+        file.check("decoder")
+
+
+def _check_encoder(version: Version) -> None:
+    _open(version, "vae").check("encoder")
+
+
+def _is_encoder(file: Checkpoint) -> bool:
+    """Whether it has no decoder. That is the rule; a file with neither fails as one, saying what it is."""
+    return file.parts.keys() == {"encoder"}
+
+
+def _encoder_version(name: str) -> Version:
+    """The built-in model's encoder is beside its decoder's file."""
+    beside = TINY_WEIGHTS / "encoder.safetensors"
+    return version_of(beside, [beside]) if name == TINY else _version(name, "vae")
 
 
 def _version(name: str, kind: str) -> Version:
