@@ -103,7 +103,7 @@ def _put(storage: Any, folder: Path) -> str:
     number, path = tempfile.mkstemp(prefix="tensors-", dir=folder)
     try:
         with open(number, "wb") as file:
-            file.write(memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy()))
+            file.write(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data)
     except OSError:
         os.unlink(path)
         raise

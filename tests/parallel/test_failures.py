@@ -269,6 +269,20 @@ def test_a_long_path_of_temporary_files(private_tmp, monkeypatch):
     assert Path(folder).parent == SHORT and not Path(folder).exists() and not list(long.iterdir())
 
 
+def test_any_name_of_the_folder_of_temporary_files(private_tmp, monkeypatch):
+    """In a URL, some of these characters would end the path."""
+    odd = private_tmp / "50% #1?x ü"
+    odd.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    for _ in range(2):
+        group = Group(["cpu"] * 2, timeout=HANG, service=(FAULTY, "Faulty"), threads=1)
+        try:
+            assert ask(group, "echo", x=LATENTS)[1].equal(LATENTS)
+        finally:
+            group.close()
+    assert not list(odd.iterdir()) and {path.name for path in private_tmp.iterdir()} <= {odd.name}
+
+
 def test_a_folder_that_cannot_be_used_does_not_stay(private_tmp, monkeypatch):
     def no_room(*_):
         raise OSError("No space left on device")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,8 +57,8 @@ def test_patches_come_in_few_tensors(ends):
     assert len({x.untyped_storage().data_ptr() for x, _ in tensors}) == 3  # one for each dtype
 
 
-def fails(error: Exception) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+def fails(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
         raise error
 
     return fail
@@ -92,7 +93,7 @@ def test_without_shared_memory_tensors_cross_in_files(ends, tmp_path, monkeypatc
 
 def test_no_room_anywhere(ends, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.UntypedStorage._share_fd_cpu_", fails(RuntimeError("No space left on device")))
-    monkeypatch.setattr("mochi.parallel.wire.memoryview", fails(OSError(28, "No space left on device")), raising=False)
+    monkeypatch.setattr("mochi.parallel.wire.open", fails(OSError(28, "No space left on device")), raising=False)
     with pytest.raises(OSError, match="No space left"):
         ends[0].send(torch.ones(3))
     assert not list(tmp_path.iterdir()), "something half-written stays"

@@ -91,7 +91,7 @@ def _reader(path: Path) -> Any:
         def _size_of_list(self, start: int, kind: Any, count: int) -> int:
             if kind != GGUFValueType.STRING:
                 return self._get(start, self.gguf_scalar_to_np[kind], count).nbytes
-            end, data = start, memoryview(self.data)
+            end, data = start, self.data.data
             for _ in range(count):
                 end += 8 + struct.unpack_from("=Q", data, end)[0]
             return self._get(start, np.uint8, end - start).nbytes
