@@ -66,24 +66,30 @@ def find_below(roots: Iterable[str], name: str) -> Path | None:
     A name that leads out of the folders stands for nothing.
     """
     roots, there = list(roots), os.path.isdir if name.endswith(("/", "\\")) else os.path.isfile
-    for relative in dict.fromkeys((name, name.replace("\\", "/"))):
-        if (inside := _inside(relative)) is not None:
+    for inside in map(_inside, _readings(name)):
+        if inside is not None:
             for root in roots:
                 if there(path := os.path.join(root, inside)):
                     return Path(path)
     return _by_letters(roots, name) if there is os.path.isfile else None
 
 
+def _readings(name: str) -> list[str]:
+    """With slashes as separators; first, where a backslash is a letter like others, as this system reads it."""
+    either = name.replace("\\", "/")
+    return [either] if os.sep == "\\" else [name, either]
+
+
 def _inside(name: str) -> str | None:
-    """A relative path without detours. None where it leads out of a folder."""
+    """A relative path without detours. None where it leads out of a folder, or nowhere."""
     path = posixpath.normpath(name)
-    leaves = path == ".." or path.startswith(("/", "../"))
-    return None if leaves or (os.name == "nt" and PureWindowsPath(path).anchor) else path
+    leaves = path in (".", "..") or path.startswith(("/", "../"))
+    return None if leaves or (os.sep == "\\" and PureWindowsPath(path).anchor) else path
 
 
 def _by_letters(roots: Iterable[str], name: str) -> Path | None:
     """The only file whose name differs by capitals alone."""
-    wanted = _inside(name.replace("\\", "/"))
+    wanted = _inside(_readings(name)[-1])
     if wanted is None:
         return None
     found = [

@@ -103,6 +103,7 @@ def test_every_loader_takes_them(pack, small, shared, node, spell):
         "../diffusion_models/small_dit.safetensors",
         "",
         ".",
+        "./",
         "../",
         "..\\",
         "nul\0",
