@@ -275,7 +275,7 @@ def test_any_name_of_the_folder_of_temporary_files(private_tmp, monkeypatch):
     odd.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(odd))
     for _ in range(2):
-        group = Group(["cpu"] * 2, timeout=HANG, service=(FAULTY, "Faulty"), threads=1)
+        group = Group(["cpu"] * 2, timeout=60.0, service=(FAULTY, "Faulty"), threads=1)
         try:
             assert ask(group, "echo", x=LATENTS)[1].equal(LATENTS)
         finally:
