@@ -25,8 +25,9 @@ SHORT = Path("/tmp")
 
 def private_folder(ranks: int) -> tuple[Path, Board]:
     """A fresh folder that only this user can enter, with a board. Raises MochiError where there is no room for it."""
-    place = Path(tempfile.gettempdir())
+    place: Path | str = "the system's"
     try:
+        place = Path(tempfile.gettempdir())
         if not _is_short(place / f"{FOLDER}12345678" / SOCKETS / SOCKET):
             place = SHORT
         folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
