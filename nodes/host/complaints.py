@@ -17,6 +17,7 @@ _said: dict[str, str] = {}  # message -> widget
 
 def note(message: str, widget: str = "") -> str:
     """Remember what a check says, and of which widget, where the message does not begin with its name."""
+    _said.pop(message, None)  # the newest are last
     _said[message] = widget
     if len(_said) > LATEST:
         del _said[next(iter(_said))]
