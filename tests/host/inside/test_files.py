@@ -10,7 +10,7 @@ import torch
 from graphs import complaints
 from safetensors.torch import load_file, save_file
 
-DIT = {"class_type": "MochiLoadDiT", "inputs": {"file": "", "dtype": "auto"}}
+DIT = {"class_type": "MochiParallelLoadDiT", "inputs": {"file": "", "dtype": "auto"}}
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +74,20 @@ def shared(small) -> dict[str, str]:
     weights = {f"diffusion_model.blocks.0.attn.proj_x.{name}.weight": factor for name, factor in pair.items()}
     save_file(weights, models / "loras" / "shared" / "style" / "ADAPTER.SAFETENSORS")
     return {
-        "MochiLoadT5": "shared/encoders/t5/",
-        "MochiLoadVAE": "shared/vae.sft",
-        "MochiLoadLoRA": "shared/style/ADAPTER.SAFETENSORS",
+        "MochiParallelLoadT5": "shared/encoders/t5/",
+        "MochiParallelLoadVAE": "shared/vae.sft",
+        "MochiParallelLoadLoRA": "shared/style/ADAPTER.SAFETENSORS",
     }
 
 
 @pytest.mark.parametrize("spell", [lambda p: p, lambda p: p.replace("/", "\\"), lambda p: "./" + p.replace("/", "//")])
-@pytest.mark.parametrize("node", ["MochiLoadT5", "MochiLoadVAE", "MochiLoadLoRA"])
+@pytest.mark.parametrize("node", ["MochiParallelLoadT5", "MochiParallelLoadVAE", "MochiParallelLoadLoRA"])
 def test_every_loader_takes_them(pack, small, shared, node, spell):
     name, loader = shared[node], pack.nodes[node]
     entries = next(iter(loader.INPUT_TYPES()["required"]["file"][1:]))["options"]
     assert name in [entry.replace(os.sep, "/") for entry in entries]
     assert loader.validate_inputs(file=spell(name)) is True
-    if node == "MochiLoadVAE":
+    if node == "MochiParallelLoadVAE":
         assert loader.validate_inputs(file=small.decoder, encoder_file=spell(name)) is True
 
 
