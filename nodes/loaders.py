@@ -104,8 +104,9 @@ class LoadDiT(widgets.Node):
 
     @classmethod
     def validate_inputs(cls, file: str, gpus: str = "1", parallel: object = ABSENT) -> bool | str:
-        wrong = complaint(files.check_file, file, "dit") or complaint(check_gpus, gpus, parallel)
-        return wrong or complaint(_check_for_ranks, file, gpus, parallel) or True
+        found = complaint(files.check_file, file, "dit", widget="file")
+        found = found or complaint(check_gpus, gpus, parallel, widget="gpus")
+        return found or complaint(_check_for_ranks, file, gpus, parallel, widget="file") or True
 
     @classmethod
     def execute(
@@ -164,8 +165,12 @@ class LoadVAE(widgets.Node):
     def validate_inputs(
         cls, file: str, encoder_file: str = IN_FILE, gpus: str = "1", parallel: object = ABSENT
     ) -> bool | str:
-        chosen = (file,) if encoder_file == IN_FILE else (file, encoder_file)
-        return complaint(files.check_vae, *chosen) or complaint(check_gpus, gpus, parallel) or True
+        if encoder_file == IN_FILE:
+            found = complaint(files.check_vae, file, widget="file")
+        else:
+            found = complaint(files.check_decoder, file, widget="file")
+            found = found or complaint(files.check_encoder, encoder_file, widget="encoder_file")
+        return found or complaint(check_gpus, gpus, parallel, widget="gpus") or True
 
     @classmethod
     def execute(

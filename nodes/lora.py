@@ -40,9 +40,8 @@ class LoadLoRA(widgets.Node):
 
     @classmethod
     def validate_inputs(cls, file: str, strength: float = 1.0) -> bool | str:
-        return (
-            complaint(check_lora, file) or complaint(check_range, "strength", strength, -STRONGEST, STRONGEST) or True
-        )
+        found = complaint(check_lora, file, widget="file")
+        return found or complaint(check_range, "strength", strength, -STRONGEST, STRONGEST) or True
 
     @classmethod
     def execute(cls, model: Model, file: str, strength: float) -> io.NodeOutput:

@@ -161,7 +161,7 @@ class Sampler(widgets.Node):
             found = found or complaint(geometry.check_size, width, height) or complaint(geometry.check_frames, frames)
         if sigmas is ABSENT:
             found = found or complaint(linear_quadratic, steps)
-            found = found or complaint(guidance_scales, 1.0, cfg_schedule or "", steps)
+            found = found or complaint(guidance_scales, 1.0, cfg_schedule or "", steps, widget="cfg_schedule")
         return found or True
 
     @classmethod

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import mmap
+import os
 import pickle
+import sys
+import tempfile
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -16,6 +20,8 @@ from operator import attrgetter
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 BEAT = 0.25
 """Seconds between two signs of life of a worker."""
@@ -28,15 +34,19 @@ class Channel:
     """One end of a connection, over which any picklable value crosses.
 
     Classes and functions of our package are found again under the name that it has on the other side. Tensors cross
-    in shared memory, as torch.multiprocessing sends them; their number is limited by the open files of a process.
+    in shared memory, as torch.multiprocessing sends them; their number is limited by the open files of a process. Where
+    that fails, as with the small /dev/shm of a container, they cross in files.
+
+    folder: for these files, seen by both sides. Who receives a tensor removes its file.
     """
 
-    def __init__(self, connection: Connection):
-        self._connection = connection
+    def __init__(self, connection: Connection, folder: Path):
+        self._connection, self._folder = connection, folder
 
     def send(self, message: Any) -> None:
+        """Raises OSError where neither shared memory nor the folder has room."""
         buffer = io.BytesIO()
-        _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+        _Pickler(buffer, self._folder).dump(message)
         self._connection.send_bytes(buffer.getbuffer())
 
     def receive(self) -> Any:
@@ -51,10 +61,62 @@ class Channel:
 
 
 class _Pickler(ForkingPickler):
+    def __init__(self, buffer: io.BytesIO, folder: Path):
+        super().__init__(buffer, pickle.HIGHEST_PROTOCOL)
+        self._folder = folder
+
     def persistent_id(self, value: Any) -> tuple[str, str] | None:
         if isinstance(value, (type, FunctionType)) and f"{value.__module__}.".startswith(f"{PACKAGE}."):
             return value.__module__.removeprefix(PACKAGE), value.__qualname__
         return None
+
+    def reducer_override(self, value: Any) -> Any:
+        torch = sys.modules.get("torch")  # imported, if there are tensors
+        if torch is None or not isinstance(value, torch.UntypedStorage) or value.device.type != "cpu":
+            return NotImplemented
+        try:
+            return self.dispatch_table[torch.UntypedStorage](value)
+        except (OSError, RuntimeError) as error:
+            _tell(self._folder, error)
+            return _take, (_put(value, self._folder), value.nbytes())
+
+
+_told: set[Path] = set()
+
+
+def _tell(folder: Path, error: Exception) -> None:
+    """Log, once for a folder, why tensors cross in it."""
+    if folder not in _told:
+        _told.add(folder)
+        log.warning(
+            "Tensors cross between processes in files in %s, which takes longer, since shared memory (/dev/shm) does "
+            "not serve: %s. In a container, give it more: docker run --shm-size=8g, or --ipc=host.",
+            folder,
+            error,
+        )
+
+
+def _put(storage: Any, folder: Path) -> str:
+    """Write the memory of tensors into a new file. Returns its path."""
+    import torch
+
+    number, path = tempfile.mkstemp(prefix="tensors-", dir=folder)
+    try:
+        with open(number, "wb") as file:
+            file.write(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data)
+    except OSError:
+        os.unlink(path)
+        raise
+    return path
+
+
+def _take(path: str, nbytes: int) -> Any:
+    """The memory of tensors, mapped from its file, which is removed. It takes room there until nobody has it."""
+    import torch
+
+    storage = torch.UntypedStorage.from_file(path, False, nbytes)
+    os.unlink(path)
+    return storage
 
 
 class _Unpickler(pickle.Unpickler):

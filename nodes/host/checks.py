@@ -10,23 +10,26 @@ from torch import Tensor
 
 from ...mochi.errors import MochiError
 from ...mochi.geometry import PATCH, SPACE, nearest_length
+from .complaints import note
 
 CHANNELS = 12
 # Marks an input that is not there. A linked one is None: it has no value yet when a prompt is checked.
 ABSENT = object()
 
 
-def complaint(check: Callable[..., object], *arguments: Any) -> str | None:
+def complaint(check: Callable[..., object], *arguments: Any, widget: str = "") -> str | None:
     """The message of the MochiError that a check raises with these arguments, for a node's `validate_inputs`.
 
     Nothing is checked where an argument is None: it comes from another node, which has not run yet.
+
+    widget: what the message is about, where it does not begin with the widget's name.
     """
     if any(argument is None for argument in arguments):
         return None
     try:
         check(*arguments)
     except MochiError as error:
-        return str(error)
+        return note(str(error), widget)
     return None
 
 

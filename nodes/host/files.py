@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import comfy.text_encoders
 import folder_paths
@@ -17,7 +17,9 @@ from ...mochi.errors import CheckpointError, MochiError
 from ...mochi.hub.catalog import hint
 from ...mochi.text import is_t5, open_text_encoder
 from ...mochi.text.tokenizer import has_tokenizer
+from .folders import files_below, find_below
 from .quantiser import formats
+from .unchanged import Version, check, version_of
 
 TINY = "tiny (built in)"
 
@@ -51,8 +53,7 @@ def list_files(kind: str) -> list[str]:
 
 def open_file(name: str, kind: str) -> Checkpoint:
     """The file or folder of an entry. Raises MochiError when there is none, or it cannot be opened."""
-    path = TINY_WEIGHTS / BUILT_IN[kind] if name == TINY else _find(name, kind)
-    return _opened(path, open_text_encoder if kind == "t5" else Checkpoint.open)
+    return _open(_version(name, kind), kind)
 
 
 def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, Checkpoint | None]:
@@ -60,15 +61,12 @@ def open_vae(name: str, encoder: str | None = None) -> tuple[Checkpoint | None, 
 
     encoder: the entry of the encoder's file, None where the encoder is to be in the same file.
     """
-    file = open_file(name, "vae")
-    if TINY in (encoder, name if encoder is None else ""):
-        encoder_file = _opened(TINY_WEIGHTS / "encoder.safetensors", Checkpoint.open)
-    elif encoder is not None:
-        encoder_file = open_file(encoder, "vae")
+    file = _open(_version(name, "vae"), "vae")
+    if encoder is not None or name == TINY:
+        encoder_file = _open(_encoder_version(encoder or TINY), "vae")
     else:
         encoder_file = file if "encoder" in file.parts else None
-    # A decoder is the rule; a file with neither fails there, saying what it is.
-    return (None if file.parts.keys() == {"encoder"} else file), encoder_file
+    return (None if _is_encoder(file) else file), encoder_file
 
 
 def tokenizer_for(text_encoder: Path) -> Path | None:
@@ -84,26 +82,69 @@ def check_file(name: str, kind: str, in_process: bool = True) -> None:
 
     in_process: whether it will be loaded in this process, where some formats can be read that ranks cannot.
     """
-    _check(open_file(name, kind), kind, formats() if in_process else frozenset())
+    check(_check_part, _version(name, kind), kind, formats() if in_process else frozenset())
 
 
-def check_vae(name: str, encoder: str | None = None) -> None:
-    """Raise MochiError unless the files are there and parts of an AsymmVAE. Reads no weights."""
-    for part, checkpoint in zip(("decoder", "encoder"), open_vae(name, encoder), strict=True):
-        if checkpoint is not None:
-            _check(checkpoint, part)
+def check_vae(name: str) -> None:
+    """Raise MochiError unless the entry's file is there and a decoder or encoder of an AsymmVAE, or both, whole."""
+    check(_check_vae, _version(name, "vae"))
+
+
+def check_decoder(name: str) -> None:
+    """Like `check_vae`, for a file beside which another one has the encoder."""
+    check(_check_decoder, _version(name, "vae"))
+
+
+def check_encoder(name: str) -> None:
+    """Raise MochiError unless the entry's file is there and has a whole encoder."""
+    check(_check_encoder, _encoder_version(name))
+
+
+def _check_part(version: Version, part: str, hosted: frozenset[str]) -> None:
+    _open(version, part).check(part, hosted)
+
+
+def _check_vae(version: Version) -> None:
+    _check_decoder(version)
+    if "encoder" in _open(version, "vae").parts:
+        _check_encoder(version)
+
+
+def _check_decoder(version: Version) -> None:
+    file = _open(version, "vae")
+    if not _is_encoder(file):
+        file.check("decoder")
+
+
+def _check_encoder(version: Version) -> None:
+    _open(version, "vae").check("encoder")
+
+
+def _is_encoder(file: Checkpoint) -> bool:
+    """Whether it has no decoder. That is the rule; a file with neither fails as one, saying what it is."""
+    return file.parts.keys() == {"encoder"}
+
+
+def _encoder_version(name: str) -> Version:
+    """The built-in model's encoder is beside its decoder's file."""
+    beside = TINY_WEIGHTS / "encoder.safetensors"
+    return version_of(beside, [beside]) if name == TINY else _version(name, "vae")
+
+
+def _version(name: str, kind: str) -> Version:
+    """What an entry stands for, as it is now. Raises MochiError when there is nothing."""
+    path = TINY_WEIGHTS / BUILT_IN[kind] if name == TINY else _find(name, kind)
+    return version_of(path, _files_of(path))
+
+
+def _open(version: Version, kind: str) -> Checkpoint:
+    return _opened(version, open_text_encoder if kind == "t5" and version.path.is_dir() else Checkpoint.open)
 
 
 @lru_cache(maxsize=OPEN)
-def _check(checkpoint: Checkpoint, part: str, hosted: frozenset[str] = frozenset()) -> None:
-    """Check a part of a checkpoint. The result is remembered, since prompts are checked whenever they are queued."""
-    checkpoint.check(part, hosted)
-
-
-def _opened(path: Path, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
+def _opened(version: Version, opens: Callable[[Path], Checkpoint]) -> Checkpoint:
     """A checkpoint. It stays open for the next node or prompt that wants it, as long as its files are unchanged."""
-    states = ((file, file.stat()) for file in sorted(_files_of(path)) if file.is_file())
-    return _open_unchanged(path, opens, tuple((file, state.st_mtime_ns, state.st_size) for file, state in states))
+    return opens(version.path)
 
 
 def _files_of(path: Path) -> Iterable[Path]:
@@ -114,31 +155,24 @@ def _files_of(path: Path) -> Iterable[Path]:
     return [path] if shard is None else path.parent.glob(f"{glob.escape(shard.stem)}*")
 
 
-@lru_cache(maxsize=OPEN)
-def _open_unchanged(path: Path, opens: Callable[[Path], Checkpoint], state: tuple) -> Checkpoint:
-    return opens(path)
-
-
 def _files(folder: str) -> list[str]:
-    """The weight files of one of ComfyUI's folders; it lists no GGUF itself, and in `diffusers` no files at all."""
-    unlisted = (*SAFETENSORS, *GGUF) if folder == "diffusers" else GGUF
-    found = (folder_paths.recursive_search(root)[0] for root in folder_paths.get_folder_paths(folder))
-    more = sorted(name for names in found for name in names if name.lower().endswith(unlisted))
-    return [*folder_paths.get_filename_list(folder), *more]
+    """The weight files of one of ComfyUI's folders, of the kinds that it lists itself, and GGUF.
+
+    In `diffusers` it lists folders alone.
+    """
+    kinds = SAFETENSORS if folder == "diffusers" else folder_paths.folder_names_and_paths[folder][1]
+    names = {name for root in folder_paths.get_folder_paths(folder) for name in files_below(root)}
+    return folder_paths.filter_files_extensions(names, {*kinds, *GGUF} if kinds else ())
 
 
 def _find(name: str, kind: str) -> Path:
-    relative = os.path.relpath(os.path.join("/", name), "/")  # as the host does: `..` cannot leave a folder
-    for root in _roots(kind):
-        path = Path(root, relative)
-        if name.endswith("/") and path.is_dir():
-            return _model_folder(path, kind)
-        if not name.endswith("/") and path.is_file():
-            return path
-    places = " or ".join(f"models/{folder}" for folder in FOLDERS[kind][:2])
-    raise MochiError(
-        f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another. ({hint(name)}.)"
-    )
+    path = find_below(_roots(kind), name)
+    if path is None:
+        places = " or ".join(f"models/{folder}" for folder in FOLDERS[kind][:2])
+        raise MochiError(
+            f"There is no {name!r} in {places}. Put it there and refresh the page, or choose another. ({hint(name)}.)"
+        )
+    return _model_folder(path, kind) if path.is_dir() else path
 
 
 def _roots(kind: str) -> list[str]:
@@ -154,11 +188,9 @@ def _hugging_face_folders(kind: str) -> tuple[list[str], set[str]]:
     found: dict[str, None] = {}
     whole, hidden = set(), set()
     for root in _roots(kind):
-        for folder, _, files in os.walk(root, followlinks=True):
-            name, path = os.path.relpath(folder, root), Path(folder)
+        for name in _described_folders(root, kind):
+            path = Path(root, name)
             model = _model_folder(path, kind)
-            if folder == root or (model == path and "config.json" not in files):
-                continue
             if os.path.dirname(name) not in whole:
                 if not _is_model(model, kind):
                     continue
@@ -169,6 +201,13 @@ def _hugging_face_folders(kind: str) -> tuple[list[str], set[str]]:
             if [is_standard(file.name) for file in weight_files(path)] == [True]:
                 hidden.add(name)
     return sorted(found), hidden
+
+
+def _described_folders(root: str, kind: str) -> list[str]:
+    """The folders below a root with a config.json, and those around them that may be of a whole model; outer first."""
+    configs = {PurePath(file).parent for file in files_below(root) if os.path.basename(file) == "config.json"}
+    whole = {folder.parent for folder in configs if folder.name == INNER[kind]}
+    return [str(folder) for folder in sorted(configs | whole) if folder != PurePath()]
 
 
 def _model_folder(folder: Path, kind: str) -> Path:

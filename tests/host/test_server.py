@@ -38,6 +38,17 @@ def test_unknown_node_is_rejected_with_its_name(comfy):
         comfy.client.queue({"1": {"class_type": "NoSuchNode", "inputs": {}}})
 
 
+@pytest.mark.parametrize("name", ["file", "gpus"])
+def test_a_complaint_is_shown_once_at_its_widget(comfy, name):
+    prompt = tiny_prompt()
+    (loader,) = (number for number, node in prompt.items() if "attention" in node["inputs"])
+    prompt[loader]["inputs"][name] = "absent"
+    with pytest.raises(PromptRejected) as refusal:
+        comfy.client.queue(prompt)
+    (error,) = refusal.value.details["node_errors"][loader]["errors"]
+    assert error["extra_info"]["input_name"] == name and "absent" in error["details"]
+
+
 def tiny_prompt(**widgets: object) -> dict:
     """The tiny workflow, with other values in widgets of its sampler and its prompt."""
     prompt = json.loads((API_WORKFLOWS / "tiny_text_to_video.json").read_text())

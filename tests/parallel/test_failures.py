@@ -251,7 +251,14 @@ def test_logs_are_kept_but_not_for_ever(private_tmp, tmp_path_factory, monkeypat
 
 def test_no_room_for_a_private_folder(monkeypatch, private_tmp):
     monkeypatch.setattr("tempfile.tempdir", str(private_tmp / "missing"))
-    with pytest.raises(MochiError, match="TMPDIR"):
+    with pytest.raises(MochiError, match=r"missing does not serve.*TMPDIR"):
+        Group(["cpu"] * 2)
+
+
+def test_no_temporary_folder_at_all(monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/dev/null/tmp"])
+    with pytest.raises(MochiError, match=r"No usable temporary directory.*TMPDIR"):
         Group(["cpu"] * 2)
 
 
@@ -269,10 +276,17 @@ def test_a_long_path_of_temporary_files(private_tmp, monkeypatch):
     assert Path(folder).parent == SHORT and not Path(folder).exists() and not list(long.iterdir())
 
 
-def test_a_path_too_long_for_this_process(monkeypatch):
-    monkeypatch.setattr("mochi.parallel.owner.folder.get_temp_dir", lambda: "/" + "x" * 100)
-    with pytest.raises(MochiError, match=r"too long for the sockets of this process.*TMPDIR"):
-        Group(["cpu"] * 2)
+def test_any_name_of_the_folder_of_temporary_files(private_tmp, monkeypatch):
+    """In a URL, some of these characters would end the path."""
+    odd = private_tmp / "50% #1?x ü"
+    odd.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    group = Group(["cpu"] * 2, timeout=60.0, service=(FAULTY, "Faulty"), threads=1)
+    try:
+        assert ask(group, "echo", x=LATENTS)[1].equal(LATENTS)
+    finally:
+        group.close()
+    assert not list(odd.iterdir()) and {path.name for path in private_tmp.iterdir()} <= {odd.name}
 
 
 def test_a_folder_that_cannot_be_used_does_not_stay(private_tmp, monkeypatch):

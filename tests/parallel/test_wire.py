@@ -3,9 +3,10 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Channel, Channel]]:
-    a, b = map(Channel, Pipe())
+def ends(tmp_path) -> Iterator[tuple[Channel, Channel]]:
+    a, b = (Channel(end, tmp_path) for end in Pipe())
     yield a, b
     a.close()
     b.close()
@@ -54,6 +55,48 @@ def test_patches_come_in_few_tensors(ends):
     tensors = [(x, vars(b)[key]) for a, b in pairs for key, x in vars(a).items() if isinstance(x, torch.Tensor)]
     assert len(tensors) == 202 and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in tensors)
     assert len({x.untyped_storage().data_ptr() for x, _ in tensors}) == 3  # one for each dtype
+
+
+def fails(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+NO_SHARING = {
+    "full": ("torch.UntypedStorage._share_fd_cpu_", RuntimeError("unable to allocate shared memory(shm): No space")),
+    "read-only": ("torch.UntypedStorage._share_fd_cpu_", OSError(30, "Read-only file system")),
+    "absent": ("torch.UntypedStorage._share_fd_cpu_", RuntimeError("unable to open shared memory object")),
+    "temporary folder too long": ("multiprocessing.reduction.DupFd", OSError("AF_UNIX path too long")),
+}
+
+
+@pytest.mark.parametrize("why", NO_SHARING)
+def test_without_shared_memory_tensors_cross_in_files(ends, tmp_path, monkeypatch, caplog, why):
+    place, error = NO_SHARING[why]
+    monkeypatch.setattr(place, fails(error))
+    whole = torch.randn(3, 5)
+    sent = [whole, whole[1:, 2:], torch.ones(7, dtype=torch.bfloat16), torch.tensor(2), torch.empty(0, 4)]
+    with torch.inference_mode():
+        found = cross(ends, sent)
+        sent.append(torch.arange(6, dtype=torch.uint8))
+        found.append(cross(ends, sent[-1]))
+    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(found, sent, strict=True))
+    assert found[0].untyped_storage().data_ptr() == found[1].untyped_storage().data_ptr()
+    assert not list(tmp_path.iterdir()), "files stay"
+    with torch.inference_mode():
+        found[0].zero_()  # who receives a tensor may write into it
+    assert whole.any()
+    assert caplog.text.count("--shm-size=8g") == 1
+
+
+def test_no_room_anywhere(ends, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.UntypedStorage._share_fd_cpu_", fails(RuntimeError("No space left on device")))
+    monkeypatch.setattr("mochi.parallel.wire.open", fails(OSError(28, "No space left on device")), raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        ends[0].send(torch.ones(3))
+    assert not list(tmp_path.iterdir()), "something half-written stays"
 
 
 def test_the_board_is_seen_by_all(tmp_path):

@@ -1,6 +1,7 @@
 """GGUF files, read by the library of those who define the format."""
 
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 
 MOST = 1 << 18
 """A limit for numbers of tensors, fields and items of a list. Only damaged files exceed it. Vocabularies are long."""
+
+LONG = 16
+"""A list of more items is passed over: it is a vocabulary, of which the library would make objects for seconds."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -53,7 +57,7 @@ def open_one(path: Path) -> Opened:
         raise CheckpointError(f"{path}: the library that reads GGUF files is too old; pip install -U 'gguf>=0.16'")
     try:
         reader = _reader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if _is_small(field)}
+        fields = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # on damage the library raises any of Python's errors
         raise CheckpointError(
             f"{path}: not a whole GGUF file: it is cut short or corrupt ({error}); download it again"
@@ -85,7 +89,10 @@ def _reader(path: Path) -> Any:
     from gguf import GGUFReader, GGUFValueType  # takes a while
 
     class Reader(GGUFReader):
-        """The library's reader, with counts checked. By itself it believes any count and reads on past the end."""
+        """The library's reader, with counts checked. By itself it believes any count and reads on past the end.
+
+        Long lists have no contents.
+        """
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
             size = np.dtype(dtype).itemsize * int(count)
@@ -104,8 +111,18 @@ def _reader(path: Path) -> Any:
                 kind, count = self._get(orig_offs, np.uint32)[0], self._get(orig_offs + 4, np.uint64)[0]
                 if kind == GGUFValueType.ARRAY:
                     raise ValueError("a list of lists")
-                _possible(count)
+                if _possible(count) > LONG and self.byte_order == "I":
+                    start = orig_offs + 12
+                    return 12 + self._size_of_list(start, GGUFValueType(kind), count), [], [], []
             return super()._get_field_parts(orig_offs, raw_type)
+
+        def _size_of_list(self, start: int, kind: Any, count: int) -> int:
+            if kind != GGUFValueType.STRING:
+                return self._get(start, self.gguf_scalar_to_np[kind], count).nbytes
+            end, data = start, self.data.data
+            for _ in range(count):
+                end += 8 + struct.unpack_from("=Q", data, end)[0]
+            return self._get(start, np.uint8, end - start).nbytes
 
     return Reader(path, "c")  # copy on write, since torch warns of memory that it cannot write to
 
@@ -113,11 +130,7 @@ def _reader(path: Path) -> Any:
 def _possible(count: int) -> int:
     if count > MOST:
         raise ValueError(f"{count} items are more than there can be")
-    return count
-
-
-def _is_small(field: Any) -> bool:
-    return len(field.data) <= 16  # not a vocabulary
+    return int(count)
 
 
 def _lazy(path: Path, tensor: Any, fields: dict[str, Any]) -> LazyTensor:

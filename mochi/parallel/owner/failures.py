@@ -78,11 +78,17 @@ def _advice(state: RankState, place: str) -> str:
             "or free the GPU of other programs."
         )
     if state.report is not None and re.search("No space left|shared memory", state.report.traceback):
-        return "Shared memory or the temporary folder is full. In a container, give it more: docker run --shm-size=8g."
+        return (
+            "Shared memory (/dev/shm) or the temporary folder is full. In a container, give it more: docker run "
+            "--shm-size=8g, or --ipc=host; or name another folder in the environment variable TMPDIR."
+        )
     if state.exitcode == -signal.SIGKILL:
         return "If nobody did that, the machine's memory may have been used up: see the kernel's log (dmesg)."
     if state.exitcode == -signal.SIGBUS:
-        return "Shared memory (/dev/shm) is likely full. In a container, give it more: docker run --shm-size=8g."
+        return (
+            "Shared memory (/dev/shm) is likely full. In a container, give it more: docker run --shm-size=8g, or "
+            "--ipc=host."
+        )
     if state.silent_for:
         return f"If it is only slow, raise the timeout{place}."
     return ""

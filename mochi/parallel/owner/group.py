@@ -134,8 +134,9 @@ class Group:
         except (OSError, RuntimeError) as error:  # some ranks have it and others do not
             self.close(patience=0)
             raise MochiError(
-                f"A request could not be sent to the ranks: {error}. If that is shared memory (/dev/shm), a container "
-                "needs more: docker run --shm-size=8g. If it is open files, raise the limit: ulimit -n."
+                f"A request could not be sent to the ranks: {error}. If neither shared memory (/dev/shm) nor the "
+                "temporary folder has room: in a container, give it more (docker run --shm-size=8g, or --ipc=host), or "
+                "name another folder in the environment variable TMPDIR. If it is open files: ulimit -n."
             ) from error
 
     def _answers(self, number: int, doing: str, patience: float) -> Work[list[Answer]]:

@@ -57,7 +57,7 @@ class Worker:
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
             )
-        self.channel = Channel(ours)
+        self.channel = Channel(ours, folder)
 
     @property
     def pid(self) -> int:

@@ -82,9 +82,11 @@ def _join(context: Context, start: Start) -> None:
     torch.set_num_threads(start.threads)
     if context.device.type == "cuda":
         torch.cuda.set_device(context.device)
+    # By the file's path: in a URL, # and ? would end it. The type checker does not know that FileStore is public.
+    store = dist.FileStore(str(start.folder / "rendezvous"), context.size)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group(
         backend_for(context.device, start.devices),
-        init_method=f"file://{start.folder}/rendezvous",
+        store=store,
         rank=context.rank,
         world_size=context.size,
         timeout=context.timeout,

@@ -39,7 +39,7 @@ def main(descriptor: str, rank: str, owner: str, *folders: str) -> None:
     from mochi.parallel.worker.loop import work
 
     try:
-        work(Channel(connection), board)
+        work(Channel(connection, Path.cwd()), board)
     finally:
         watchdog.leave()
 

@@ -13,6 +13,8 @@ from ....mochi import lora
 from ....mochi.errors import MochiError
 from ....mochi.lora import DiffPatch, DoraPatch, Lora, LoraPatch, UnsupportedAdapter, WeightPatch
 from ..checks import text_width
+from ..folders import find_below
+from ..unchanged import Version, check, version_of
 from .dora import DoraAdapter
 from .lora_names import PREFIX
 
@@ -21,21 +23,21 @@ FOLDER = "loras"
 
 def list_loras() -> list[str]:
     """The entries of a loader's list."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith((".safetensors", ".sft"))]
+    return folder_paths.filter_files_extensions(folder_paths.get_filename_list(FOLDER), (".safetensors", ".sft"))
 
 
 def find_lora(name: str) -> Path:
     """The path of an entry. Raises MochiError when there is no such file."""
-    path = folder_paths.get_full_path(FOLDER, name)
-    if path is None:
+    path = find_below(folder_paths.get_folder_paths(FOLDER), name)
+    if path is None or path.is_dir():
         raise MochiError(f"There is no {name!r} in models/loras. Put it there and refresh the page, or choose another.")
-    return Path(path)
+    return path
 
 
 def check_lora(name: str) -> None:
     """Raise MochiError unless the entry's file is there and a LoRA for Mochi. Reads no weights."""
     try:
-        _check_unchanged(*_version(find_lora(name)))
+        check(_check, _version(find_lora(name)))
     except UnsupportedAdapter as error:
         raise MochiError(f"{error}. ComfyUI's own LoraLoaderModelOnly reads it, on one GPU and on several.") from error
 
@@ -47,7 +49,7 @@ def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
     """
     text_width(model)  # is it a Mochi?
     network = model.model.diffusion_model
-    loaded = _read_unchanged(*_version(path)).fitted(lora.patchable_shapes(network))
+    loaded = _read(_version(path)).fitted(lora.patchable_shapes(network))
     patched = model.clone()
     if strength:
         # At once: each call makes a list of all the model's weights.
@@ -77,22 +79,16 @@ def _host_patch(name: str, patch: WeightPatch, parameter: Tensor) -> tuple[Any, 
     return (key if rows == len(parameter) else (key, (0, patch.start or 0, rows))), found
 
 
-Version = tuple[tuple[int, int], ...]
-"""When the file, and what lies beside it, were changed, and their sizes."""
+def _version(path: Path) -> Version:
+    """Of the file and the settings beside it."""
+    return version_of(path, [path, *lora.files_beside(path)])
 
 
-def _version(path: Path) -> tuple[Path, Version]:
-    states = [file.stat() for file in (path, *lora.files_beside(path))]
-    return path, tuple((state.st_mtime_ns, state.st_size) for state in states)
-
-
-@lru_cache(maxsize=64)
-def _check_unchanged(path: Path, version: Version) -> None:
-    """The result is kept while the file is the same: the check is made whenever a prompt is queued."""
-    lora.check_lora(path)
+def _check(version: Version) -> None:
+    lora.check_lora(version.path)
 
 
 @lru_cache(maxsize=2)
-def _read_unchanged(path: Path, version: Version) -> Lora:
+def _read(version: Version) -> Lora:
     """The file is kept for another strength."""
-    return lora.read_lora(path)
+    return lora.read_lora(version.path)
