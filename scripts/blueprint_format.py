@@ -39,6 +39,9 @@ class DrawnBlueprint:
         self._drawn = Drawn(blueprint.graph, object_info)
         self._inside = self._drawn.editor()
         self._nodes = {name: self._inside["nodes"][number - 1] for name, number in self._drawn.number.items()}
+        for name, node in self._nodes.items():  # as the editor saves them: a slot of a link counts widgets too
+            widgets = [(key, kind) for key, kind, _, _ in self._drawn.inputs(name) if kind in WIDGET_TYPES]
+            node["inputs"] += [{"name": key, "type": kind, "widget": {"name": key}, "link": None} for key, kind in widgets]
         self._links = [
             {"id": id, "origin_id": a, "origin_slot": out, "target_id": b, "target_slot": into, "type": kind}
             for id, a, out, b, into, kind in self._inside["links"]
@@ -123,8 +126,6 @@ class DrawnBlueprint:
         for target, key in self.blueprint.inputs[name]:
             node = self._nodes[target]
             kind, _ = self._input(target, key)
-            if kind in WIDGET_TYPES:
-                node["inputs"].append({"name": key, "type": kind, "widget": {"name": key}, "link": None})
             into = [socket["name"] for socket in node["inputs"]].index(key)
             links.append(self._link(INPUT, slot, node["id"], into, kind))
             node["inputs"][into]["link"] = links[-1]
