@@ -41,7 +41,9 @@ class DrawnBlueprint:
         self._nodes = {name: self._inside["nodes"][number - 1] for name, number in self._drawn.number.items()}
         for name, node in self._nodes.items():  # as the editor saves them: a slot of a link counts widgets too
             widgets = [(key, kind) for key, kind, _, _ in self._drawn.inputs(name) if kind in WIDGET_TYPES]
-            node["inputs"] += [{"name": key, "type": kind, "widget": {"name": key}, "link": None} for key, kind in widgets]
+            node["inputs"] += [
+                {"name": key, "type": kind, "widget": {"name": key}, "link": None} for key, kind in widgets
+            ]
         self._links = [
             {"id": id, "origin_id": a, "origin_slot": out, "target_id": b, "target_slot": into, "type": kind}
             for id, a, out, b, into, kind in self._inside["links"]

@@ -5,6 +5,7 @@ A picture of the page goes to `.cache/screenshots` when a test fails, and where 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 SCREENSHOTS = CACHE / "screenshots"
 OTHER_MODEL = "other_model.safetensors"
 STEPS = 4
+SEEDS = itertools.count(1)
 WORKFLOWS = PROJECT / "workflows"
 
 
@@ -81,9 +83,7 @@ def renderer(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def editor(
-    context: BrowserContext, comfy: Comfy, renderer: str, request: pytest.FixtureRequest
-) -> Iterator[AnyEditor]:
+def editor(context: BrowserContext, comfy: Comfy, renderer: str, request: pytest.FixtureRequest) -> Iterator[AnyEditor]:
     """A fresh page with the editor."""
     with context.new_page() as page:
         editor = AnyEditor(page, comfy.server.url, renderer).start()
@@ -101,10 +101,13 @@ def screenshot(editor: AnyEditor, request: pytest.FixtureRequest) -> Callable[[s
 
 @pytest.fixture
 def tiny() -> dict:
-    """The tiny text-to-video graph, in the editor's format: a short run, of the same noise each time."""
+    """The tiny text-to-video graph, in the editor's format: a short run, of noise that no other test has.
+
+    The server would not run the same prompt twice.
+    """
     workflow = json.loads((WORKFLOWS / "tiny_text_to_video.json").read_text(encoding="utf-8"))
     sampler = next(node for node in workflow["nodes"] if node["type"] == "MochiSampler")
-    sampler["widgets_values"][1:3] = "fixed", STEPS
+    sampler["widgets_values"][:3] = next(SEEDS), "fixed", STEPS
     return workflow
 
 

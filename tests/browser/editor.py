@@ -115,7 +115,7 @@ class AnyEditor(Editor):
             said = self.dialog()
             self.close_dialog()
             return said
-        panel = self.errors()
+        panel = self.listed()
         for more in panel.get_by_role("button", name=re.compile("^Info for")).all():
             more.click()
         return panel.inner_text()
@@ -123,22 +123,28 @@ class AnyEditor(Editor):
     def missing(self) -> str:
         """What the editor says of the model files that the server does not have."""
         if NEW:
-            return self.errors("missing-model").inner_text()
+            return self.listed("missing-model").inner_text()
         offered = self.page.locator(".comfy-missing-models")
         offered.wait_for()
         said = offered.inner_text()
         self.close_dialog()
         return said
 
-    def errors(self, kind: str = "execution") -> Locator:
+    def listed(self, kind: str = "execution") -> Locator:
         """The errors of a kind, in the panel of today's editor."""
         self.page.get_by_test_id("error-overlay-see-errors").click()
         panel = self.page.get_by_test_id(f"error-group-{kind}")
         panel.wait_for()
         return panel
 
-    def in_app_mode(self) -> bool:
-        return NEW and self.page.evaluate("() => app.extensionManager.workflow.activeWorkflow?.activeMode === 'app'")
+    def add(self, name: str) -> None:
+        """Add a node to the middle of the canvas, from the search box of today's editor."""
+        middle = self.page.viewport_size or {"width": 0, "height": 0}
+        x, y = middle["width"] // 2, middle["height"] // 2
+        self.page.mouse.dblclick(x, y)
+        self.page.get_by_role("dialog").get_by_role("combobox").first.fill(name)
+        self.page.get_by_test_id("result-item").filter(has_text=name).first.click()
+        self.page.mouse.click(x, y)
 
     def overlaps(self) -> list[Any]:
         """Pairs of nodes of which one covers the other, and nodes that do not lie in a group."""
