@@ -98,7 +98,7 @@ class Drawn:
         }
 
     def _app(self) -> dict[str, Any]:
-        """What the editor reads to open the graph as a form of some widgets (a key it does not know changes nothing)."""
+        """What the editor reads to open the graph as a form of some widgets. An older one does not look at it."""
         if not self.graph.app:
             return {}
         inputs = [[str(self.number[node]), widget] for node, widget in self.graph.app]

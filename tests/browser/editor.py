@@ -75,12 +75,13 @@ class AnyEditor(Editor):
         return self.page.locator(".node-tooltip")
 
     def type(self, node: int, widget: str, text: str) -> None:
-        if not self.nodes_2:
-            return super().type(node, widget, text)
-        field = self.widget(node, widget).locator("input")
-        field.fill(text)
-        field.press("Enter")
-        field.blur()
+        if self.nodes_2:
+            field = self.widget(node, widget).locator("input")
+            field.fill(text)
+            field.press("Enter")
+            field.blur()
+        else:
+            super().type(node, widget, text)
 
     def choices(self, node: int, widget: str) -> Locator:
         """The entries of a list of files, which is open then."""

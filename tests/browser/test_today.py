@@ -51,7 +51,7 @@ def test_an_app_opens_as_a_form_and_makes_a_video(editor: AnyEditor, screenshot:
     form = editor.page.get_by_test_id("linear-widgets")
     form.wait_for()
     assert form.get_by_test_id("app-mode-widget-item").all_inner_texts() == FORM
-    assert form.get_by_role("textbox").first.input_value() == "a red circle moves left on a black background"
+    assert form.locator("textarea").input_value() == "a red circle moves left on a black background"
     sampler = int(workflow["extra"]["linearData"]["inputs"][-1][0])
     editor.set(sampler, seed=next(SEEDS), **SMALL)
     with editor.message("execution_success", 300):
