@@ -21,6 +21,7 @@ def test_run_ends_with_a_playing_video(editor: AnyEditor, tiny: dict, screenshot
     assert seen["progress"] > STEPS and seen["progress_state"] > STEPS and seen["preview"] > 1, seen
     # The pictures on the way were the sampler's.
     editor.wait_for_picture(SAMPLER)
+    assert editor.told(SAMPLER)
 
     video = editor.video()
     assert video.evaluate("video => video.duration") == pytest.approx(25 / 12, abs=0.1)
