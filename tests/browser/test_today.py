@@ -1,21 +1,14 @@
 """What only today's editor has: blueprints in its node library, app mode, and the texts of nodes in Chinese."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from scripts.comfyui import PROJECT
-from scripts.editor import SIZE
 from tests.browser.conftest import SEEDS, WORKFLOWS, classic
 from tests.browser.editor import FRONTEND, NEW, NODES_2, AnyEditor
 from tests.host.conftest import Comfy
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.skipif(not NEW, reason=f"the frontend {FRONTEND} has none of it, or not to be driven")
 TINY = "tiny (built in)"
@@ -60,15 +53,22 @@ def test_an_app_opens_as_a_form_and_makes_a_video(editor: AnyEditor, screenshot:
     screenshot("with its video")
 
 
-def test_nodes_are_in_chinese(browser: Browser, comfy: Comfy, tiny: dict):
-    """For a person whose browser is."""
+@pytest.fixture
+def in_chinese(comfy: Comfy) -> Iterator[None]:
+    """For a person who has chosen it."""
+    comfy.client.post("/settings/Comfy.Locale", "zh")
+    yield
+    comfy.client.post("/settings/Comfy.Locale", "en")
+
+
+@pytest.mark.parametrize("renderer", [NODES_2], indirect=True)
+def test_nodes_are_in_chinese(in_chinese: None, editor: AnyEditor, tiny: dict, screenshot: Callable[[str], None]):
     texts = json.loads((PROJECT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
-    with browser.new_context(viewport=SIZE, locale="zh-CN") as context, context.new_page() as page:
-        editor = AnyEditor(page, comfy.server.url, NODES_2).start()
-        editor.open(tiny)
-        for node in tiny["nodes"]:
-            if node["type"] in texts:
-                translated = texts[node["type"]]
-                title = node.get("title", translated["display_name"])
-                for text in (title, *(entry["name"] for entry in translated["inputs"].values())):
-                    editor.node(node["id"]).get_by_text(text, exact=True).first.wait_for()
+    editor.open(tiny)
+    for node in tiny["nodes"]:
+        if node["type"] in texts:
+            translated = texts[node["type"]]
+            title = node.get("title", translated["display_name"])
+            for text in (title, *(entry["name"] for entry in translated["inputs"].values())):
+                editor.node(node["id"]).get_by_text(text, exact=True).first.wait_for()
+    screenshot("")
