@@ -70,7 +70,7 @@ def with_a_clip(graph: Graph, target: str) -> Graph:
 def denoised(source: Node, latent: str, denoise: float) -> Node:
     """A sampler like another, that starts from a clip."""
     links = {"positive": Link("target"), "latent": Link(latent)}
-    return Node("MochiParallelSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=660)
+    return Node("MochiParallelSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=740)
 
 
 def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:
@@ -81,8 +81,8 @@ def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:
     clip = {"noise": Link("invert"), "original": Link("encode"), "sigmas": Link("invert", 1)}
     guidance = {"cfg": cfg, "strength": 0.6, "start": 0.0, "end": end}
     return {
-        "invert": Node("MochiParallelInvert", {**model, **inverted}, height=400),
-        "again": Node("MochiParallelResample", {**model, **words, **clip, **guidance}, height=530),
+        "invert": Node("MochiParallelInvert", {**model, **inverted}, height=480),
+        "again": Node("MochiParallelResample", {**model, **words, **clip, **guidance}, height=600),
     }
 
 
@@ -109,7 +109,7 @@ def tiny_edit() -> Graph:
 def with_a_file(graph: Graph) -> Graph:
     """The published model's graph, about a clip from the input folder: its first 163 frames, cut to size."""
     graph.nodes |= {
-        "file": Node("LoadVideo", {"file": "your_video.mp4"}, height=300),
+        "file": Node("LoadVideo", {"file": "your_video.mp4"}, height=360),
         "parts": Node("GetVideoComponents", {"video": Link("file")}, outputs=3),
         "first": Node("ImageFromBatch", {"image": Link("parts"), "batch_index": 0, "length": 163}),
         "scale": Node(

@@ -25,6 +25,7 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "LiteGraph.Node.TooltipDelay": 0,
+    "Comfy.OnboardingCoachmarks.Seen": ["firstRun", "appMode"],
 }
 # Pages of one browser do not bring back each other's graphs, nor an announcement above them.
 FRESH = "localStorage.clear(); localStorage.setItem('vueNodesBannerDismissed', 'true')"
@@ -43,7 +44,7 @@ WIDGET_PLACE = """async ([id, name]) => {
     return place()
 }"""
 ERROR_FRAMES = """() => app.graph.nodes.filter(node => Object.entries(node.strokeStyles).some(
-    ([name, style]) => /error/i.test(name) && style.call(node))).map(node => node.id)"""
+    ([name, style]) => /error/i.test(name) && style.call(node))).map(node => Number(node.id))"""
 DROP = """([bytes, name, type]) => {
     const dropped = new DataTransfer(), content = Uint8Array.from(atob(bytes), byte => byte.charCodeAt(0))
     dropped.items.add(new File([content], name, {type}))

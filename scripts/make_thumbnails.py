@@ -6,6 +6,7 @@ model is too large for that: its workflow gets a title instead.
 
 import copy
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -54,6 +55,8 @@ SHOWN = {
         "a yellow star moves down on a black background",
     ],
 }
+# What opens in app mode is the same graph.
+APPS = ("tiny_text_to_video", "mochi_text_to_video")
 TITLES = {
     "mochi_text_to_video": [("Mochi 1", 84), ("text to video", 44), ("848 x 480, 163 frames", 32)],
     "mochi_video_to_video": [("Mochi 1", 84), ("video to video", 44), ("848 x 480, 163 frames", 32)],
@@ -115,6 +118,8 @@ def main() -> None:
                 pictures = [middle_frame(path) for run in runs for path in run.paths(base / "output")]
                 mosaic(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
                 print(WORKFLOWS / f"{name}.jpg")
+    for name in APPS:
+        shutil.copyfile(WORKFLOWS / f"{name}.jpg", WORKFLOWS / f"{name}.app.jpg")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes workflows/: each graph below in the editor's format and in the API's, from one description.
+"""Writes workflows/, each graph below in the editor's format and in the API's, and subgraphs/, the blueprints.
 
 `python -m scripts.make_workflows` (in the virtual environment) starts a ComfyUI to learn the nodes' inputs, on which
 the order of widgets in the editor's files depends: run it again when a node of a graph has changed.
@@ -8,21 +8,27 @@ import json
 import tempfile
 from pathlib import Path
 
+from scripts.blueprint_format import DrawnBlueprint
+from scripts.blueprints import BLUEPRINTS
 from scripts.client import ComfyClient
 from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
+from scripts.converted_workflows import mochi_from_wrapper
 from scripts.edit_workflows import mochi_edit, mochi_video_to_video, tiny_edit, tiny_video_to_video
 from scripts.mask_workflows import mochi_extend, mochi_replace_area, tiny_extend, tiny_replace_area
 from scripts.server import ComfyServer
 from scripts.text_workflows import (
     mixed_with_builtin_nodes,
+    mochi_app,
     mochi_text_to_video,
     mochi_text_to_video_4_gpus,
+    tiny_app,
     tiny_on_two_ranks,
     tiny_text_to_video,
 )
 from scripts.workflow_format import Drawn
 
 WORKFLOWS = PROJECT / "workflows"
+BLUEPRINT_FOLDER = PROJECT / "subgraphs"  # where ComfyUI looks for them
 
 GRAPHS = (
     tiny_text_to_video,
@@ -38,6 +44,9 @@ GRAPHS = (
     tiny_replace_area,
     mochi_extend,
     mochi_replace_area,
+    tiny_app,
+    mochi_app,
+    mochi_from_wrapper,
 )
 
 
@@ -48,11 +57,17 @@ def main() -> None:
             object_info = ComfyClient(server.url).object_info()
     for graph in GRAPHS:
         drawn = Drawn(graph(), object_info)
-        for path, content in ((WORKFLOWS, drawn.editor()), (WORKFLOWS / "api", drawn.api())):
-            path.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(content, indent=2, ensure_ascii=False)
-            (path / f"{drawn.graph.name}.json").write_text(text + "\n", encoding="utf-8")
-            print(path / f"{drawn.graph.name}.json")
+        write(WORKFLOWS / f"{drawn.graph.name}.json", drawn.editor())
+        write(WORKFLOWS / "api" / f"{drawn.graph.name}.json", drawn.api())
+    for blueprint in BLUEPRINTS:
+        drawn = DrawnBlueprint(blueprint(), object_info)
+        write(BLUEPRINT_FOLDER / f"{drawn.name}.json", drawn.editor())
+
+
+def write(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(path)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,21 @@ def mochi_text_to_video() -> Graph:
     return Graph("mochi_text_to_video", nodes, columns("Mochi 1"))
 
 
+def tiny_app() -> Graph:
+    """The tiny graph as a form: the prompt above, Run below, the video beside it."""
+    return as_app(tiny_text_to_video(), "tiny_text_to_video.app")
+
+
+def mochi_app() -> Graph:
+    return as_app(mochi_text_to_video(), "mochi_text_to_video.app")
+
+
+def as_app(graph: Graph, name: str) -> Graph:
+    sampling = ("seed", "steps", "cfg", "width", "height", "frames")
+    graph.name, graph.app = name, [("positive", "prompt"), *(("sampler", widget) for widget in sampling)]
+    return graph
+
+
 def tiny_on_two_ranks() -> Graph:
     graph = tiny_text_to_video()
     graph.name, graph.groups = "tiny_on_two_ranks", columns("Two ranks")
@@ -118,7 +133,7 @@ def mochi_text_to_video_4_gpus() -> Graph:
 
 def telling_of_ranks(graph: Graph) -> Graph:
     """With a node that tells of the ranks when the video is there, and room for what they tell while they decode."""
-    graph.nodes["decode"].width, graph.nodes["decode"].height = 400, 110
+    graph.nodes["decode"].width = 400
     graph.nodes["status"] = Node("MochiParallelGroupStatus", {"after": Link("decode")}, width=400, height=180)
     return graph
 

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTE = "MarkdownNote"  # the editor's own, not known to the server
 MARGIN, TITLE, GROUP_TITLE = 20, 30, 40
+# What a node of the editor's Nodes 2.0 is made of, in pixels of the canvas: a slot or widget a line, the edges and the
+# pack's name; and the line that says below it that a file is missing.
+SLOT, WIDGET, EDGES, ERROR = 20, 28, 38, 24
 
 
 class Link(NamedTuple):
@@ -43,9 +46,18 @@ class Group:
 
 @dataclass
 class Graph:
+    """A workflow.
+
+    Attributes:
+        app: The widgets (node, widget) that the editor's app mode shows, in which the graph then opens.
+        result: The node whose result app mode shows.
+    """
+
     name: str
     nodes: dict[str, Node]
     groups: list[Group]
+    app: list[tuple[str, str]] = field(default_factory=list)
+    result: str = "save"
 
 
 class Drawn:
@@ -85,15 +97,23 @@ class Drawn:
             "links": links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.7, "offset": [100, 200]}},
+            "extra": {"ds": {"scale": 0.7, "offset": [100, 200]}, **self._app()},
             "version": 0.4,
         }
 
+    def _app(self) -> dict[str, Any]:
+        """What the editor reads to open the graph as a form of some widgets. An older one does not look at it."""
+        if not self.graph.app:
+            return {}
+        inputs = [[str(self.number[node]), widget] for node, widget in self.graph.app]
+        return {"linearMode": True, "linearData": {"inputs": inputs, "outputs": [str(self.number[self.graph.result])]}}
+
     def _sockets(self, name: str) -> list[tuple[str, str, bool]]:
         """Name, type and whether it is optional, of the inputs that are no widgets."""
-        return [(key, kind, optional) for key, kind, _, optional in self._inputs(name) if kind not in WIDGET_TYPES]
+        return [(key, kind, optional) for key, kind, _, optional in self.inputs(name) if kind not in WIDGET_TYPES]
 
-    def _inputs(self, name: str) -> list[tuple[str, str, dict, bool]]:
+    def inputs(self, name: str) -> list[tuple[str, str, dict, bool]]:
+        """Name, type, options and whether it is optional, of all inputs of a node."""
         info = self.info.get(self.graph.nodes[name].kind)
         if info is None:
             return [("text", "STRING", {}, False)]
@@ -106,7 +126,7 @@ class Drawn:
 
     def _widget_values(self, name: str) -> list[Any]:
         values = []
-        for key, kind, options, _ in self._inputs(name):
+        for key, kind, options, _ in self.inputs(name):
             if kind in WIDGET_TYPES:
                 values.append(self.graph.nodes[name].inputs[key])
                 if options.get("control_after_generate"):
@@ -163,11 +183,17 @@ class Drawn:
         }
 
     def _height(self, name: str) -> int:
-        """What the editor gives a node of so many slots and widgets."""
-        node = self.graph.nodes[name]
-        slots = max(len(self._sockets(name)), len(self._outputs(name)))
+        """What the classic editor gives a node of so many slots and widgets."""
         widgets = len(self._widget_values(name))
-        return node.height or slots * 20 + widgets * 24 + (14 if widgets else 6)
+        return self.graph.nodes[name].height or self._slots(name) * 20 + widgets * 24 + (14 if widgets else 6)
+
+    def _room(self, name: str) -> int:
+        """The most that a node takes in either editor: Nodes 2.0 draws it taller than it was saved."""
+        lines = self._slots(name) * SLOT + len(self._widget_values(name)) * WIDGET
+        return max(self._height(name), lines + EDGES) + ERROR
+
+    def _slots(self, name: str) -> int:
+        return max(len(self._sockets(name)), len(self._outputs(name)))
 
     def _layout(self) -> tuple[dict[str, tuple[list[int], list[int]]], list[dict[str, Any]]]:
         """Groups side by side, their nodes below one another."""
@@ -178,7 +204,7 @@ class Drawn:
             for name in names:
                 y += TITLE
                 places[name] = ([x + MARGIN, y], [self.graph.nodes[name].width, self._height(name)])
-                y += self._height(name) + MARGIN
+                y += self._room(name) + MARGIN
             bounding = [x, 0, width + 2 * MARGIN, y]
             look = {"color": "#3f789e", "font_size": 24, "flags": {}}
             groups.append({"id": index, "title": group.title, "bounding": bounding, **look})

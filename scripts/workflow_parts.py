@@ -46,13 +46,13 @@ def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: 
         "MochiParallelSampler",
         {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": "", "schedule": "mochi"}
         | {"denoise": 1.0},
-        height=640,
+        height=740,
     )
 
 
 def decode(samples: str = "sampler") -> Node:
     return Node(
-        "MochiParallelVAEDecode", {"vae": Link("vae"), "samples": Link(samples), "chunk": 0, "tile": 0}, height=165
+        "MochiParallelVAEDecode", {"vae": Link("vae"), "samples": Link(samples), "chunk": 0, "tile": 0}, height=200
     )
 
 

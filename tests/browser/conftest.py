@@ -5,6 +5,7 @@ A picture of the page goes to `.cache/screenshots` when a test fails, and where 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from safetensors.torch import save_file
 
 from scripts.client import ComfyClient
 from scripts.comfyui import CACHE, PROJECT, prepare_base
-from scripts.editor import SIZE, Editor, NoBrowser, chromium, write_settings
+from scripts.editor import SIZE, NoBrowser, chromium, write_settings
 from scripts.server import ComfyServer
+from tests.browser.editor import CLASSIC, FRONTEND, NEW, NODES_2, AnyEditor
 from tests.host.conftest import Comfy, comfyui_path  # noqa: F401  (a fixture)
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 SCREENSHOTS = CACHE / "screenshots"
 OTHER_MODEL = "other_model.safetensors"
+STEPS = 4
+SEEDS = itertools.count(1)
 WORKFLOWS = PROJECT / "workflows"
 
 
@@ -70,11 +74,19 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
+@pytest.fixture(params=[CLASSIC, NODES_2])
+def renderer(request: pytest.FixtureRequest) -> str:
+    """How the editor draws nodes. What does not depend on it is tested in the classic way alone."""
+    if request.param == NODES_2 and not NEW:
+        pytest.skip(f"Nodes 2.0 are unfinished in the frontend {FRONTEND}: nodes change places, widgets have no names")
+    return request.param
+
+
 @pytest.fixture
-def editor(context: BrowserContext, comfy: Comfy, request: pytest.FixtureRequest) -> Iterator[Editor]:
+def editor(context: BrowserContext, comfy: Comfy, renderer: str, request: pytest.FixtureRequest) -> Iterator[AnyEditor]:
     """A fresh page with the editor."""
     with context.new_page() as page:
-        editor = Editor(page, comfy.server.url).start()
+        editor = AnyEditor(page, comfy.server.url, renderer).start()
         failures = request.session.testsfailed
         yield editor
         if request.session.testsfailed > failures:
@@ -82,18 +94,25 @@ def editor(context: BrowserContext, comfy: Comfy, request: pytest.FixtureRequest
 
 
 @pytest.fixture
-def screenshot(editor: Editor, request: pytest.FixtureRequest) -> Callable[[str], None]:
+def screenshot(editor: AnyEditor, request: pytest.FixtureRequest) -> Callable[[str], None]:
     """`screenshot("after the run")` keeps a picture of the page as it is now."""
     return lambda moment: editor.page.screenshot(path=picture(f"{request.node.name} {moment}"))
 
 
 @pytest.fixture
 def tiny() -> dict:
-    """The tiny text-to-video graph, in the editor's format, the same noise each time."""
+    """The tiny text-to-video graph, in the editor's format: a short run, of noise that no other test has.
+
+    The server would not run the same prompt twice.
+    """
     workflow = json.loads((WORKFLOWS / "tiny_text_to_video.json").read_text(encoding="utf-8"))
     sampler = next(node for node in workflow["nodes"] if node["type"] == "MochiParallelSampler")
-    sampler["widgets_values"][1] = "fixed"
+    sampler["widgets_values"][:3] = next(SEEDS), "fixed", STEPS
     return workflow
+
+
+classic = pytest.mark.parametrize("renderer", [CLASSIC], indirect=True)
+"""A test of what does not depend on how nodes are drawn."""
 
 
 def picture(name: str) -> Path:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scripts.comfyui import PACK_NAME, PROJECT
-from scripts.editor import Editor
+from tests.browser.conftest import classic
+from tests.browser.editor import AnyEditor
 from tests.host.conftest import Comfy
 
 if TYPE_CHECKING:
@@ -35,17 +36,17 @@ def without_pack(route: Route) -> None:
     route.fulfill(response=answer, json=known)
 
 
-def complaints(editor: Editor) -> set[str]:
+def complaints(editor: AnyEditor) -> set[str]:
     """What the console says is wrong, without addresses and numbers, which differ each time."""
     return {re.sub(r"https?://\S+|\d+", "", error) for error in editor.errors}
 
 
-def test_nodes_come_to_the_canvas_without_errors(editor: Editor, comfy: Comfy):
+def test_nodes_come_to_the_canvas_without_errors(editor: AnyEditor, comfy: Comfy):
     """The editor has complaints of its own; with the pack there are no others."""
     page = editor.page.context.new_page()
     page.route("**/object_info", without_pack)
     with page:
-        bare = Editor(page, comfy.server.url).start()
+        bare = AnyEditor(page, comfy.server.url).start()
         names = list(comfy.pack_nodes())
         known = "names => names.filter(name => name in LiteGraph.registered_node_types)"
         assert page.evaluate(known, names) == []
@@ -55,27 +56,27 @@ def test_nodes_come_to_the_canvas_without_errors(editor: Editor, comfy: Comfy):
         assert complaints(editor) <= complaints(bare)
 
 
-def test_every_widget_has_its_tooltip(editor: Editor, comfy: Comfy, tiny: dict, screenshot: Callable[[str], None]):
+def test_every_widget_has_its_tooltip(editor: AnyEditor, comfy: Comfy, tiny: dict, screenshot: Callable[[str], None]):
     editor.open(tiny)
-    nodes, shown = comfy.pack_nodes(), editor.page.locator(".node-tooltip")
+    nodes = comfy.pack_nodes()
     widgets = editor.page.evaluate(CANVAS_WIDGETS)
     assert len(widgets) > 20, widgets
     for node, kind, widget in widgets:
         info = nodes[kind]["input"]
         tooltip = {**info["required"], **info.get("optional", {})}[widget][1]["tooltip"]
-        editor.page.mouse.move(*editor.place(node, widget))
-        shown.get_by_text(tooltip, exact=True).wait_for()
+        editor.hover(node, widget).get_by_text(tooltip).wait_for()  # Nodes 2.0 say the value below it
     screenshot("of the last widget")
 
 
-def test_a_number_goes_to_the_nearest_that_the_model_can(editor: Editor, tiny: dict):
+def test_a_number_goes_to_the_nearest_that_the_model_can(editor: AnyEditor, tiny: dict):
     editor.open(tiny)
     for widget, typed, taken in [("frames", "24", 25), ("frames", "-5", 1), ("width", "70", 64), ("height", "9", 16)]:
         editor.type(SAMPLER, widget, typed)
         assert editor.value(SAMPLER, widget) == taken, (widget, typed)
 
 
-def test_every_node_has_its_help_page(editor: Editor, comfy: Comfy, screenshot: Callable[[str], None]):
+@classic
+def test_every_node_has_its_help_page(editor: AnyEditor, comfy: Comfy, screenshot: Callable[[str], None]):
     shown = editor.page.locator(".node-help-content")
     for name in comfy.pack_nodes():
         editor.page.evaluate(SELECT, name)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scripts.comfyui import PACK_NAME
-from scripts.editor import Editor
-from tests.browser.conftest import WORKFLOWS
+from tests.browser.conftest import WORKFLOWS, classic
+from tests.browser.editor import AnyEditor
 from tests.host.conftest import Comfy
 
 NAMES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
@@ -25,13 +25,14 @@ def queued(graph: dict[str, dict]) -> dict[str, tuple]:
     return {number: (node["class_type"], node["inputs"]) for number, node in graph.items()}
 
 
-def browse_templates(editor: Editor) -> None:
+def browse_templates(editor: AnyEditor) -> None:
     editor.command("Comfy.BrowseTemplates")
     editor.page.get_by_role("dialog").get_by_text(PACK_NAME, exact=True).first.click()
     editor.page.get_by_test_id(f"template-workflow-{NAMES[0]}").wait_for()
 
 
-def test_templates_have_their_pictures(editor: Editor, screenshot: Callable[[str], None]):
+@classic
+def test_templates_have_their_pictures(editor: AnyEditor, screenshot: Callable[[str], None]):
     browse_templates(editor)
     for name in NAMES:
         # Pictures are loaded when they come into view, and let go when they leave it.
@@ -44,8 +45,15 @@ def test_templates_have_their_pictures(editor: Editor, screenshot: Callable[[str
     assert sorted(set(shown)) == sorted(f"template-workflow-{name}" for name in NAMES)
 
 
+def test_nodes_have_room_in_every_template(editor: AnyEditor):
+    for name in NAMES:
+        editor.open({**read(WORKFLOWS / f"{name}.json"), "extra": {}})  # without app mode, which draws no nodes
+        assert editor.overlaps() == [], name
+
+
+@classic
 @pytest.mark.parametrize("name", NAMES)
-def test_a_template_opens_as_it_is_queued(editor: Editor, name: str, screenshot: Callable[[str], None]):
+def test_a_template_opens_as_it_is_queued(editor: AnyEditor, name: str, screenshot: Callable[[str], None]):
     """No node is missing, no widget has the value of another; what the server lacks is offered to be downloaded."""
     workflow = read(WORKFLOWS / f"{name}.json")
     browse_templates(editor)
@@ -55,11 +63,8 @@ def test_a_template_opens_as_it_is_queued(editor: Editor, name: str, screenshot:
 
     models = [model for node in workflow["nodes"] for model in node.get("properties", {}).get("models", [])]
     if models:
-        offered = editor.page.locator(".comfy-missing-models")
-        offered.wait_for()
-        for model in models:
-            assert f"{model['directory']} / {model['name']}" in offered.inner_text()
-        editor.close_dialog()
+        said = editor.missing()
+        assert all(model["directory"] in said and model["name"] in said for model in models), said
     editor.page.wait_for_function("() => !document.querySelector('[role=dialog]')")  # nothing else is missing
     screenshot("")
     assert editor.page.evaluate(UNKNOWN) == []
@@ -90,25 +95,27 @@ def video(request: pytest.FixtureRequest, saved: dict[str, str], comfy: Comfy) -
     return comfy.output / saved[request.param]
 
 
-def blank(editor: Editor) -> None:
+def blank(editor: AnyEditor) -> None:
     editor.command("Comfy.NewBlankWorkflow")
     editor.page.wait_for_function("() => app.graph.nodes.length === 0")
 
 
-def is_back(editor: Editor) -> None:
+def is_back(editor: AnyEditor) -> None:
     """The graph of the saved video is on the canvas."""
     workflow = read(WORKFLOWS / "tiny_text_to_video.json")
     editor.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
     assert queued(editor.prompt()) == queued(read(WORKFLOWS / "api" / "tiny_text_to_video.json"))
 
 
-def test_a_dropped_video_brings_its_graph_back(editor: Editor, video: Path):
+@classic
+def test_a_dropped_video_brings_its_graph_back(editor: AnyEditor, video: Path):
     blank(editor)
     editor.drop(video)
     is_back(editor)
 
 
-def test_an_opened_video_brings_its_graph_back(editor: Editor, video: Path):
+@classic
+def test_an_opened_video_brings_its_graph_back(editor: AnyEditor, video: Path):
     blank(editor)
     with editor.page.expect_file_chooser() as chooser:
         editor.command("Comfy.OpenWorkflow")

@@ -10,6 +10,8 @@ import av
 import numpy as np
 import pytest
 
+from scripts.blueprint_format import DrawnBlueprint
+from scripts.blueprints import BLUEPRINTS
 from scripts.client import PromptFailed, PromptRejected
 from scripts.comfyui import PACK_NAME, PROJECT
 from scripts.make_workflows import GRAPHS
@@ -123,6 +125,15 @@ def test_workflows_are_those_of_their_descriptions(comfy, graph):
         file = folder / f"{drawn.graph.name}.json"
         same = compared(json.loads(file.read_text(encoding="utf-8"))) == compared(json.loads(json.dumps(content)))
         assert same, f"{file.name}: run `python -m scripts.make_workflows`"
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda blueprint: blueprint.__name__)
+def test_blueprints_are_those_of_their_descriptions(comfy, blueprint):
+    """As the host serves them to the editor's node library."""
+    drawn = DrawnBlueprint(blueprint(), comfy.client.object_info())
+    served = {entry["name"]: id for id, entry in comfy.client.get("/global_subgraphs").items()}
+    file = json.loads(comfy.client.get(f"/global_subgraphs/{served[drawn.name]}")["data"])
+    assert file == json.loads(json.dumps(drawn.editor())), "run `python -m scripts.make_workflows`"
 
 
 @pytest.mark.parametrize("file", sorted(API_WORKFLOWS.glob("*.json")), ids=lambda file: file.stem)
