@@ -5,6 +5,7 @@ The table is written out, so that the registry and the Manager can read it witho
 
 from .nodes import cache, edit, loaders, lora, masks, parallel, sampler, text, vae, video
 from .nodes.host.complaints import show_complaints_once
+from .nodes.host.old_ids import serve_old_ids
 from .nodes.host.sockets.lora_names import teach_comfyui_lora_names
 
 NODE_CLASS_MAPPINGS = {
@@ -50,9 +51,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 WEB_DIRECTORY = "./web"
 
 serve_old_ids(NODE_CLASS_MAPPINGS)
-
+show_complaints_once()
 # The one thing of ComfyUI that this pack replaces. The function says why.
 teach_comfyui_lora_names()
-show_complaints_once()
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]

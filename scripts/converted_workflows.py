@@ -10,7 +10,7 @@ Its example of 49 frames in 16 GB, made of our nodes: the same weights, size, st
 
 - The GGUF file in `models/diffusion_models` is the one that (Down)load Mochi Model reads.
 - **Mochi VAE Decode** streams: there are no tiles to choose, and no seams.
-- Load CLIP with type *mochi* can stand in for **Load T5**, KSampler for **Mochi Sampler**: every socket is ComfyUI's own.
+- Load CLIP of type *mochi* can stand in for **Load T5**, KSampler for **Mochi Sampler**: every socket is ComfyUI's own.
 - **gpus** above 1, in both loaders: the cards make this video together.
 
 All of its nodes and ours: docs/coming-from.md.
