@@ -42,7 +42,7 @@ def with_difference(model):
 @pytest.mark.parametrize("sampler", ["k_sampler", "mochi_sampler"])
 def test_guidance_is_split(request, call, small, dtype, sampler):
     sample = request.getfixturevalue(sampler)
-    (model,) = call("MochiLoadDiT", file=small.dit, dtype=dtype)
+    (model,) = call("MochiParallelLoadDiT", file=small.dit, dtype=dtype)
     torch.manual_seed(2)
     model = with_difference(model)
     (split,) = call("MultiGPU_WorkUnits", model=model, max_gpus=2)
@@ -73,26 +73,28 @@ def test_a_model_on_another_device(model, k_sampler):
 
 
 def test_a_text_encoder_on_another_device(call, small):
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
     other = clip.clone()
     other.patcher = moved(other.patcher)
     assert other.cond_stage_model is other.patcher.model is not clip.cond_stage_model
     assert other.cond_stage_model._device == FIRST
     ran = []
     other.patcher.model.t5xxl.transformer.register_forward_hook(lambda *_: ran.append(1))
-    prompts = [call("MochiTextEncode", clip=c, prompt="a red circle")[0][0][0] for c in (clip, clip.clone(), other)]
+    prompts = [
+        call("MochiParallelTextEncode", clip=c, prompt="a red circle")[0][0][0] for c in (clip, clip.clone(), other)
+    ]
     assert len(ran) == 1 and other.cond_stage_model._device == SECOND
     assert torch.equal(prompts[1], prompts[0]) and torch.equal(prompts[2], prompts[0])
 
 
 def test_a_vae_on_another_device(call, small):
-    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")
+    (vae,) = call("MochiParallelLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")
     other = copy.copy(vae)  # as the node does it
     other.patcher = moved(other.patcher)
     other.first_stage_model, other.device = other.patcher.model, SECOND
     assert other.first_stage_model is not vae.first_stage_model
     samples = {"samples": torch.randn(1, 12, 2, 4, 6, generator=torch.Generator().manual_seed(0))}
-    for node in ("MochiVAEDecode", "VAEDecode"):
+    for node in ("MochiParallelVAEDecode", "VAEDecode"):
         frames = [call(node, vae=v, samples=samples)[0] for v in (vae, other)]
         assert relative_error(frames[1], frames[0]) == 0
     latents = [call("VAEEncode", vae=v, pixels=frames[0])[0]["samples"] for v in (vae, other)]
@@ -102,9 +104,9 @@ def test_a_vae_on_another_device(call, small):
 def test_the_cpu_can_be_selected(call, small, model, k_sampler):
     (on_cpu,) = call("SelectModelDevice", model=model, device="cpu")
     assert relative_error(k_sampler(on_cpu), k_sampler(model)) == 0
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
     (same,) = call("SelectCLIPDevice", clip=clip, device="cpu")
-    one, other = (call("MochiTextEncode", clip=c, prompt="a red circle")[0][0][0] for c in (clip, same))
+    one, other = (call("MochiParallelTextEncode", clip=c, prompt="a red circle")[0][0][0] for c in (clip, same))
     assert torch.equal(one, other)
 
 

@@ -75,7 +75,7 @@ def hooked(call, small, encode):
 
 @pytest.fixture
 def loaded(dynamic, call, small):
-    return call("MochiLoadDiT", file=small.dit, dtype="float32")[0]
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="float32")[0]
 
 
 def test_every_weight_has_its_place(loaded):
@@ -120,10 +120,10 @@ def test_a_hook_changes_weights(loaded, hooked, model, k_sampler, plain):
 
 
 def test_compiled_blocks_and_quantised_weights_are_not_dynamic(dynamic, call, small, caplog):
-    (compiled,) = call("MochiLoadDiT", file=small.dit, dtype="float32", compile=True)
+    (compiled,) = call("MochiParallelLoadDiT", file=small.dit, dtype="float32", compile=True)
     assert type(compiled) is ModelPatcher
     caplog.set_level("INFO")
-    (quantised,) = call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn")
+    (quantised,) = call("MochiParallelLoadDiT", file=small.dit, dtype="float8_e4m3fn")
     assert not quantised.is_dynamic() and "without ComfyUI's dynamic VRAM" in caplog.text
 
 
@@ -132,11 +132,11 @@ def test_text_encoder_and_vae(dynamic, call, small, monkeypatch):
     samples = {"samples": torch.randn(1, 12, 2, 4, 6, generator=torch.Generator().manual_seed(0))}
 
     def results():
-        (clip,) = call("MochiLoadT5", file=small.t5, dtype="float32", device="default")
-        (vae,) = call("MochiLoadVAE", **values)
-        (frames,) = call("MochiVAEDecode", vae=vae, samples=samples)
+        (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="float32", device="default")
+        (vae,) = call("MochiParallelLoadVAE", **values)
+        (frames,) = call("MochiParallelVAEDecode", vae=vae, samples=samples)
         latents = call("VAEEncode", vae=vae, pixels=frames)[0]["samples"]
-        text = call("MochiTextEncode", clip=clip, prompt="a red circle")[0][0][0]
+        text = call("MochiParallelTextEncode", clip=clip, prompt="a red circle")[0][0][0]
         return (clip.patcher, vae.patcher), (text, frames, latents)
 
     patchers, found = results()

@@ -71,7 +71,7 @@ def untrained(model, train):
     ],
 )
 def test_the_loss_falls(call, small, train, untrained, k_sampler, dtype, other):
-    (model,) = call("MochiLoadDiT", file=small.dit, dtype=dtype)
+    (model,) = call("MochiParallelLoadDiT", file=small.dit, dtype=dtype)
     plain = k_sampler(model)
     lora, losses = train(model, **other)
     assert losses[0] == pytest.approx(untrained[0], rel=0.02)
@@ -90,7 +90,7 @@ def test_a_saved_lora_is_loaded_again(call, small, model, train, k_sampler):
     name, plain = "trained.safetensors", k_sampler(model)
     for (loaded,) in (
         call("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=1.0),
-        call("MochiLoadLoRA", model=model, file=name, strength=1.0),
+        call("MochiParallelLoadLoRA", model=model, file=name, strength=1.0),
     ):
         assert relative_error(k_sampler(loaded), at_once) < 1e-5 < 1e-2 < relative_error(at_once, plain)
 
