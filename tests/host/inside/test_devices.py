@@ -3,6 +3,7 @@
 import copy
 
 import comfy.model_management as mm
+import comfy.samplers
 import pytest
 import torch
 from exact import relative_error
@@ -53,6 +54,13 @@ def test_guidance_is_split(request, call, small, dtype, sampler):
     assert relative_error(sample(split), sample(model)) < 1e-5
     assert len(ran["second"]) == 3 and len(ran["first"]) == 3 + 2 * 3
     assert other.model.diffusion_model._table is None, "something of the run has stayed"
+
+
+def test_prompts_come_to_the_device_of_their_pass(model):
+    network = model.model.diffusion_model
+    cond = network.text_cond(torch.randn(1, 6, network.config.text_width), torch.ones(1, 6))
+    text = comfy.samplers.cond_cat([{"text": cond}, {"text": cond}], device=torch.device("meta"))["text"]
+    assert text.caption.is_meta and text.tokens.is_meta and text.lengths == (6, 6)
 
 
 def test_a_model_on_another_device(model, k_sampler):
