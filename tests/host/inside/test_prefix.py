@@ -13,23 +13,28 @@ NOW = datetime(2026, 3, 7, 9, 5, 4)
 
 PROMPT = {
     "3": {
-        "class_type": "MochiSampler",
+        "class_type": "MochiParallelSampler",
         "inputs": {"seed": 7, "cfg": 4.0, "denoise": 0.000001, "steps": ["9", 0], "cfg_schedule": None},
         "_meta": {"title": "Mochi Sampler"},
     },
     "4": {
-        "class_type": "MochiTextEncode",
+        "class_type": "MochiParallelTextEncode",
         "inputs": {"prompt": 'a/b\\c: "d" <e>|f?*\n\x7f\ud83d'},
         "_meta": {"title": "What"},
     },
-    "5": {"class_type": "MochiTextEncode", "inputs": {"prompt": "second", "on": True, "up": ".."}},
+    "5": {"class_type": "MochiParallelTextEncode", "inputs": {"prompt": "second", "on": True, "up": ".."}},
     "6:2": {"class_type": "KSampler", "inputs": {"seed": 11}},
-    "8": {"class_type": "MochiSaveVideo", "inputs": {"images": ["5", 0], "filename_prefix": "x"}},
+    "8": {"class_type": "MochiParallelSaveVideo", "inputs": {"images": ["5", 0], "filename_prefix": "x"}},
 }
 WORKFLOW = {
     "nodes": [
-        {"id": 5, "type": "MochiTextEncode", "title": "Below", "properties": {"Node name for S&R": "MochiTextEncode"}},
-        {"id": 4, "type": "MochiTextEncode", "properties": {"Node name for S&R": "Mine"}},
+        {
+            "id": 5,
+            "type": "MochiParallelTextEncode",
+            "title": "Below",
+            "properties": {"Node name for S&R": "MochiParallelTextEncode"},
+        },
+        {"id": 4, "type": "MochiParallelTextEncode", "properties": {"Node name for S&R": "Mine"}},
         {"id": 6, "type": "a-subgraph", "properties": {}},
         {"id": 7, "type": "Note", "properties": {}},
     ],
@@ -64,14 +69,14 @@ def test_dates(prefix, pattern, expected):
     ("name", "expected"),
     [
         ("Mochi Sampler.seed", "7"),  # its title
-        ("MochiSampler.seed", "7"),  # its type
+        ("MochiParallelSampler.seed", "7"),  # its type
         ("Mochi Text Encode.prompt", "second"),  # the English name of a type, below titles
-        ("MochiSampler.cfg", "4"),
-        ("MochiSampler.denoise", "0.000001"),
-        ("MochiSampler.cfg_schedule", ""),
+        ("MochiParallelSampler.cfg", "4"),
+        ("MochiParallelSampler.denoise", "0.000001"),
+        ("MochiParallelSampler.cfg_schedule", ""),
         ("What.prompt", "a_b_c_ _d_ _e__f_____"),
         ("Mine.prompt", "a_b_c_ _d_ _e__f_____"),  # its name for search and replace
-        ("MochiTextEncode.prompt", "second"),
+        ("MochiParallelTextEncode.prompt", "second"),
         ("Below.on", "true"),
         ("Below.up", "__"),
         ("Inner.seed", "11"),
@@ -84,7 +89,15 @@ def test_widgets(prefix, name, expected):
 
 @pytest.mark.parametrize(
     "name",
-    ["Absent.seed", "MochiSampler.absent", "MochiSampler.steps", "a.b.c", "seed", "width", "MochiSaveVideo.images"],
+    [
+        "Absent.seed",
+        "MochiParallelSampler.absent",
+        "MochiParallelSampler.steps",
+        "a.b.c",
+        "seed",
+        "width",
+        "MochiParallelSaveVideo.images",
+    ],
 )
 def test_what_is_not_found_stays(prefix, name, caplog):
     assert prefix.fill(f"a_%{name}%/b", prefix.widgets_of(PROMPT, WORKFLOW), NOW) == f"a_%{name}%/b"
@@ -96,14 +109,16 @@ def test_without_an_editor(prefix):
     bare = {number: {key: node[key] for key in ("class_type", "inputs")} for number, node in PROMPT.items()}
     for workflow in (None, [], "text", {"nodes": 3}, {"nodes": [1]}, {"definitions": {"subgraphs": [{}]}}):
         look_up = prefix.widgets_of(bare, workflow)
-        assert look_up("Mochi Sampler", "seed") == look_up("MochiSampler", "seed") == "7"
+        assert look_up("Mochi Sampler", "seed") == look_up("MochiParallelSampler", "seed") == "7"
         assert look_up("What", "prompt") is None
 
 
 def with_hidden(pack, prompt, extra):
     """The node as the host runs it."""
     hidden = {"PROMPT": prompt, "EXTRA_PNGINFO": extra}
-    return pack.nodes["MochiSaveVideo"].PREPARE_CLASS_CLONE({"hidden_inputs": hidden, **hidden})  # new and old ComfyUI
+    return pack.nodes["MochiParallelSaveVideo"].PREPARE_CLASS_CLONE(
+        {"hidden_inputs": hidden, **hidden}
+    )  # new and old ComfyUI
 
 
 def save(pack, filename_prefix, prompt=PROMPT, workflow=WORKFLOW, **values):
@@ -128,9 +143,13 @@ def test_saved_under_that_name(pack):
 @pytest.mark.parametrize("text", ["word " * 200, "字" * 300, "", "..", "\0\ud83d", "a.b."])
 def test_a_value_never_loses_the_video(pack, text):
     """What it makes too long is cut, and no name is empty or leaves the folder."""
-    prompt = {"1": {"class_type": "MochiTextEncode", "inputs": {"prompt": text}}}
-    for filename_prefix in ("v/%MochiTextEncode.prompt%", "v/%MochiTextEncode.prompt%/x", "%MochiTextEncode.prompt%"):
-        assert pack.nodes["MochiSaveVideo"].validate_inputs(filename_prefix, "gif", 12.0) is True
+    prompt = {"1": {"class_type": "MochiParallelTextEncode", "inputs": {"prompt": text}}}
+    for filename_prefix in (
+        "v/%MochiParallelTextEncode.prompt%",
+        "v/%MochiParallelTextEncode.prompt%/x",
+        "%MochiParallelTextEncode.prompt%",
+    ):
+        assert pack.nodes["MochiParallelSaveVideo"].validate_inputs(filename_prefix, "gif", 12.0) is True
         save(pack, filename_prefix, prompt)
 
 
@@ -139,7 +158,7 @@ def graph(**inputs):
     frames = {"width": 32, "height": 16, "batch_size": 1, "color": 0}
     return {
         "1": {"class_type": "EmptyImage", "inputs": frames},
-        "2": {"class_type": "MochiSaveVideo", "inputs": values},
+        "2": {"class_type": "MochiParallelSaveVideo", "inputs": values},
     }
 
 
@@ -179,7 +198,10 @@ LATENT = {"class_type": "EmptyMochiLatentVideo", "inputs": {"width": 32, "height
 def test_links_that_do_not_fit(pack):
     latents = {**graph(), "1": LATENT}
     assert "images are latents, so a VAE is needed" in complaints(latents)["2"]
-    latents["3"] = {"class_type": "MochiLoadVAE", "inputs": {"encoder_file": "in the file itself", "dtype": "auto"}}
+    latents["3"] = {
+        "class_type": "MochiParallelLoadVAE",
+        "inputs": {"encoder_file": "in the file itself", "dtype": "auto"},
+    }
     latents["3"]["inputs"] |= {"file": "tiny (built in)", "gpus": "1"}
     latents["2"]["inputs"]["vae"] = ["3", 0]
     assert complaints(latents) == {}
@@ -201,7 +223,7 @@ def test_the_longest_name_is_saved(pack, format):
 
 
 def test_metadata_of_a_broken_prompt(pack):
-    broken = {"1": {"class_type": "MochiTextEncode", "inputs": {"prompt": "a \ud83d b\0 \udce9"}}}
+    broken = {"1": {"class_type": "MochiParallelTextEncode", "inputs": {"prompt": "a \ud83d b\0 \udce9"}}}
     for extra in ({"workflow": {"note": "\ud83d"}, "k\ud83d": 1, "": 2}, [], None):
         node = with_hidden(pack, broken, extra)
         values = {"fps": 12.0, "quality": 70, "filename_prefix": "broken/a"}
