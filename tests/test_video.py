@@ -232,12 +232,12 @@ def test_what_a_format_cannot_hold() -> None:
     assert LIMITS.keys() == encoders.ENCODERS.keys() == set(FORMATS)
 
 
-@pytest.mark.parametrize("format", ["mp4", "webm", "gif"])
+@pytest.mark.parametrize("format", ["mp4", "gif"])
 def test_the_longest_side_is_encoded(format: str, tmp_path: Path) -> None:
     size = (LIMITS[format].side, 16)
     with VideoWriter(tmp_path / f"clip.{format}", 30, size, quality=0) as writer:
         writer.write(np.zeros((1, 16, size[0], 3), np.uint8))
-    assert read_back(writer.path)[0].shape[2] == size[0] + size[0] % 2 * (format == "webm")
+    assert read_back(writer.path)[0].shape[2] == size[0]
 
 
 def test_a_failed_clean_up_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 import torch
+from executor import prepared
 from graphs import complaints
 
 NOW = datetime(2026, 3, 7, 9, 5, 4)
@@ -115,9 +116,7 @@ def test_without_an_editor(prefix):
 
 def save(pack, filename_prefix, prompt=PROMPT, workflow=WORKFLOW, **values):
     """The path of a saved video, below the output folder."""
-    node = pack.nodes["MochiParallelSaveVideo"].PREPARE_CLASS_CLONE(
-        {"PROMPT": prompt, "EXTRA_PNGINFO": {"workflow": workflow}}
-    )
+    node = prepared(pack.nodes["MochiParallelSaveVideo"], {"PROMPT": prompt, "EXTRA_PNGINFO": {"workflow": workflow}})
     values = {"fps": 12.0, "format": "gif", "quality": 70, **values}
     with torch.inference_mode():
         shown = node.execute(images=torch.zeros(2, 16, 32, 3), filename_prefix=filename_prefix, **values).ui.as_dict()
@@ -219,7 +218,7 @@ def test_the_longest_name_is_saved(pack, format):
 def test_metadata_of_a_broken_prompt(pack):
     broken = {"1": {"class_type": "MochiParallelTextEncode", "inputs": {"prompt": "a \ud83d b\0 \udce9"}}}
     for extra in ({"workflow": {"note": "\ud83d"}, "k\ud83d": 1, "": 2}, [], None):
-        node = pack.nodes["MochiParallelSaveVideo"].PREPARE_CLASS_CLONE({"PROMPT": broken, "EXTRA_PNGINFO": extra})
+        node = prepared(pack.nodes["MochiParallelSaveVideo"], {"PROMPT": broken, "EXTRA_PNGINFO": extra})
         values = {"fps": 12.0, "quality": 70, "filename_prefix": "broken/a"}
         for format in ("mp4", "webm", "gif", "png"):
             shown = node.execute(images=torch.zeros(1, 16, 32, 3), format=format, **values).ui.as_dict()
