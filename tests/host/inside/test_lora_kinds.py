@@ -61,11 +61,11 @@ def files(small):
 
 @pytest.fixture(scope="module")
 def model(call, small):
-    return call("MochiLoadDiT", file=small.dit, dtype="float32")[0]
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="float32")[0]
 
 
 def ours(call, model, file, strength=1.0):
-    return call("MochiLoadLoRA", model=model, file=file, strength=strength)[0]
+    return call("MochiParallelLoadLoRA", model=model, file=file, strength=strength)[0]
 
 
 def comfys(call, model, file, strength=1.0):
@@ -105,5 +105,5 @@ def test_what_is_not_read_is_left_to_comfyuis_loader(pack, small, key, kind):
     save_file(
         {f"lora_unet_blocks_0_attn_qkv_x.{key}": torch.ones(4, 4)}, small.models / "loras" / f"{kind}.safetensors"
     )
-    said = pack.nodes["MochiLoadLoRA"].validate_inputs(file=f"{kind}.safetensors", strength=1.0)
+    said = pack.nodes["MochiParallelLoadLoRA"].validate_inputs(file=f"{kind}.safetensors", strength=1.0)
     assert f"has {kind}" in said and "LoraLoaderModelOnly reads it" in said
