@@ -4,10 +4,11 @@ from .adapters import UnsupportedAdapter
 from .apply import LoraMount, as_patches, patchable_shapes
 from .build import swap_halves
 from .file import Lora, check_lora, read_lora
-from .patch import DiffPatch, DoraPatch, LoraPatch, ReplacePatch, WeightPatch, apply_patches
+from .patch import AdapterPatch, DiffPatch, DoraPatch, LoraPatch, ReplacePatch, WeightPatch, apply_patches
 from .scale import files_beside
 
 __all__ = [
+    "AdapterPatch",
     "DiffPatch",
     "DoraPatch",
     "Lora",

@@ -20,7 +20,7 @@ Loras = Sequence[tuple[Lora, float]]
 
 def patchable_shapes(network: nn.Module) -> Shapes:
     """Rows and columns of each weight that a LoRA can be for, quantised or not, and rows of each bias."""
-    shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    shapes: dict[str, Any] = {name: tuple(p.shape) for name, p in network.named_parameters()}
     for name, module in network.named_modules():
         if hasattr(module, "out_features"):
             shapes[f"{name}.weight"] = (module.out_features, module.in_features)

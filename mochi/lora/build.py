@@ -8,11 +8,11 @@ from torch import Tensor
 from ..checkpoint.lazy import LazyTensor
 from ..errors import CheckpointError
 from .adapters import Adapter
-from .patch import DiffPatch, DoraPatch, LoraPatch, WeightPatch
+from .patch import AdapterPatch, DiffPatch, DoraPatch, LoraPatch
 from .roles import measures_rows
 
 
-def patches_of(path: Path, adapter: Adapter, scale: float) -> dict[str, WeightPatch]:
+def patches_of(path: Path, adapter: Adapter, scale: float) -> dict[str, AdapterPatch]:
     """The patch on the "weight" and that on the "bias", where there is one; `scale` is that of `up @ down`.
 
     Raises CheckpointError on values that are no numbers.
@@ -28,7 +28,7 @@ def patches_of(path: Path, adapter: Adapter, scale: float) -> dict[str, WeightPa
     def start(leaf: str) -> int:
         return adapter.place.part * rows[leaf]
 
-    found: dict[str, WeightPatch] = {}
+    found: dict[str, AdapterPatch] = {}
     if "up" in adapter.tensors:
         up, down = in_our_order(read("up").flatten(1)), read("down").flatten(1)
         found["weight"] = LoraPatch(up, down, scale, start("weight"))

@@ -12,7 +12,7 @@ from ..errors import CheckpointError, first_few
 from .adapters import find_adapters
 from .build import patches_of
 from .names import depth_of
-from .patch import WeightPatch
+from .patch import AdapterPatch
 from .scale import Scales
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Lora:
     """
 
     path: Path
-    patches: dict[str, tuple[WeightPatch, ...]]
+    patches: dict[str, tuple[AdapterPatch, ...]]
     shapes: dict[str, tuple[int, ...]]
 
     def fitted(self, shapes: Shapes) -> Lora:

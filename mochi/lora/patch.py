@@ -166,7 +166,10 @@ class ReplacePatch:
         w.copy_(self.weight[rows])
 
 
-WeightPatch = LoraPatch | DiffPatch | ReplacePatch
+AdapterPatch = LoraPatch | DiffPatch
+"""What a LoRA file can have for a weight."""
+
+WeightPatch = AdapterPatch | ReplacePatch
 
 
 def _shared(w: Tensor, rows: slice, start: int, count: int) -> tuple[Tensor, slice]:

@@ -81,9 +81,17 @@ def patch_sets(draw: st.DrawFn) -> Patches:
         return DiffPatch(0.1 * torch.randn(shape[0] - start, *shape[1:], generator=generator), 0.5, start)
 
     def dora(shape: tuple[int, ...]) -> WeightPatch:
-        up, down = 0.1 * torch.randn(shape[0], 2), 0.1 * torch.randn(2, torch.Size(shape[1:]).numel())
+        up = 0.1 * torch.randn(shape[0], 2, generator=generator)
+        down = 0.1 * torch.randn(2, torch.Size(shape[1:]).numel(), generator=generator)
         size = draw(st.sampled_from([(shape[0], 1), (1, shape[1])]))
-        return DoraPatch(up, down, 0.5, magnitude=torch.rand(size), norm_of_sum=draw(st.booleans()), strength=0.7)
+        return DoraPatch(
+            up,
+            down,
+            0.5,
+            magnitude=torch.rand(size, generator=generator),
+            norm_of_sum=draw(st.booleans()),
+            strength=0.7,
+        )
 
     names = draw(st.sets(st.sampled_from(sorted(shapes)), max_size=8))
     of_matrices = st.lists(st.sampled_from([lora, lora, whole, difference, dora]), min_size=1, max_size=2)

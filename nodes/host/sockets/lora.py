@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....mochi import lora
 from ....mochi.errors import MochiError
-from ....mochi.lora import DiffPatch, DoraPatch, Lora, LoraPatch, UnsupportedAdapter, WeightPatch
+from ....mochi.lora import AdapterPatch, DiffPatch, DoraPatch, Lora, UnsupportedAdapter
 from ..checks import text_width
 from ..folders import find_below
 from ..unchanged import Version, check, version_of
@@ -62,7 +62,7 @@ def with_lora(model: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
     return patched
 
 
-def _host_patch(name: str, patch: WeightPatch, parameter: Tensor) -> tuple[Any, Any]:
+def _host_patch(name: str, patch: AdapterPatch, parameter: Tensor) -> tuple[Any, Any]:
     """Key and patch, as ModelPatcher takes them."""
     if isinstance(patch, DiffPatch):
         # The shape has to be the parameter's, in which only a quantised weight has other columns.
@@ -70,11 +70,9 @@ def _host_patch(name: str, patch: WeightPatch, parameter: Tensor) -> tuple[Any, 
         rows, found = len(diff), ("diff", (patch.scale * diff,))
     elif isinstance(patch, DoraPatch):
         rows, found = len(patch.up), DoraAdapter.of(patch)
-    elif isinstance(patch, LoraPatch):
+    else:
         alpha = patch.scale * patch.down.shape[0]  # which ComfyUI divides by the rank again
         rows, found = len(patch.up), LoRAAdapter(set(), (patch.up, patch.down, alpha, None, None, None))
-    else:
-        raise TypeError(f"{patch} comes from no LoRA file")
     key = f"{PREFIX}{name}"
     return (key if rows == len(parameter) else (key, (0, patch.start or 0, rows))), found
 
