@@ -106,7 +106,7 @@ def tiny() -> dict:
     The server would not run the same prompt twice.
     """
     workflow = json.loads((WORKFLOWS / "tiny_text_to_video.json").read_text(encoding="utf-8"))
-    sampler = next(node for node in workflow["nodes"] if node["type"] == "MochiSampler")
+    sampler = next(node for node in workflow["nodes"] if node["type"] == "MochiParallelSampler")
     sampler["widgets_values"][:3] = next(SEEDS), "fixed", STEPS
     return workflow
 

@@ -61,7 +61,7 @@ def test_a_file_of_another_model_is_refused_on_its_loader(
     editor.queue()
     said = editor.wrong()
     screenshot("after it")
-    assert OTHER_MODEL in said and re.search(r"MochiLoadDiT|Load AsymmDiT \(Mochi\)", said), said
+    assert OTHER_MODEL in said and re.search(r"MochiParallelLoadDiT|Load AsymmDiT \(Mochi\)", said), said
     assert "not a Mochi" in said, said
     assert editor.framed_as_wrong() == [DIT]
 
@@ -98,5 +98,5 @@ def test_an_error_of_a_run_is_on_its_node(editor: AnyEditor, tiny: dict, screens
     editor.run(until="execution_error")
     said = editor.wrong()
     screenshot("after it")
-    assert "The latent has 4 channels" in said and "MochiSampler" in said, said
+    assert "The latent has 4 channels" in said and "MochiParallelSampler" in said, said
     assert editor.framed_as_wrong() == [SAMPLER]
