@@ -49,7 +49,7 @@ def test_an_app_opens_as_a_form_and_makes_a_video(editor: AnyEditor, screenshot:
     editor.set(sampler, seed=next(SEEDS), **SMALL)
     with editor.message("execution_success", 300):
         editor.page.get_by_test_id("linear-run-button").get_by_role("button", name="Run", exact=True).click()
-    editor.page.locator("video").first.wait_for()
+    editor.page.locator("video:visible").first.wait_for()  # not the one of the node behind
     screenshot("with its video")
 
 

@@ -27,7 +27,8 @@ def queued(graph: dict[str, dict]) -> dict[str, tuple]:
 
 def browse_templates(editor: AnyEditor) -> None:
     editor.command("Comfy.BrowseTemplates")
-    editor.page.get_by_role("dialog").get_by_text(PACK_NAME, exact=True).first.click()
+    # Without waiting for a moment in which none of the pictures moves.
+    editor.page.get_by_role("dialog").get_by_text(PACK_NAME, exact=True).first.dispatch_event("click")
     editor.page.get_by_test_id(f"template-workflow-{NAMES[0]}").wait_for()
 
 
