@@ -83,12 +83,14 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
             weight, columns = self.weight.dequantize().to(dtype), getattr(self, "pre_quant_scale", None)
             return weight if columns is None else weight * columns.to(dtype)
 
-        def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def forward(self, input: Tensor) -> Tensor:
+            return uncompiled(self.product, input) if torch.compiler.is_compiling() else self.product(input)
+
+        def product(self, input: Tensor) -> Tensor:
+            """The result of `forward`; never compiled."""
             if not input.numel():  # an empty prompt, which not every kernel takes
                 return input.new_empty(*input.shape[:-1], self.out_features)
-            if torch.compiler.is_compiling():
-                return uncompiled(super().forward, input, *args, **kwargs)
-            return super().forward(input, *args, **kwargs)
+            return super().forward(input)
 
         def _forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             # int8 layers would quantise their input even where all is to be in full precision.
