@@ -5,6 +5,7 @@ The table is written out, so that the registry and the Manager can read it witho
 
 from .nodes import cache, edit, loaders, lora, masks, parallel, sampler, text, vae, video
 from .nodes.host.complaints import show_complaints_once
+from .nodes.host.folders import leave_folders_while_queueing
 from .nodes.host.old_ids import serve_old_ids
 from .nodes.host.sockets.lora_names import teach_comfyui_lora_names
 
@@ -52,6 +53,7 @@ WEB_DIRECTORY = "./web"
 
 serve_old_ids(NODE_CLASS_MAPPINGS)
 show_complaints_once()
+leave_folders_while_queueing()
 # The one thing of ComfyUI that this pack replaces. The function says why.
 teach_comfyui_lora_names()
 

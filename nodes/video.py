@@ -82,7 +82,9 @@ class SaveVideo(widgets.Node):
         found = complaint(check_links, cls, linked)
         if linked.get("images") == "LATENT" and "vae" not in linked:
             found = found or NEEDS_VAE
-        found = found or complaint(check_prefix, filename_prefix, "webm" if format is None else format)
+        found = found or complaint(
+            check_prefix, filename_prefix, "webm" if format is None else format, widget="filename_prefix"
+        )
         has_own_rate = linked.get("images") == "VIDEO"
         return found or complaint(check_video, format, None if has_own_rate else fps) or True
 

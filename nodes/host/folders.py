@@ -5,11 +5,11 @@ import os
 import posixpath
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import folder_paths
+from server import PromptServer
 
 
 class _Walked(NamedTuple):
@@ -26,7 +26,7 @@ def files_below(root: str) -> list[str]:
     It is walked again once it or any folder below has changed, as ComfyUI does for the files that it lists itself.
     """
     found = _walked.get(root)
-    if found is None or _has_changed(root, found):
+    if found is None or (_is_to_be_looked_at(root) and _has_changed(found)):
         if not os.path.isdir(root):
             return []
         found = _walked[root] = _Walked(*folder_paths.recursive_search(root, [".git"]))
@@ -34,25 +34,44 @@ def files_below(root: str) -> list[str]:
 
 
 class _Turn(threading.local):
-    """The folders that were looked at in this turn of the thread's event loop."""
+    """The folders that need no look in this turn of the thread's event loop."""
 
     def __init__(self) -> None:
-        self.seen: set[str] = set()
+        self.done: set[str] = set()
 
 
 _turn = _Turn()
 
 
-def _has_changed(root: str, found: _Walked) -> bool:
-    """Whether folders have changed. They are looked at once for a prompt: the host asks for each node's schema several
-    times before its event loop goes on to something else.
+def leave_folders_while_queueing() -> None:
+    """Have a prompt queued without a look at folders: nobody sees the lists, and files are found by their names."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.add_on_prompt_handler(_leave_folders)
+
+
+def _leave_folders(request: Any) -> Any:
+    for root in _walked:
+        _is_to_be_looked_at(root)
+    return request
+
+
+def _is_to_be_looked_at(root: str) -> bool:
+    """Whether this is the first time in the turn: the host asks for each node's schema several times before its event
+    loop goes on to something else.
     """
-    with suppress(RuntimeError):  # no loop runs in this thread
+    try:
         loop = asyncio.get_running_loop()
-        if root in _turn.seen:
-            return False
-        _turn.seen.add(root)
-        loop.call_soon(_turn.seen.discard, root)
+    except RuntimeError:  # none runs in this thread
+        return True
+    if root in _turn.done:
+        return False
+    _turn.done.add(root)
+    loop.call_soon(_turn.done.discard, root)
+    return True
+
+
+def _has_changed(found: _Walked) -> bool:
     try:
         return any(os.path.getmtime(folder) != changed for folder, changed in found.folders.items())
     except OSError:  # one is gone
@@ -92,6 +111,7 @@ def _by_letters(roots: Iterable[str], name: str) -> Path | None:
     wanted = _inside(_readings(name)[-1])
     if wanted is None:
         return None
+    _turn.done.clear()  # what was put there since is found too
     found = [
         Path(root, file)
         for root in roots

@@ -25,6 +25,7 @@ def old_ids(ids: Collection[str]) -> dict[str, str]:
 def serve_old_ids(ours: Mapping[str, Any]) -> None:
     """Let what was saved with old ids go on working. ours: id -> node."""
     now, server = old_ids(ours), getattr(PromptServer, "instance", None)
+    host_nodes: dict[str, Any] = getattr(nodes, "NODE_CLASS_MAPPINGS")  # noqa: B009  # here `nodes` is ComfyUI's
     if server is not None:
         server.add_on_prompt_handler(lambda request: _renamed_in(request, ours, now))
     replacements = getattr(server, "node_replace_manager", None)  # since January 2026
@@ -32,7 +33,7 @@ def serve_old_ids(ours: Mapping[str, Any]) -> None:
         if replacements is not None:
             replacements.register(io.NodeReplace(new, old))  # pyright: ignore[reportAttributeAccessIssue]  # see above
         else:
-            nodes.NODE_CLASS_MAPPINGS.setdefault(old, _deprecated(ours[new], old))
+            host_nodes.setdefault(old, _deprecated(ours[new], old))
 
 
 def renamed(prompt: Mapping[str, Any], ours: Mapping[str, Any], now: Mapping[str, str]) -> dict[str, Any]:

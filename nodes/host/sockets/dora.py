@@ -22,7 +22,8 @@ class DoraAdapter(WeightAdapterBase):
     name = "lora"
 
     def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]):
-        self.loaded_keys, self.weights = loaded_keys, weights
+        self.loaded_keys = loaded_keys
+        self.weights: Any = weights  # of the base class: a list of tensors
 
     @classmethod
     def of(cls, patch: DoraPatch) -> DoraAdapter:
