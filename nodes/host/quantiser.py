@@ -98,11 +98,11 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
                 weight = weight.dequantize()
             return super()._forward(input, weight, bias)
 
-        def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
             if f"{prefix}weight" in state_dict:
-                super()._load_from_state_dict(state_dict, prefix, *args)
+                super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
             else:  # the host would take a weight that is not named for one that is missing
-                nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
+                nn.Module._load_from_state_dict(self, state_dict, prefix, *args, **kwargs)
 
         def use_native_products(self) -> None:
             self.native = self.quant_format not in self._disabled_formats and not self._full_precision_mm_config
