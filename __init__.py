@@ -4,49 +4,52 @@ The table is written out, so that the registry and the Manager can read it witho
 """
 
 from .nodes import cache, edit, loaders, lora, masks, parallel, sampler, text, vae, video
+from .nodes.host.old_ids import serve_old_ids
 from .nodes.host.sockets.lora_names import teach_comfyui_lora_names
 
 NODE_CLASS_MAPPINGS = {
-    "MochiLoadT5": loaders.LoadT5,
-    "MochiLoadDiT": loaders.LoadDiT,
-    "MochiLoadVAE": loaders.LoadVAE,
-    "MochiLoadLoRA": lora.LoadLoRA,
-    "MochiTeaCache": cache.TeaCache,
-    "MochiTextEncode": text.TextEncode,
-    "MochiSigmas": sampler.Sigmas,
-    "MochiSampler": sampler.Sampler,
-    "MochiExtend": masks.Extend,
-    "MochiNoiseMask": masks.NoiseMask,
-    "MochiInvert": edit.Invert,
-    "MochiResample": edit.Resample,
-    "MochiVAEDecode": vae.VAEDecode,
-    "MochiVAEEncode": vae.VAEEncode,
-    "MochiSaveVideo": video.SaveVideo,
+    "MochiParallelLoadT5": loaders.LoadT5,
+    "MochiParallelLoadDiT": loaders.LoadDiT,
+    "MochiParallelLoadVAE": loaders.LoadVAE,
+    "MochiParallelLoadLoRA": lora.LoadLoRA,
+    "MochiParallelTeaCache": cache.TeaCache,
+    "MochiParallelTextEncode": text.TextEncode,
+    "MochiParallelSigmas": sampler.Sigmas,
+    "MochiParallelSampler": sampler.Sampler,
+    "MochiParallelExtend": masks.Extend,
+    "MochiParallelNoiseMask": masks.NoiseMask,
+    "MochiParallelInvert": edit.Invert,
+    "MochiParallelResample": edit.Resample,
+    "MochiParallelVAEDecode": vae.VAEDecode,
+    "MochiParallelVAEEncode": vae.VAEEncode,
+    "MochiParallelSaveVideo": video.SaveVideo,
     "MochiParallelSettings": parallel.Parallel,
-    "MochiGroupStatus": parallel.GroupStatus,
+    "MochiParallelGroupStatus": parallel.GroupStatus,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "MochiLoadT5": "Load T5 (Mochi)",
-    "MochiLoadDiT": "Load AsymmDiT (Mochi)",
-    "MochiLoadVAE": "Load AsymmVAE (Mochi)",
-    "MochiLoadLoRA": "Load LoRA (Mochi)",
-    "MochiTeaCache": "TeaCache (Mochi)",
-    "MochiTextEncode": "Mochi Text Encode",
-    "MochiSigmas": "Mochi Sigmas",
-    "MochiSampler": "Mochi Sampler",
-    "MochiExtend": "Mochi Extend",
-    "MochiNoiseMask": "Mochi Noise Mask",
-    "MochiInvert": "Mochi Invert",
-    "MochiResample": "Mochi Resample",
-    "MochiVAEDecode": "Mochi VAE Decode",
-    "MochiVAEEncode": "Mochi VAE Encode",
-    "MochiSaveVideo": "Mochi Save Video",
+    "MochiParallelLoadT5": "Load T5 (Mochi)",
+    "MochiParallelLoadDiT": "Load AsymmDiT (Mochi)",
+    "MochiParallelLoadVAE": "Load AsymmVAE (Mochi)",
+    "MochiParallelLoadLoRA": "Load LoRA (Mochi)",
+    "MochiParallelTeaCache": "TeaCache (Mochi)",
+    "MochiParallelTextEncode": "Mochi Text Encode",
+    "MochiParallelSigmas": "Mochi Sigmas",
+    "MochiParallelSampler": "Mochi Sampler",
+    "MochiParallelExtend": "Mochi Extend",
+    "MochiParallelNoiseMask": "Mochi Noise Mask",
+    "MochiParallelInvert": "Mochi Invert",
+    "MochiParallelResample": "Mochi Resample",
+    "MochiParallelVAEDecode": "Mochi VAE Decode",
+    "MochiParallelVAEEncode": "Mochi VAE Encode",
+    "MochiParallelSaveVideo": "Mochi Save Video",
     "MochiParallelSettings": "Mochi Parallel Settings",
-    "MochiGroupStatus": "Mochi Group Status",
+    "MochiParallelGroupStatus": "Mochi Group Status",
 }
 
 WEB_DIRECTORY = "./web"
+
+serve_old_ids(NODE_CLASS_MAPPINGS)
 
 # The one thing of ComfyUI that this pack replaces. The function says why.
 teach_comfyui_lora_names()

@@ -32,7 +32,7 @@ def workflow(seed: int, prompt: str) -> dict[str, Any]:
     """The graph, in API format, with another seed and text."""
     graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for node in graph.values():
-        if node["class_type"] == "MochiSampler":
+        if node["class_type"] == "MochiParallelSampler":
             node["inputs"]["seed"] = seed
         if node["_meta"]["title"] == "Prompt":
             node["inputs"]["prompt"] = prompt

@@ -13,7 +13,7 @@ class TeaCache(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiTeaCache",
+            "MochiParallelTeaCache",
             "TeaCache (Mochi)",
             "Skips the network in steps whose input hardly differs from the last one's, and repeats what it did then: "
             "faster, and somewhat another video.",

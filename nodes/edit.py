@@ -18,7 +18,7 @@ class Invert(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiInvert",
+            "MochiParallelInvert",
             "Mochi Invert",
             "Finds the noise that a clip could have been made from. Mochi Resample starts there with another prompt, "
             "which changes what the prompt says and keeps the rest.",
@@ -52,7 +52,7 @@ class Resample(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiResample",
+            "MochiParallelResample",
             "Mochi Resample",
             "Makes a clip anew from its own noise (Mochi Invert) with another prompt; what the original is like can "
             "guide the first part of the run.",

@@ -24,7 +24,7 @@ class LoadT5(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiLoadT5",
+            "MochiParallelLoadT5",
             "Load T5 (Mochi)",
             "Loads the T5 encoder that turns prompts into what Mochi reads.",
             found_as=("clip loader", "text encoder", "t5xxl"),
@@ -64,7 +64,7 @@ class LoadDiT(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiLoadDiT",
+            "MochiParallelLoadDiT",
             "Load AsymmDiT (Mochi)",
             "Loads Mochi's denoiser, the large part of the model.",
             found_as=("diffusion model", "unet loader", "gguf", "multi gpu", "genmo"),
@@ -131,7 +131,7 @@ class LoadVAE(widgets.Node):
     def define_schema(cls) -> io.Schema:
         vaes = files.list_files("vae")
         return widgets.schema(
-            "MochiLoadVAE",
+            "MochiParallelLoadVAE",
             "Load AsymmVAE (Mochi)",
             "Loads Mochi's VAE, which turns latents into frames and frames into latents.",
             found_as=("vae loader", "decoder", "genmo"),

@@ -14,7 +14,7 @@ class LoadLoRA(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiLoadLoRA",
+            "MochiParallelLoadLoRA",
             "Load LoRA (Mochi)",
             "Puts a LoRA on a Mochi model, in any of the formats that trainers write. For several, put one node behind "
             "the other.",

@@ -15,7 +15,7 @@ class Extend(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiExtend",
+            "MochiParallelExtend",
             "Mochi Extend",
             "Makes room behind a clip, or a picture, for Mochi Sampler to go on with it: the clip stays as it is, and "
             "what follows is made to fit.",
@@ -46,7 +46,7 @@ class NoiseMask(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiNoiseMask",
+            "MochiParallelNoiseMask",
             "Mochi Noise Mask",
             "Says which area of a clip is made anew. Set Latent Noise Mask does so for single pictures; this one knows "
             "which frames a latent is of, so that an area can move.",

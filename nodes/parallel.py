@@ -81,7 +81,7 @@ class GroupStatus(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiGroupStatus",
+            "MochiParallelGroupStatus",
             "Mochi Group Status",
             "Shows the processes that share a generation now: devices, process ids, memory, loaded models and how "
             "their work is split.",

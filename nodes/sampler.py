@@ -21,7 +21,7 @@ class Sigmas(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiSigmas",
+            "MochiParallelSigmas",
             "Mochi Sigmas",
             "Mochi's linear-quadratic noise schedule: slow at first, where the video takes shape, then faster and "
             "faster.",
@@ -72,7 +72,7 @@ class Sampler(widgets.Node):
     def define_schema(cls) -> io.Schema:
         defaults, tiny = PREVIEW.defaults, TINY.defaults
         return widgets.schema(
-            "MochiSampler",
+            "MochiParallelSampler",
             "Mochi Sampler",
             "Makes the latents of a video from noise, with Mochi's own schedule and Euler steps. The widgets start "
             "with what the published model likes; for the tiny model choose "

@@ -11,7 +11,7 @@ class TextEncode(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiTextEncode",
+            "MochiParallelTextEncode",
             "Mochi Text Encode",
             "Encodes a prompt the way Mochi 1 was trained: literally, up to 256 tokens. An empty prompt means no text "
             "at all, which is what the negative prompt usually wants.",

@@ -17,7 +17,7 @@ class VAEDecode(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiVAEDecode",
+            "MochiParallelVAEDecode",
             "Mochi VAE Decode",
             "Decodes latents into the frames of a video. VAE Decode does the same.",
             found_as=("latent to video", "decode latent"),
@@ -63,7 +63,7 @@ class VAEEncode(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiVAEEncode",
+            "MochiParallelVAEEncode",
             "Mochi VAE Encode",
             "Encodes the frames of a video into latents. VAE Encode does the same, but crops what does not fit.",
             found_as=("video to latent", "video to video", "encode frames"),

@@ -23,7 +23,7 @@ class SaveVideo(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return widgets.schema(
-            "MochiSaveVideo",
+            "MochiParallelSaveVideo",
             "Mochi Save Video",
             "Saves frames as a video in ComfyUI's output folder, with the workflow in it: drop the file on the canvas "
             "to get the graph back.",

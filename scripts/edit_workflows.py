@@ -48,7 +48,7 @@ the same words but for the change.
 def with_a_clip(graph: Graph, target: str) -> Graph:
     """A graph that makes a clip, and then has its frames encoded, and a prompt for what they are to become."""
     graph.nodes["target"] = Node(
-        "MochiTextEncode",
+        "MochiParallelTextEncode",
         {"clip": Link("t5"), "prompt": target},
         width=400,
         height=140,
@@ -70,7 +70,7 @@ def with_a_clip(graph: Graph, target: str) -> Graph:
 def denoised(source: Node, latent: str, denoise: float) -> Node:
     """A sampler like another, that starts from a clip."""
     links = {"positive": Link("target"), "latent": Link(latent)}
-    return Node("MochiSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=660)
+    return Node("MochiParallelSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=660)
 
 
 def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:
@@ -81,8 +81,8 @@ def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:
     clip = {"noise": Link("invert"), "original": Link("encode"), "sigmas": Link("invert", 1)}
     guidance = {"cfg": cfg, "strength": 0.6, "start": 0.0, "end": end}
     return {
-        "invert": Node("MochiInvert", {**model, **inverted}, height=400),
-        "again": Node("MochiResample", {**model, **words, **clip, **guidance}, height=530),
+        "invert": Node("MochiParallelInvert", {**model, **inverted}, height=400),
+        "again": Node("MochiParallelResample", {**model, **words, **clip, **guidance}, height=530),
     }
 
 

@@ -30,10 +30,12 @@ def patched() -> Graph:
     """The published model's graph with what can stand between a model and its sampler."""
     graph = mochi_text_to_video()
     graph.nodes |= {
-        "lora": Node("MochiLoadLoRA", {"model": Link("dit"), "file": "your_lora.safetensors", "strength": 1.0}),
-        "cache": Node("MochiTeaCache", {"model": Link("lora"), "threshold": 0.06, "start": 0.0, "end": 1.0}),
+        "lora": Node("MochiParallelLoadLoRA", {"model": Link("dit"), "file": "your_lora.safetensors", "strength": 1.0}),
+        "cache": Node("MochiParallelTeaCache", {"model": Link("lora"), "threshold": 0.06, "start": 0.0, "end": 1.0}),
         "sigmas": Node(
-            "MochiSigmas", {"steps": 8, "threshold_noise": 0.1, "linear_steps": 6, "denoise": 1.0}, title="Mochi Sigmas"
+            "MochiParallelSigmas",
+            {"steps": 8, "threshold_noise": 0.1, "linear_steps": 6, "denoise": 1.0},
+            title="Mochi Sigmas",
         ),
     }
     graph.nodes["sampler"].inputs |= {"model": Link("cache"), "sigmas": Link("sigmas")}
@@ -74,7 +76,7 @@ def around(graph: Graph, name: str) -> Graph:
         kept = {key: link for key, link in links[other].items() if other == name or link.node == name}
         widgets = {key: value for key, value in node.inputs.items() if key not in links[other]}
         # No taller than its widgets: nothing is shown below them here.
-        height = TEXT if node.kind == "MochiTextEncode" else None
+        height = TEXT if node.kind == "MochiParallelTextEncode" else None
         nodes[other] = Node(node.kind, widgets | kept, node.width, height, node.title, node.colours)
     return Graph(name, nodes, [Group("", part) for part in (before, [name], behind) if part])
 

@@ -58,7 +58,7 @@ def tiny_extend() -> Graph:
     graph.nodes["note"] = note(TINY_EXTEND_NOTE, 330)
     graph.nodes["first"] = Node("ImageFromBatch", {"image": Link("decode"), "batch_index": 0, "length": 13})
     graph.nodes["encode"] = encode("first")
-    graph.nodes["longer"] = Node("MochiExtend", {"samples": Link("encode"), "frames": 25})
+    graph.nodes["longer"] = Node("MochiParallelExtend", {"samples": Link("encode"), "frames": 25})
     return made_again(graph, "positive", "longer", "video/mochi_tiny_extend", ["first", "encode", "longer"])
 
 
@@ -68,7 +68,7 @@ def tiny_replace_area() -> Graph:
     graph.name = "tiny_replace_area"
     graph.nodes["note"] = note(TINY_AREA_NOTE, 330)
     graph.nodes |= rectangle(64, 64, 32, 0, 32, 64)
-    graph.nodes["masked"] = Node("MochiNoiseMask", {"samples": Link("encode"), "mask": Link("area")})
+    graph.nodes["masked"] = Node("MochiParallelNoiseMask", {"samples": Link("encode"), "mask": Link("area")})
     mask = ["encode", "black", "white", "area", "masked"]
     return made_again(graph, "target", "masked", "video/mochi_tiny_area", mask)
 
@@ -98,7 +98,7 @@ def mochi_extend() -> Graph:
     graph.name = "mochi_extend"
     graph.nodes["note"] = note(EXTEND_NOTE, 420)
     graph.nodes["first"].inputs["length"] = 61
-    graph.nodes["longer"] = Node("MochiExtend", {"samples": Link("encode"), "frames": 163})
+    graph.nodes["longer"] = Node("MochiParallelExtend", {"samples": Link("encode"), "frames": 163})
     graph.nodes["sampler"] = denoised(graph.nodes["sampler"], "longer", 1.0)
     graph.nodes["sampler"].inputs["positive"] = Link("positive")
     graph.groups[2].nodes.append("longer")
@@ -110,7 +110,7 @@ def mochi_replace_area() -> Graph:
     graph.name = "mochi_replace_area"
     graph.nodes["note"] = note(AREA_NOTE, 440)
     graph.nodes |= rectangle(848, 480, 424, 0, 424, 480)
-    graph.nodes["masked"] = Node("MochiNoiseMask", {"samples": Link("encode"), "mask": Link("area")})
+    graph.nodes["masked"] = Node("MochiParallelNoiseMask", {"samples": Link("encode"), "mask": Link("area")})
     graph.nodes["sampler"] = denoised(graph.nodes["sampler"], "masked", 1.0)
     graph.nodes["sampler"].inputs["positive"] = Link("positive")
     graph.groups.insert(3, Group("What is made anew", ["black", "white", "area", "masked"]))

@@ -70,7 +70,7 @@ def tiny_text_to_video() -> Graph:
     nodes = {
         "note": note(TINY_NOTE, 440),
         **loaders(TINY, TINY, TINY),
-        **prompts("MochiTextEncode", "prompt", TINY_PROMPT),
+        **prompts("MochiParallelTextEncode", "prompt", TINY_PROMPT),
         "sampler": sampler(seed=1, steps=16, cfg=4.0, width=64, height=64, frames=25),
         "decode": decode(),
         "save": save(12.0, "video/mochi_tiny", 400, 545),
@@ -88,7 +88,7 @@ def mochi_text_to_video() -> Graph:
     nodes = {
         "note": note(PUBLISHED_NOTE, 460),
         **loaders(*files),
-        **prompts("MochiTextEncode", "prompt", prompt, height=200),
+        **prompts("MochiParallelTextEncode", "prompt", prompt, height=200),
         "sampler": sampler(seed=1, steps=64, cfg=6.0, width=848, height=480, frames=163),
         "decode": decode(),
         "save": save(30.0, "video/mochi", 720, 580),
@@ -119,7 +119,7 @@ def mochi_text_to_video_4_gpus() -> Graph:
 def telling_of_ranks(graph: Graph) -> Graph:
     """With a node that tells of the ranks when the video is there, and room for what they tell while they decode."""
     graph.nodes["decode"].width, graph.nodes["decode"].height = 400, 110
-    graph.nodes["status"] = Node("MochiGroupStatus", {"after": Link("decode")}, width=400, height=180)
+    graph.nodes["status"] = Node("MochiParallelGroupStatus", {"after": Link("decode")}, width=400, height=180)
     return graph
 
 

@@ -26,9 +26,9 @@ def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, No
     ways = {"attention": "sdpa", "compile": False}
     vae_values = {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}
     return {
-        "t5": Node("MochiLoadT5", {"file": t5, "dtype": "auto", "device": "default"}),
-        "dit": Node("MochiLoadDiT", {"file": dit, "dtype": "auto", **parallel, **ways}),
-        "vae": Node("MochiLoadVAE", {**vae_values, **parallel}),
+        "t5": Node("MochiParallelLoadT5", {"file": t5, "dtype": "auto", "device": "default"}),
+        "dit": Node("MochiParallelLoadDiT", {"file": dit, "dtype": "auto", **parallel, **ways}),
+        "vae": Node("MochiParallelLoadVAE", {**vae_values, **parallel}),
     }
 
 
@@ -43,7 +43,7 @@ def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: 
     links = {"model": Link("dit"), "positive": Link("positive"), "negative": Link("negative")}
     size = {"width": width, "height": height, "frames": frames, "batch_size": 1}
     return Node(
-        "MochiSampler",
+        "MochiParallelSampler",
         {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": "", "schedule": "mochi"}
         | {"denoise": 1.0},
         height=640,
@@ -51,16 +51,18 @@ def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: 
 
 
 def decode(samples: str = "sampler") -> Node:
-    return Node("MochiVAEDecode", {"vae": Link("vae"), "samples": Link(samples), "chunk": 0, "tile": 0}, height=165)
+    return Node(
+        "MochiParallelVAEDecode", {"vae": Link("vae"), "samples": Link(samples), "chunk": 0, "tile": 0}, height=165
+    )
 
 
 def encode(pixels: str) -> Node:
-    return Node("MochiVAEEncode", {"vae": Link("vae"), "pixels": Link(pixels)})
+    return Node("MochiParallelVAEEncode", {"vae": Link("vae"), "pixels": Link(pixels)})
 
 
 def save(fps: float, prefix: str, width: int, height: int, images: str = "decode") -> Node:
     values = {"fps": fps, "format": "mp4", "quality": 70, "filename_prefix": prefix}
-    return Node("MochiSaveVideo", {"images": Link(images), **values}, width, height)
+    return Node("MochiParallelSaveVideo", {"images": Link(images), **values}, width, height)
 
 
 def columns(note_title: str) -> list[Group]:

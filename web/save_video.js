@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js"
 app.registerExtension({
   name: "MochiParallel.SaveVideo",
   nodeCreated(node) {
-    if (node.comfyClass !== "MochiSaveVideo") return
+    if (node.comfyClass !== "MochiParallelSaveVideo") return
     const before = node.onExecuted
     node.onExecuted = function (output) {
       before?.apply(this, arguments)

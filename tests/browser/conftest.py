@@ -91,7 +91,7 @@ def screenshot(editor: Editor, request: pytest.FixtureRequest) -> Callable[[str]
 def tiny() -> dict:
     """The tiny text-to-video graph, in the editor's format, the same noise each time."""
     workflow = json.loads((WORKFLOWS / "tiny_text_to_video.json").read_text(encoding="utf-8"))
-    sampler = next(node for node in workflow["nodes"] if node["type"] == "MochiSampler")
+    sampler = next(node for node in workflow["nodes"] if node["type"] == "MochiParallelSampler")
     sampler["widgets_values"][1] = "fixed"
     return workflow
 

@@ -60,7 +60,7 @@ def test_a_file_of_another_model_is_refused_on_its_loader(
     editor.queue()
     said = editor.dialog()
     screenshot("dialog")
-    assert OTHER_MODEL in said and "MochiLoadDiT" in said, said
+    assert OTHER_MODEL in said and "MochiParallelLoadDiT" in said, said
     assert "not a Mochi" in said, said
     editor.close_dialog()
     screenshot("canvas")
@@ -99,6 +99,6 @@ def test_an_error_of_a_run_is_on_its_node(editor: Editor, tiny: dict, screenshot
     editor.run(until="execution_error")
     said = editor.dialog()
     screenshot("dialog")
-    assert "The latent has 4 channels" in said and "MochiSampler" in said, said
+    assert "The latent has 4 channels" in said and "MochiParallelSampler" in said, said
     editor.close_dialog()
     assert editor.framed_as_wrong() == [SAMPLER]

@@ -75,9 +75,9 @@ def saved(comfy: Comfy) -> dict[str, str]:
     for format in ("mp4", "webm"):
         prompt = read(WORKFLOWS / "api" / "tiny_text_to_video.json")
         for node in prompt.values():
-            if node["class_type"] == "MochiSampler":
+            if node["class_type"] == "MochiParallelSampler":
                 node["inputs"].update(steps=2, frames=7)
-            if node["class_type"] == "MochiSaveVideo":
+            if node["class_type"] == "MochiParallelSaveVideo":
                 node["inputs"].update(format=format)
         done = comfy.client.wait(comfy.client.queue(prompt, workflow), timeout=300)
         (file,) = (file for shown in done["outputs"].values() for file in shown["images"])

@@ -33,9 +33,11 @@ class Comfy:
         return self.base / "output"
 
     def pack_nodes(self) -> dict[str, dict]:
-        """The host's description of the nodes that came from this pack."""
-        module = f"custom_nodes.{PACK_NAME}"
-        return {name: info for name, info in self.client.object_info().items() if info["python_module"] == module}
+        """The host's description of the nodes that came from this pack, by their ids of today."""
+        module, all_nodes = f"custom_nodes.{PACK_NAME}", self.client.object_info()
+        return {
+            name: info for name, info in all_nodes.items() if info["python_module"] == module and not info["deprecated"]
+        }
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def prompt_in(video: Path) -> dict[str, dict]:
 
 
 def sampler_of(graph: dict[str, dict]) -> dict:
-    return next(node["inputs"] for node in graph.values() if node["class_type"] == "MochiSampler")
+    return next(node["inputs"] for node in graph.values() if node["class_type"] == "MochiParallelSampler")
 
 
 def test_one_video(comfy: Comfy, tmp_path: Path):
@@ -39,7 +39,7 @@ def test_one_video(comfy: Comfy, tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     *told, path = done.stdout.splitlines()
-    assert "MochiSampler: 16 of 16" in told and any(line.startswith("MochiVAEDecode:") for line in told)
+    assert "MochiParallelSampler: 16 of 16" in told and any(line.startswith("MochiParallelVAEDecode:") for line in told)
     graph = prompt_in(Path(path))
     assert sampler_of(graph)["seed"] == 5
     assert PROMPT in [node["inputs"].get("prompt") for node in graph.values()]
@@ -48,7 +48,7 @@ def test_one_video(comfy: Comfy, tmp_path: Path):
 def test_the_same_seed_is_the_same_video(comfy: Comfy, tmp_path: Path):
     """As lossless pictures: a coder of videos makes much of the last bit."""
     graph = json.loads(GRAPH.read_text(encoding="utf-8"))
-    next(node for node in graph.values() if node["class_type"] == "MochiSaveVideo")["inputs"]["format"] = "png"
+    next(node for node in graph.values() if node["class_type"] == "MochiParallelSaveVideo")["inputs"]["format"] = "png"
     workflow = tmp_path / "pictures.json"
     workflow.write_text(json.dumps(graph))
     videos = []

@@ -73,7 +73,7 @@ def test_it_works_under_another_name_beside_packs_with_modules_of_the_same_names
 def test_templates_and_help_are_found_under_another_name(server: ComfyServer):
     client = ComfyClient(server.url)
     assert "tiny_text_to_video" in client.get("/workflow_templates")[NAME]
-    page = client.request("GET", f"/extensions/{NAME}/docs/MochiSampler.md")
+    page = client.request("GET", f"/extensions/{NAME}/docs/MochiParallelSampler.md")
     assert page.decode().startswith("# Mochi Sampler")
 
 

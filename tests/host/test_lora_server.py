@@ -84,11 +84,11 @@ def dits(comfy, factors) -> dict[str, str]:
     return {"plain": "tiny (built in)", "packed": f"lora/{packed.name}", "merged": "lora/merged.safetensors"}
 
 
-def with_lora(prompt: dict, file: str, strength: float, node: str = "MochiLoadLoRA") -> dict:
+def with_lora(prompt: dict, file: str, strength: float, node: str = "MochiParallelLoadLoRA") -> dict:
     """The prompt with a LoRA between the loader and the sampler."""
-    loader = next(number for number, entry in prompt.items() if entry["class_type"] == "MochiLoadDiT")
-    sampler = next(number for number, entry in prompt.items() if entry["class_type"] == "MochiSampler")
-    names = ("file", "strength") if node == "MochiLoadLoRA" else ("lora_name", "strength_model")
+    loader = next(number for number, entry in prompt.items() if entry["class_type"] == "MochiParallelLoadDiT")
+    sampler = next(number for number, entry in prompt.items() if entry["class_type"] == "MochiParallelSampler")
+    names = ("file", "strength") if node == "MochiParallelLoadLoRA" else ("lora_name", "strength_model")
     inputs = {"model": [loader, 0], **dict(zip(names, (file, strength)))}
     prompt["98"] = {"class_type": node, "inputs": inputs}
     prompt[sampler]["inputs"]["model"] = ["98", 0]
@@ -99,20 +99,20 @@ def with_lora(prompt: dict, file: str, strength: float, node: str = "MochiLoadLo
 @pytest.mark.parametrize("weights", ["plain", "packed"])
 def test_formats_and_strengths(comfy, loras, dits, gpus, weights):
     """Three formats of one LoRA are the same video; none at strength 0; the quantised weights lose nothing of it."""
-    base = prompt_for(gpus, MochiLoadDiT=dits[weights])
+    base = prompt_for(gpus, MochiParallelLoadDiT=dits[weights])
     none = made(comfy, base)
     results = {
-        name: made(comfy, with_lora(prompt_for(gpus, MochiLoadDiT=dits[weights]), file, 1.0))
+        name: made(comfy, with_lora(prompt_for(gpus, MochiParallelLoadDiT=dits[weights]), file, 1.0))
         for name, file in loras.items()
     }
     for name in ("kohya", "comfyui"):
         assert relative_error(results[name], results["trainer"]) < 1e-5
     assert all(relative_error(result, none) > 0.02 for result in results.values())
-    merged = made(comfy, prompt_for("1", MochiLoadDiT=dits["merged"]))
+    merged = made(comfy, prompt_for("1", MochiParallelLoadDiT=dits["merged"]))
     assert relative_error(results["trainer"], merged) < (1e-5 if weights == "plain" else 0.1)
-    half = made(comfy, with_lora(prompt_for(gpus, MochiLoadDiT=dits[weights]), loras["trainer"], 0.5))
+    half = made(comfy, with_lora(prompt_for(gpus, MochiParallelLoadDiT=dits[weights]), loras["trainer"], 0.5))
     assert relative_error(half, results["trainer"]) > 0.01 and relative_error(half, none) > 0.01
-    zero = made(comfy, with_lora(prompt_for(gpus, MochiLoadDiT=dits[weights]), loras["trainer"], 0.0))
+    zero = made(comfy, with_lora(prompt_for(gpus, MochiParallelLoadDiT=dits[weights]), loras["trainer"], 0.0))
     assert torch.equal(zero, none)
 
 

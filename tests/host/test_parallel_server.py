@@ -20,7 +20,7 @@ from scripts.server import ComfyServer
 from tests.exact import relative_error
 
 TINY = json.loads((PROJECT / "workflows" / "api" / "tiny_on_two_ranks.json").read_text(encoding="utf-8"))
-SAVERS = ("MochiSaveVideo", "SaveLatent")
+SAVERS = ("MochiParallelSaveVideo", "SaveLatent")
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two ranks need no GPU, or two")
 
 
@@ -41,7 +41,7 @@ class Status(NamedTuple):
 def tiny(**widgets):
     """The workflow, with its latents saved too, and other values in widgets of its sampler."""
     prompt = copy.deepcopy(TINY)
-    sampler = node(prompt, "MochiSampler")
+    sampler = node(prompt, "MochiParallelSampler")
     prompt[sampler]["inputs"] |= {"steps": 3, **widgets}
     prompt["99"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler, 0], "filename_prefix": "latents/tiny"}}
     return prompt
@@ -56,13 +56,13 @@ def run(client: ComfyClient, prompt: dict, on_event=None):
 
 
 def status_in(result: Result) -> Status:
-    return Status(result.history["outputs"][node(TINY, "MochiGroupStatus")]["text"][0])
+    return Status(result.history["outputs"][node(TINY, "MochiParallelGroupStatus")]["text"][0])
 
 
 def status(client: ComfyClient) -> Status:
     """Asked for by itself. The other nodes do not run, but are in the prompt, so that the host keeps their models."""
     prompt = {number: entry for number, entry in tiny().items() if entry["class_type"] not in SAVERS}
-    prompt[node(prompt, "MochiGroupStatus")]["inputs"] = {}
+    prompt[node(prompt, "MochiParallelGroupStatus")]["inputs"] = {}
     return status_in(run(client, prompt))
 
 
@@ -75,7 +75,7 @@ def latents(comfy, prompt: dict) -> torch.Tensor:
 def test_two_ranks_make_the_latents_of_one_process(comfy):
     prompt = tiny(seed=11)
     two = latents(comfy, prompt)
-    for loader in ("MochiLoadDiT", "MochiLoadVAE"):
+    for loader in ("MochiParallelLoadDiT", "MochiParallelLoadVAE"):
         del prompt[node(prompt, loader)]["inputs"]["gpus"]  # as in a workflow from before there was such a widget
     one = latents(comfy, prompt)
     assert relative_error(two, one) <= 1e-5
@@ -125,7 +125,10 @@ def test_models_that_the_host_drops_are_released(comfy):
     """A prompt without them is enough."""
     before = status_in(run(comfy.client, tiny(seed=45)))
     after = status_in(
-        run(comfy.client, {node(TINY, "MochiGroupStatus"): {"class_type": "MochiGroupStatus", "inputs": {}}})
+        run(
+            comfy.client,
+            {node(TINY, "MochiParallelGroupStatus"): {"class_type": "MochiParallelGroupStatus", "inputs": {}}},
+        )
     )
     assert len(before.loads) == 2 and after.text.endswith("No model is loaded.") and after.pids == before.pids
 

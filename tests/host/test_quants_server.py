@@ -92,7 +92,7 @@ def prompt_for(gpus: str, steps: int = 3, **chosen: str) -> dict:
             inputs["file"] = chosen[kind]
         if "gpus" in inputs:
             inputs["gpus"] = gpus
-        if kind == "MochiSampler":
+        if kind == "MochiParallelSampler":
             inputs |= {"steps": steps, "seed": 5}
             saved = {"samples": [number, 0], "filename_prefix": "latents/packed"}
             prompt["99"] = {"class_type": "SaveLatent", "inputs": saved}
@@ -114,20 +114,20 @@ COST = {"float32": 1e-5, "diffusers": 1e-5, "bfloat16": 0.05, "GGUF in safetenso
 @pytest.mark.parametrize("quant", QUANTS)
 def test_each_format_makes_a_video(comfy, files, quant):
     published = made(comfy, prompt_for("1"))
-    one = made(comfy, prompt_for("1", MochiLoadDiT=files[quant]))
+    one = made(comfy, prompt_for("1", MochiParallelLoadDiT=files[quant]))
     assert relative_error(one, published) < COST.get(quant, 0.5)
-    two = made(comfy, prompt_for("2", MochiLoadDiT=files[quant]))
+    two = made(comfy, prompt_for("2", MochiParallelLoadDiT=files[quant]))
     assert relative_error(two, one) <= 1e-5
 
 
 @pytest.mark.parametrize("gpus", ["1", "2"])
 def test_one_file_for_all_loaders(comfy, files, gpus):
-    loaders = ("MochiLoadDiT", "MochiLoadT5", "MochiLoadVAE")
+    loaders = ("MochiParallelLoadDiT", "MochiParallelLoadT5", "MochiParallelLoadVAE")
     latents = made(comfy, prompt_for(gpus, **dict.fromkeys(loaders, ALL_IN_ONE)))
-    assert relative_error(latents, made(comfy, prompt_for("1", MochiLoadDiT=ALL_IN_ONE))) < 0.01
+    assert relative_error(latents, made(comfy, prompt_for("1", MochiParallelLoadDiT=ALL_IN_ONE))) < 0.01
 
 
 def test_shards_are_one_entry(comfy, files):
-    listed = comfy.client.object_info()["MochiLoadDiT"]["input"]["required"]["file"][1]["options"]
+    listed = comfy.client.object_info()["MochiParallelLoadDiT"]["input"]["required"]["file"][1]["options"]
     assert [name for name in listed if "diffusers_layout" in name] == ["packed/diffusers_layout/"]
     assert files["GGUF"] in listed

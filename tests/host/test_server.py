@@ -42,7 +42,10 @@ def tiny_prompt(**widgets: object) -> dict:
     """The tiny workflow, with other values in widgets of its sampler and its prompt."""
     prompt = json.loads((API_WORKFLOWS / "tiny_text_to_video.json").read_text())
     for node in prompt.values():
-        if node["class_type"] in ("MochiSampler", "MochiTextEncode") and node["_meta"]["title"] != "Negative prompt":
+        if (
+            node["class_type"] in ("MochiParallelSampler", "MochiParallelTextEncode")
+            and node["_meta"]["title"] != "Negative prompt"
+        ):
             node["inputs"].update({name: value for name, value in widgets.items() if name in node["inputs"]})
     return prompt
 

@@ -18,7 +18,9 @@ SHAPE = (25, 64, 64, 3)
 def clips(comfy: Comfy, request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     """The clip that the workflow begins with, and the one that it makes of it."""
     graph = json.loads((API_WORKFLOWS / f"{request.param}.json").read_text(encoding="utf-8"))
-    prefixes = [node["inputs"]["filename_prefix"] for node in graph.values() if node["class_type"] == "MochiSaveVideo"]
+    prefixes = [
+        node["inputs"]["filename_prefix"] for node in graph.values() if node["class_type"] == "MochiParallelSaveVideo"
+    ]
     assert "video/mochi_tiny" in prefixes
     files = [path for path in comfy.client.run(graph, timeout=300).paths(comfy.output) if path.suffix == ".mp4"]
     files.sort(key=lambda file: not re.fullmatch(r"mochi_tiny_\d+_.mp4", file.name))

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-SAMPLERS = ("MochiSampler", "MochiResample", "KSampler")
+SAMPLERS = ("MochiParallelSampler", "MochiParallelResample", "KSampler")
 
 
 def changed(graph: dict[str, Any], **values: Any) -> dict[str, Any]:

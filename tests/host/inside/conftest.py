@@ -146,7 +146,7 @@ def small(pack: Pack) -> Any:
 @pytest.fixture(scope="module")
 def model(call: Callable[..., tuple], small: Any) -> Any:
     """The MODEL of the small random AsymmDiT."""
-    return call("MochiLoadDiT", file=small.dit, dtype="auto")[0]
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="auto")[0]
 
 
 @pytest.fixture(scope="session")
@@ -165,14 +165,14 @@ def remote(call: Callable[..., tuple], small: Any, groups: Any) -> Any:
 
     if torch.cuda.device_count() == 1:
         pytest.skip("two ranks need no GPU, or two")
-    return call("MochiLoadDiT", file=small.dit, dtype="auto", gpus="2")[0]
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="auto", gpus="2")[0]
 
 
 @pytest.fixture(scope="module")
 def encode(call: Callable[..., tuple], small: Any) -> Callable[[str], list]:
     """CONDITIONING of a prompt."""
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    return lambda prompt: call("MochiTextEncode", clip=clip, prompt=prompt)[0]
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
+    return lambda prompt: call("MochiParallelTextEncode", clip=clip, prompt=prompt)[0]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def mochi_sampler(call: Callable[..., tuple], encode: Callable[[str], list]) -> 
             "batch_size": batch,
             **inputs,
         }
-        return call("MochiSampler", model=model, positive=positive, negative=negative, **values)[0]["samples"]
+        return call("MochiParallelSampler", model=model, positive=positive, negative=negative, **values)[0]["samples"]
 
     return run
 

@@ -24,7 +24,7 @@ def error_of(pack):
 def test_the_hosts_own_attention_gives_the_same(call, small, model, k_sampler, monkeypatch, error_of, function):
     calls, own = [], getattr(host, function)
     monkeypatch.setattr(host, "optimized_attention", lambda *args, **kwargs: calls.append(1) or own(*args, **kwargs))
-    (loaded,) = call("MochiLoadDiT", file=small.dit, dtype="auto", attention="comfyui")
+    (loaded,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", attention="comfyui")
     assert error_of(k_sampler(loaded), k_sampler(model)) < 1e-5
     assert calls
 
@@ -35,7 +35,7 @@ def test_what_cannot_be_used_is_refused(call, small, error, name, gpus):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(error, match="choose sdpa"):
-        call("MochiLoadDiT", file=small.dit, dtype="auto", attention=name, gpus=gpus)
+        call("MochiParallelLoadDiT", file=small.dit, dtype="auto", attention=name, gpus=gpus)
 
 
 @pytest.mark.parametrize(("name", "told"), [("sdpa", "sdpa on cpu"), ("comfyui", "attention_pytorch")])
@@ -44,13 +44,13 @@ def test_what_computes_it_is_in_the_log(call, small, monkeypatch, caplog, name, 
         pytest.skip("there is a GPU")
     monkeypatch.setattr(host, "optimized_attention", host.attention_pytorch)
     caplog.set_level("INFO")
-    call("MochiLoadDiT", file=small.dit, dtype="auto", attention=name)
+    call("MochiParallelLoadDiT", file=small.dit, dtype="auto", attention=name)
     assert f"{small.dit}: attention by {told}" in caplog.messages
 
 
 def test_an_unknown_name_is_refused(call, small, error):
     with pytest.raises(error, match="must be one of sdpa, flash2, flash3, sage, comfyui"):
-        call("MochiLoadDiT", file=small.dit, dtype="auto", attention="xformers")
+        call("MochiParallelLoadDiT", file=small.dit, dtype="auto", attention="xformers")
 
 
 def test_ranks_take_the_hosts_attention_where_they_know_it(pack, monkeypatch, error):
@@ -67,7 +67,7 @@ def test_ranks_take_the_hosts_attention_where_they_know_it(pack, monkeypatch, er
 def test_compiled_blocks_give_the_same(pack, call, small, model, k_sampler, monkeypatch, error_of):
     module = pack.module("mochi.dit.compiled")
     monkeypatch.setattr(module, "CompiledBlocks", partial(module.CompiledBlocks, "aot_eager"))
-    (loaded,) = call("MochiLoadDiT", file=small.dit, dtype="auto", compile=True)
+    (loaded,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", compile=True)
     assert error_of(k_sampler(loaded), k_sampler(model)) < 1e-5
     network = loaded.model.diffusion_model
     assert network.call.works
@@ -83,6 +83,7 @@ def test_compiled_blocks_take_quantised_weights(pack, call, small, k_sampler, mo
     module = pack.module("mochi.dit.compiled")
     monkeypatch.setattr(module, "CompiledBlocks", partial(module.CompiledBlocks, "eager"))
     plain, compiled = (
-        call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn", compile=compile)[0] for compile in (False, True)
+        call("MochiParallelLoadDiT", file=small.dit, dtype="float8_e4m3fn", compile=compile)[0]
+        for compile in (False, True)
     )
     assert error_of(k_sampler(compiled), k_sampler(plain)) < 1e-5

@@ -14,26 +14,26 @@ TINY, IN_FILE = "tiny (built in)", "in the file itself"
 
 @pytest.fixture(scope="module")
 def prompt(call, small):
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    return call("MochiTextEncode", clip=clip, prompt="a red circle")[0]
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
+    return call("MochiParallelTextEncode", clip=clip, prompt="a red circle")[0]
 
 
 def graph(small, **changes):
     """A whole graph in API format; `changes` are `node__input` = value."""
     nodes = {
-        "t5": ("MochiLoadT5", {"file": small.t5, "dtype": "auto", "device": "default"}),
-        "dit": ("MochiLoadDiT", {"file": small.dit, "dtype": "auto"}),
-        "vae": ("MochiLoadVAE", {"file": small.vae, "encoder_file": IN_FILE, "dtype": "auto"}),
-        "positive": ("MochiTextEncode", {"clip": ["t5", 0], "prompt": "a red circle"}),
-        "negative": ("MochiTextEncode", {"clip": ["t5", 0], "prompt": ""}),
+        "t5": ("MochiParallelLoadT5", {"file": small.t5, "dtype": "auto", "device": "default"}),
+        "dit": ("MochiParallelLoadDiT", {"file": small.dit, "dtype": "auto"}),
+        "vae": ("MochiParallelLoadVAE", {"file": small.vae, "encoder_file": IN_FILE, "dtype": "auto"}),
+        "positive": ("MochiParallelTextEncode", {"clip": ["t5", 0], "prompt": "a red circle"}),
+        "negative": ("MochiParallelTextEncode", {"clip": ["t5", 0], "prompt": ""}),
         "sampler": (
-            "MochiSampler",
+            "MochiParallelSampler",
             {"model": ["dit", 0], "positive": ["positive", 0], "negative": ["negative", 0], "seed": 1, "steps": 4}
             | {"cfg": 4.0, "width": 64, "height": 64, "frames": 7, "batch_size": 1},
         ),
-        "decode": ("MochiVAEDecode", {"vae": ["vae", 0], "samples": ["sampler", 0]}),
+        "decode": ("MochiParallelVAEDecode", {"vae": ["vae", 0], "samples": ["sampler", 0]}),
         "save": (
-            "MochiSaveVideo",
+            "MochiParallelSaveVideo",
             {"images": ["decode", 0], "fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi"},
         ),
     }
@@ -93,7 +93,7 @@ def test_widgets_that_are_not_used_are_not_checked(small):
     assert complaints(changed) == {}
     changed = graph(small, sampler__cfg_schedule="1, 2", sampler__sigmas=["sigmas", 0])
     values = {"steps": 2, "threshold_noise": 0.025, "linear_steps": 0, "denoise": 1.0}
-    changed["sigmas"] = {"class_type": "MochiSigmas", "inputs": values}
+    changed["sigmas"] = {"class_type": "MochiParallelSigmas", "inputs": values}
     assert complaints(changed) == {}
     changed["sigmas"]["inputs"]["linear_steps"] = 3
     assert "linear_steps is 3" in complaints(changed)["sigmas"]
@@ -143,16 +143,16 @@ def test_missing_and_surplus_tensors(call, pack, small):
     del tensors["blocks.1.attn.proj_x.weight"]
     save_file(tensors, small.models / "diffusion_models" / "holes.safetensors", metadata=stored.metadata)
     with pytest.raises(ValueError, match=r"holes\.safetensors.*blocks\.1\.attn\.proj_x\.weight.*blocks\.0\.surplus"):
-        call("MochiLoadDiT", file="holes.safetensors", dtype="auto")
+        call("MochiParallelLoadDiT", file="holes.safetensors", dtype="auto")
     said = complaints(graph(small, dit__file="holes.safetensors"))
     assert "blocks.1.attn.proj_x.weight" in said["dit"], "not found before the loader runs"
 
 
 def test_unknown_choices(call, small):
     with pytest.raises(ValueError, match="dtype is 'int4', but must be one of auto"):
-        call("MochiLoadDiT", file=small.dit, dtype="int4")
+        call("MochiParallelLoadDiT", file=small.dit, dtype="int4")
     with pytest.raises(ValueError, match="device is 'tpu'"):
-        call("MochiLoadT5", file=small.t5, dtype="auto", device="tpu")
+        call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="tpu")
 
 
 def test_conditioning_of_another_text_encoder(call, model, prompt, monkeypatch):
@@ -165,7 +165,7 @@ def test_conditioning_of_another_text_encoder(call, model, prompt, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(mm, "load_models_gpu", lambda *a, **k: pytest.fail("the model was loaded"))
         with pytest.raises(ValueError, match="768 wide, but this model reads text features of width 48"):
-            call("MochiSampler", **values, width=64, height=48, frames=7)
+            call("MochiParallelSampler", **values, width=64, height=48, frames=7)
     names = {"sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     with pytest.raises(ValueError, match="768 wide, but this model reads text features of width 48"):
         call("KSampler", **values, **names, latent_image=latent)
@@ -174,7 +174,7 @@ def test_conditioning_of_another_text_encoder(call, model, prompt, monkeypatch):
 def test_concatenated_prompts(call, model, prompt):
     (joined,) = call("ConditioningConcat", conditioning_to=prompt, conditioning_from=prompt)
     with pytest.raises(ValueError, match="512 tokens and a mask for 256"):
-        call("MochiSampler", model=model, positive=joined, negative=prompt, seed=1, steps=2, cfg=4.0, **SIZE)
+        call("MochiParallelSampler", model=model, positive=joined, negative=prompt, seed=1, steps=2, cfg=4.0, **SIZE)
 
 
 SIZE = {"width": 64, "height": 48, "frames": 7}
@@ -192,7 +192,7 @@ def test_latent_of_another_model(call, small, model, prompt, shape, message):
     latent = {"samples": torch.zeros(shape)}
     with pytest.raises(ValueError, match=message):
         call(
-            "MochiSampler",
+            "MochiParallelSampler",
             model=model,
             positive=prompt,
             negative=prompt,
@@ -204,8 +204,8 @@ def test_latent_of_another_model(call, small, model, prompt, shape, message):
         )
     if shape[1] == 12:
         return
-    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
-    for node in ("MochiVAEDecode", "VAEDecode"):
+    (vae,) = call("MochiParallelLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
+    for node in ("MochiParallelVAEDecode", "VAEDecode"):
         with pytest.raises(ValueError, match=message):
             call(node, vae=vae, samples=latent)
 
@@ -214,21 +214,21 @@ def test_sigmas_that_do_not_fall(call, model, prompt):
     for sigmas in ([1.0, 0.5, 0.5, 0.0], [0.5, 1.0], [1.0, 0.0, -0.5]):
         values = {"sigmas": torch.tensor(sigmas), "seed": 1, "steps": 2, "cfg": 4.0, **SIZE}
         with pytest.raises(ValueError, match="must fall from step to step"):
-            call("MochiSampler", model=model, positive=prompt, negative=prompt, **values)
+            call("MochiParallelSampler", model=model, positive=prompt, negative=prompt, **values)
 
 
 def test_frames_that_cannot_be_encoded(call, small):
-    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
+    (vae,) = call("MochiParallelLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
     with pytest.raises(ValueError, match=r"frames is 24.*nearest is 25"):
-        call("MochiVAEEncode", vae=vae, pixels=torch.zeros(24, 48, 64, 3))
+        call("MochiParallelVAEEncode", vae=vae, pixels=torch.zeros(24, 48, 64, 3))
     with pytest.raises(ValueError, match=r"width is 50.*nearest is 48"):
-        call("MochiVAEEncode", vae=vae, pixels=torch.zeros(7, 48, 50, 3))
+        call("MochiParallelVAEEncode", vae=vae, pixels=torch.zeros(7, 48, 50, 3))
 
 
 def test_models_and_encoders_of_other_kinds(call, prompt, small):
     other = SimpleNamespace(model=SimpleNamespace(), get_model_object=lambda name: torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="not a Mochi"):
-        call("MochiSampler", model=other, positive=prompt, negative=prompt, seed=1, steps=2, cfg=4.0, **SIZE)
+        call("MochiParallelSampler", model=other, positive=prompt, negative=prompt, seed=1, steps=2, cfg=4.0, **SIZE)
 
     class OtherClip:
         def tokenize(self, text, **_):
@@ -238,7 +238,7 @@ def test_models_and_encoders_of_other_kinds(call, prompt, small):
             return [[torch.zeros(1, 77, 768), {"pooled_output": torch.zeros(1, 768)}]]
 
     with pytest.raises(ValueError, match="not a text encoder for Mochi"):
-        call("MochiTextEncode", clip=OtherClip(), prompt="a red circle")
+        call("MochiParallelTextEncode", clip=OtherClip(), prompt="a red circle")
 
 
 def test_output_folder_that_cannot_be_written(pack, small):

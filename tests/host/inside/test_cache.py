@@ -14,7 +14,9 @@ STEPS = 10
 @pytest.fixture(scope="module")
 def cached(call):
     """A MODEL with the cache."""
-    return lambda model, threshold, **window: call("MochiTeaCache", model=model, threshold=threshold, **window)[0]
+    return lambda model, threshold, **window: call("MochiParallelTeaCache", model=model, threshold=threshold, **window)[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -168,16 +170,16 @@ def test_refuses_other_networks(pack, call, model):
     builtin = model.clone()
     builtin.add_object_patch("diffusion_model", torch.nn.Module())
     with pytest.raises(error, match="not a Mochi"):
-        call("MochiTeaCache", model=builtin, threshold=0.06)
+        call("MochiParallelTeaCache", model=builtin, threshold=0.06)
     network = torch.nn.Module()
     network.t5_yproj = torch.nn.Linear(48, 32)
     builtin.add_object_patch("diffusion_model", network)
     with pytest.raises(error, match="ComfyUI's own Mochi"):
-        call("MochiTeaCache", model=builtin, threshold=0.06)
+        call("MochiParallelTeaCache", model=builtin, threshold=0.06)
 
 
 def test_refuses_fractions_the_wrong_way_round(pack):
-    node = pack.nodes["MochiTeaCache"]
+    node = pack.nodes["MochiParallelTeaCache"]
     assert "must be between 0 and 1" in node.validate_inputs(threshold=float("nan"))
     assert "start is 0.5 and end 0.2" in node.validate_inputs(threshold=0.1, start=0.5, end=0.2)
     assert node.validate_inputs(threshold=0.1) is True

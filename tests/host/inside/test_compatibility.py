@@ -20,7 +20,19 @@ WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
 NODES = read(FOLDER / "nodes.json")
 HASHES = {name: digest for digest, name in map(str.split, (FOLDER / "workflows.sha256").read_text().splitlines())}
 NAMES = [name for name in HASHES if not name.startswith("api/")]
-LOADERS = ("MochiLoadDiT", "MochiLoadT5", "MochiLoadVAE", "LoadVideo")
+LOADERS = ("MochiParallelLoadDiT", "MochiParallelLoadT5", "MochiParallelLoadVAE", "LoadVideo")
+
+
+@pytest.fixture(scope="session")
+def now(pack) -> dict[str, str]:
+    """Old id -> id."""
+    return pack.module("nodes.host.old_ids").old_ids(pack.nodes)
+
+
+@pytest.fixture(scope="session")
+def opened(pack, now):
+    """A saved prompt as it comes into the queue."""
+    return lambda prompt: pack.module("nodes.host.old_ids").renamed(prompt, pack.nodes, now)
 
 
 def inputs_now(node: Any) -> list[dict[str, Any]]:
@@ -43,9 +55,9 @@ def assert_takes_the_same(now: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("node_id", NODES)
-def test_inputs_are_those_of_before(pack, node_id: str):
-    before, now = NODES[node_id]["inputs"], inputs_now(pack.nodes[node_id])
-    kept, new = now[: len(before)], now[len(before) :]
+def test_inputs_are_those_of_before(pack, now, node_id: str):
+    before, inputs = NODES[node_id]["inputs"], inputs_now(pack.nodes[now.get(node_id, node_id)])
+    kept, new = inputs[: len(before)], inputs[len(before) :]
     assert [entry["name"] for entry in kept] == [entry["name"] for entry in before]
     for ours, theirs in zip(kept, before, strict=True):
         assert_takes_the_same(ours, theirs)
@@ -53,18 +65,17 @@ def test_inputs_are_those_of_before(pack, node_id: str):
 
 
 @pytest.mark.parametrize("node_id", NODES)
-def test_name_and_outputs_are_those_of_before(pack, node_id: str):
-    before, now = NODES[node_id], pack.nodes[node_id].GET_NODE_INFO_V1()
+def test_name_and_outputs_are_those_of_before(pack, now, node_id: str):
+    before, node = NODES[node_id], pack.nodes[now.get(node_id, node_id)].GET_NODE_INFO_V1()
     for key in ("display_name", "category", "output_node"):
-        assert now[key] == before[key]
-    outputs = [list(pair) for pair in zip(now["output"], now["output_name"], strict=True)]
+        assert node[key] == before[key]
+    outputs = [list(pair) for pair in zip(node["output"], node["output_name"], strict=True)]
     assert outputs[: len(before["outputs"])] == before["outputs"]
-    assert sorted(now["input"].get("hidden", {})) == before["hidden"]
+    assert sorted(node["input"].get("hidden", {})) == before["hidden"]
 
 
 @pytest.mark.parametrize("name", HASHES)
-def test_shipped_workflows_are_those_of_before(name: str):
-    """So the tests of the shipped workflows are tests of the old ones."""
+def test_the_workflows_are_those_that_were_shipped(name: str):
     assert hashlib.sha256(workflow(name).read_bytes()).hexdigest() == HASHES[name], f"keep the old {name}: see above"
 
 
@@ -72,10 +83,15 @@ def workflow(name: str) -> Path:
     return next(path for path in (FOLDER / name, WORKFLOWS / name) if path.exists())
 
 
+def on_canvas(graph: dict[str, Any], now: dict[str, str]) -> dict[str, Any]:
+    """A saved graph as the editor opens it, see web/old_ids.js."""
+    return graph | {"nodes": [node | {"type": now.get(node["type"], node["type"])} for node in graph["nodes"]]}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_old_workflows_are_still_queued(pack, name: str):
-    api = without_titles(read(workflow(f"api/{name}")))
-    prompt = to_api(read(workflow(name)), may_lack_widgets=True)
+def test_old_workflows_are_still_queued(opened, now, name: str):
+    api = opened(without_titles(read(workflow(f"api/{name}"))))
+    prompt = to_api(on_canvas(read(workflow(name)), now), may_lack_widgets=True)
     for number, node in api.items():
         assert node["inputs"].items() <= prompt[number]["inputs"].items()
     for queued in (api, prompt):
@@ -85,8 +101,9 @@ def test_old_workflows_are_still_queued(pack, name: str):
         assert not said
 
 
-def test_the_graph_in_an_old_video_is_still_queued(pack):
+def test_the_graph_in_an_old_video_is_still_queued(opened, now):
     with av.open(str(FOLDER / "tiny_text_to_video.mp4")) as video:
         prompt, graph = (json.loads(video.metadata[key]) for key in ("prompt", "workflow"))
+    prompt = opened(prompt)
     assert complaints(prompt) == {}
-    assert without_titles(prompt) == to_api(graph, may_lack_widgets=True)
+    assert without_titles(prompt) == to_api(on_canvas(graph, now), may_lack_widgets=True)

@@ -27,10 +27,12 @@ def edit(call, prompts):
 
     def run(model, clip, **values):
         noise, sigmas = call(
-            "MochiInvert", model=model, positive=positive, latent=clip, steps=values.pop("steps", STEPS)
+            "MochiParallelInvert", model=model, positive=positive, latent=clip, steps=values.pop("steps", STEPS)
         )
         links = {"noise": noise, "original": clip, "sigmas": sigmas, "positive": positive, "negative": negative}
-        return noise["samples"], call("MochiResample", model=model, **links, **{**DRAWN, **values})[0]["samples"]
+        return noise["samples"], call("MochiParallelResample", model=model, **links, **{**DRAWN, **values})[0][
+            "samples"
+        ]
 
     return run
 
@@ -62,9 +64,9 @@ def test_more_steps_keep_more(model, edit, clip):
 
 
 def test_a_step_cache_is_left_out_of_the_way_back(call, model, prompts, clip):
-    cached = call("MochiTeaCache", model=model, threshold=1.0, start=0.0, end=1.0)[0]
+    cached = call("MochiParallelTeaCache", model=model, threshold=1.0, start=0.0, end=1.0)[0]
     plain, ours = (
-        call("MochiInvert", model=m, positive=prompts[0], latent=clip, steps=STEPS)[0]["samples"]
+        call("MochiParallelInvert", model=m, positive=prompts[0], latent=clip, steps=STEPS)[0]["samples"]
         for m in (model, cached)
     )
     assert torch.equal(plain, ours)
@@ -103,17 +105,17 @@ def test_outside_the_mask_the_clip_stays(model, edit, clip):
 
 def test_a_schedule_without_steps_changes_nothing(call, model, prompts, clip):
     links = {"noise": clip, "original": clip, "positive": prompts[0], "negative": prompts[1]}
-    assert call("MochiResample", model=model, **links, sigmas=torch.zeros(0), **DRAWN)[0] is clip
+    assert call("MochiParallelResample", model=model, **links, sigmas=torch.zeros(0), **DRAWN)[0] is clip
     with pytest.raises(ValueError, match="must end at 0"):
-        call("MochiResample", model=model, **links, sigmas=torch.tensor([1.0, 0.5]), **DRAWN)
+        call("MochiParallelResample", model=model, **links, sigmas=torch.tensor([1.0, 0.5]), **DRAWN)
 
 
 def test_noise_of_another_clip_is_refused(call, model, prompts, clip):
-    noise, sigmas = call("MochiInvert", model=model, positive=prompts[0], latent=clip, steps=STEPS)
+    noise, sigmas = call("MochiParallelInvert", model=model, positive=prompts[0], latent=clip, steps=STEPS)
     other = {"samples": clip["samples"][:, :, :2]}
     links = {"noise": noise, "original": other, "sigmas": sigmas, "positive": prompts[0], "negative": prompts[1]}
     with pytest.raises(ValueError, match="must be those of one clip"):
-        call("MochiResample", model=model, **links, **DRAWN)
+        call("MochiParallelResample", model=model, **links, **DRAWN)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two ranks need no GPU, or two")
@@ -128,7 +130,7 @@ def test_denoise_is_that_of_ksampler(call, model, prompts, clip, denoise, steps)
     links = {"model": model, "positive": positive, "negative": negative}
     values = {"seed": 3, "steps": steps, "cfg": 4.0, "denoise": denoise}
     size = {"width": 64, "height": 64, "frames": 25}
-    (ours,) = call("MochiSampler", **links, **values, **size, latent=clip)
+    (ours,) = call("MochiParallelSampler", **links, **values, **size, latent=clip)
     euler = {"sampler_name": "euler", "scheduler": "linear_quadratic", "latent_image": clip}
     (theirs,) = call("KSampler", **links, **values, **euler)
     assert relative_error(ours["samples"], theirs["samples"]) <= 1e-5
@@ -137,4 +139,4 @@ def test_denoise_is_that_of_ksampler(call, model, prompts, clip, denoise, steps)
 def test_denoise_0_changes_nothing(call, model, prompts, clip):
     links = {"model": model, "positive": prompts[0], "negative": prompts[1], "latent": clip}
     values = {"seed": 3, "steps": 6, "cfg": 4.0, "width": 64, "height": 64, "frames": 25}
-    assert torch.equal(call("MochiSampler", **links, **values, denoise=0.0)[0]["samples"], clip["samples"])
+    assert torch.equal(call("MochiParallelSampler", **links, **values, denoise=0.0)[0]["samples"], clip["samples"])

@@ -43,7 +43,7 @@ def dit(small):
 
 def loads(pack, call, node, name):
     assert pack.nodes[node].validate_inputs(file=name) is True
-    device = {"device": "default"} if node == "MochiLoadT5" else {}
+    device = {"device": "default"} if node == "MochiParallelLoadT5" else {}
     call(node, file=name, dtype="auto", **device)
 
 
@@ -54,10 +54,10 @@ def test_several_files_beside_a_config(folder, listed, pack, call, dit):
     for name in files:
         shutil.copy(dit, mochi / name)
     (mochi / "readme.txt").write_text("no weights")
-    found = sorted(listed("MochiLoadDiT", "mochi_folder"))
+    found = sorted(listed("MochiParallelLoadDiT", "mochi_folder"))
     assert found == [f"mochi_folder/{name}" for name in files]
     for name in found:
-        loads(pack, call, "MochiLoadDiT", name)
+        loads(pack, call, "MochiParallelLoadDiT", name)
 
 
 def test_a_text_encoder_with_another_file(folder, listed, pack, call, small):
@@ -66,27 +66,27 @@ def test_a_text_encoder_with_another_file(folder, listed, pack, call, small):
     weights = {n: w.to(torch.float8_e4m3fn) for n, w in load_file(text / "model.safetensors").items()}
     save_file(weights, text / "t5xxl_fp8_e4m3fn.safetensors")
     names = [f"t5_folder/{name}" for name in ("", "model.safetensors", "t5xxl_fp8_e4m3fn.safetensors")]
-    assert listed("MochiLoadT5", "t5_folder") == names
+    assert listed("MochiParallelLoadT5", "t5_folder") == names
     for name in names:
-        loads(pack, call, "MochiLoadT5", name)
+        loads(pack, call, "MochiParallelLoadT5", name)
 
 
 def test_one_file_beside_a_config(folder, listed, pack, call, dit):
     """With a name that says what it is, it has an entry beside the folder's."""
     shutil.copy(dit, folder("diffusion_models/one_folder", {}) / "mochi_bf16.safetensors")
-    assert listed("MochiLoadDiT", "one_folder") == ["one_folder/", "one_folder/mochi_bf16.safetensors"]
+    assert listed("MochiParallelLoadDiT", "one_folder") == ["one_folder/", "one_folder/mochi_bf16.safetensors"]
     shutil.copy(dit, folder("diffusion_models/model_folder", {}) / "diffusion_pytorch_model.safetensors")
-    assert listed("MochiLoadDiT", "model_folder") == ["model_folder/"]
+    assert listed("MochiParallelLoadDiT", "model_folder") == ["model_folder/"]
     for name in ("one_folder/", "one_folder/mochi_bf16.safetensors", "model_folder/"):
-        loads(pack, call, "MochiLoadDiT", name)
+        loads(pack, call, "MochiParallelLoadDiT", name)
 
 
 def test_a_config_that_is_not_of_t5(folder, listed, pack, call, small):
     text = folder("text_encoders/other_folder")
     shutil.copytree(small.models / "text_encoders" / "small_t5", text, dirs_exist_ok=True)
     (text / "config.json").write_text("{}")
-    assert listed("MochiLoadT5", "other_folder") == ["other_folder/model.safetensors"]
-    loads(pack, call, "MochiLoadT5", "other_folder/model.safetensors")
+    assert listed("MochiParallelLoadT5", "other_folder") == ["other_folder/model.safetensors"]
+    loads(pack, call, "MochiParallelLoadT5", "other_folder/model.safetensors")
 
 
 def test_a_whole_model_with_more_files(folder, listed, pack, call, dit):
@@ -101,14 +101,14 @@ def test_a_whole_model_with_more_files(folder, listed, pack, call, dit):
     for name in ("mochi_fp8.safetensors", "more/mochi_q8.safetensors"):
         shutil.copy(dit, pipe / name)
     names = ["pipe_folder/", "pipe_folder/mochi_fp8.safetensors", "pipe_folder/more/mochi_q8.safetensors"]
-    assert sorted(listed("MochiLoadDiT", "pipe_folder")) == sorted(names)
+    assert sorted(listed("MochiParallelLoadDiT", "pipe_folder")) == sorted(names)
     for name in names:
-        loads(pack, call, "MochiLoadDiT", name)
+        loads(pack, call, "MochiParallelLoadDiT", name)
 
 
 def test_a_folder_without_weights(folder, listed):
     folder("diffusion_models/empty_folder", {})
-    assert listed("MochiLoadDiT", "empty_folder") == []
+    assert listed("MochiParallelLoadDiT", "empty_folder") == []
 
 
 def test_parts_of_one_model_are_one_entry(folder, listed, dit):
@@ -116,9 +116,9 @@ def test_parts_of_one_model_are_one_entry(folder, listed, dit):
     parts = folder("diffusion_models/parts_folder", {})
     for number in (1, 2, 3):
         shutil.copy(dit, parts / f"mochi-0000{number}-of-00003.gguf")
-    assert listed("MochiLoadDiT", "parts_folder") == ["parts_folder/", "parts_folder/mochi-00001-of-00003.gguf"]
+    assert listed("MochiParallelLoadDiT", "parts_folder") == ["parts_folder/", "parts_folder/mochi-00001-of-00003.gguf"]
     (parts / "mochi-00001-of-00003.gguf").unlink()
-    shown = [name for name in listed("MochiLoadDiT", "parts_folder") if not name.endswith("/")]
+    shown = [name for name in listed("MochiParallelLoadDiT", "parts_folder") if not name.endswith("/")]
     assert shown == [f"parts_folder/mochi-0000{number}-of-00003.gguf" for number in (2, 3)]
 
 
@@ -127,6 +127,6 @@ def test_diffusers_has_files_too(folder, listed, pack, call, dit):
     for name in ("mochi_bf16.safetensors", "mochi_fp16.safetensors"):
         shutil.copy(dit, mochi / name)
     names = ["several_folder/mochi_bf16.safetensors", "several_folder/mochi_fp16.safetensors"]
-    assert sorted(listed("MochiLoadDiT", "several_folder")) == names
+    assert sorted(listed("MochiParallelLoadDiT", "several_folder")) == names
     for name in names:
-        loads(pack, call, "MochiLoadDiT", name)
+        loads(pack, call, "MochiParallelLoadDiT", name)

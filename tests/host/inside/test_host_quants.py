@@ -74,7 +74,7 @@ def quantised(request, call, small, config):
     plain = write(folder / "hosted.safetensors", weights, kind, is_quantised, config, how, said, beside)
     save_file(plain, folder / "unpacked.safetensors", config)
     files = ("hosted.safetensors", "unpacked.safetensors")
-    return (*(call("MochiLoadDiT", file=file, dtype="auto")[0] for file in files), bound)
+    return (*(call("MochiParallelLoadDiT", file=file, dtype="auto")[0] for file in files), bound)
 
 
 def test_equals_the_weights_as_the_host_dequantises_them(quantised, model, k_sampler):
@@ -87,11 +87,11 @@ def test_equals_the_weights_as_the_host_dequantises_them(quantised, model, k_sam
 
 def test_chosen_dtypes(quantised, call, k_sampler):
     _, dequantised, _ = quantised
-    (plain,) = call("MochiLoadDiT", file="hosted.safetensors", dtype="float32")
+    (plain,) = call("MochiParallelLoadDiT", file="hosted.safetensors", dtype="float32")
     assert {p.dtype for p in plain.model.parameters()} == {torch.float32}
     assert {type(p) for p in plain.model.parameters()} == {torch.nn.Parameter}
     assert_close(k_sampler(plain), k_sampler(dequantised))
-    (fast,) = call("MochiLoadDiT", file="hosted.safetensors", dtype="float8_e4m3fn_fast")
+    (fast,) = call("MochiParallelLoadDiT", file="hosted.safetensors", dtype="float8_e4m3fn_fast")
     assert relative_error(k_sampler(fast), k_sampler(dequantised)) < 0.5
 
 
@@ -119,7 +119,7 @@ def test_what_comfyui_saves_loads(quantised, call, k_sampler, small, config):
     call("ModelSave", model=ours, filename_prefix="saved_hosted", hidden={})
     file = max(Path(folder_paths.get_output_directory()).rglob("saved_hosted_*.safetensors"))
     save_file(load_file(file), small.models / "diffusion_models" / "saved_hosted.safetensors", config)
-    (again,) = call("MochiLoadDiT", file="saved_hosted.safetensors", dtype="auto")
+    (again,) = call("MochiParallelLoadDiT", file="saved_hosted.safetensors", dtype="auto")
     assert again.model_size() == ours.model_size()
     assert_close(k_sampler(again), expected)
 
@@ -137,8 +137,8 @@ def test_a_text_encoder(kind, call, small):
     plain = write(folder / "a.safetensors", weights, kind, lambda n, p: p.ndim == 2 and "bias" not in n, {})
     save_file(plain, folder / "b.safetensors")
     for file in ("a.safetensors", "b.safetensors"):
-        (clip,) = call("MochiLoadT5", file=f"{folder.name}/{file}", dtype="auto", device="default")
-        found.append(call("MochiTextEncode", clip=clip, prompt="a red circle")[0][0][0])
+        (clip,) = call("MochiParallelLoadT5", file=f"{folder.name}/{file}", dtype="auto", device="default")
+        found.append(call("MochiParallelTextEncode", clip=clip, prompt="a red circle")[0][0][0])
     assert_close(*found)
 
 
@@ -155,7 +155,7 @@ def test_a_weight_without_its_scales(pack, small, config, call):
     errors = pack.module("mochi.errors")
     for dtype in ("auto", "bfloat16"):
         with pytest.raises(errors.CheckpointError, match=rf"{path.name}: .*mlp_x\.w1\.weight cannot be read as nvfp4"):
-            call("MochiLoadDiT", file=path.name, dtype=dtype)
+            call("MochiParallelLoadDiT", file=path.name, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
@@ -171,12 +171,12 @@ def test_columns_that_were_smoothed(dtype, small, config, call, k_sampler):
     save_file(stored | {f"{layer}.pre_quant_scale": columns}, path, said)
     plain[f"{layer}.weight"] = plain[f"{layer}.weight"] * columns
     save_file(plain, path.with_name("smooth.safetensors"), config)
-    models = (call("MochiLoadDiT", file=name, dtype=dtype)[0] for name in (path.name, "smooth.safetensors"))
+    models = (call("MochiParallelLoadDiT", file=name, dtype=dtype)[0] for name in (path.name, "smooth.safetensors"))
     assert_close(*map(k_sampler, models))
 
 
 def test_ranks_are_refused_when_the_prompt_is_queued(quantised, pack):
-    node = pack.nodes["MochiLoadDiT"]
+    node = pack.nodes["MochiParallelLoadDiT"]
     assert node.validate_inputs(file="hosted.safetensors", gpus="1") is True
     complaint = node.validate_inputs(file="hosted.safetensors", gpus="2")
     assert isinstance(complaint, str) and "of ComfyUI's quantiser" in complaint and "one GPU" in complaint
@@ -191,5 +191,5 @@ def test_a_format_that_this_comfyui_does_not_have(kind, pack, small, config, mon
     stored["blocks.1.mlp_x.w1.weight_scale"] = torch.ones(())
     said = {"_quantization_metadata": json.dumps({"layers": layers})}
     save_file(stored, small.models / "diffusion_models" / "unknown.safetensors", config | said)
-    complaint = pack.nodes["MochiLoadDiT"].validate_inputs(file="unknown.safetensors")
+    complaint = pack.nodes["MochiParallelLoadDiT"].validate_inputs(file="unknown.safetensors")
     assert isinstance(complaint, str) and kind in complaint and "GGUF" in complaint

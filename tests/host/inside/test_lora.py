@@ -84,7 +84,7 @@ def files(small):
 @pytest.fixture(scope="module")
 def model(call, small):
     """In the dtype of the merged weights, on whatever device."""
-    return call("MochiLoadDiT", file=small.dit, dtype="float32")[0]
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="float32")[0]
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +98,13 @@ def merged(call, small, k_sampler):
             state[f"{ours}.weight"][rows] += strength * added
         name = f"merged_{layers}_{strength}.safetensors"
         save_file(state, small.models / "diffusion_models" / name)
-        return k_sampler(call("MochiLoadDiT", file=name, dtype="float32")[0])
+        return k_sampler(call("MochiParallelLoadDiT", file=name, dtype="float32")[0])
 
     return run
 
 
 def ours(call, model, file, strength=1.0):
-    return call("MochiLoadLoRA", model=model, file=file, strength=strength)[0]
+    return call("MochiParallelLoadLoRA", model=model, file=file, strength=strength)[0]
 
 
 def comfys(call, model, file, strength=1.0):
@@ -162,8 +162,8 @@ def test_quantised_weights(call, small, files, k_sampler):
         layer, rows, added = change(name, up, down)
         state[f"{layer}.weight"][rows] += added
     save_file(state, small.models / "diffusion_models" / "merged_float8.safetensors")
-    expected = k_sampler(call("MochiLoadDiT", file="merged_float8.safetensors", dtype="float32")[0])
-    (model,) = call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn")
+    expected = k_sampler(call("MochiParallelLoadDiT", file="merged_float8.safetensors", dtype="float32")[0])
+    (model,) = call("MochiParallelLoadDiT", file=small.dit, dtype="float8_e4m3fn")
     bound = 1e-5 if model.model.diffusion_model.dtype == torch.float32 else 0.03  # of what is not quantized
     for loader in (ours, comfys):
         assert relative_error(k_sampler(loader(call, model, files["diffusers"])), expected) < bound
@@ -173,7 +173,7 @@ def test_quantised_weights(call, small, files, k_sampler):
 def test_two_ranks(call, pack, small, remote, files, k_sampler, mochi_sampler, requests, format):
     """The factors cross, not the weights; another strength loads nothing again."""
     for_ranks = pack.module("nodes.host.ranks.patches").for_ranks
-    loads, (model,) = remote.remote.loads, call("MochiLoadDiT", file=small.dit, dtype="auto")
+    loads, (model,) = remote.remote.loads, call("MochiParallelLoadDiT", file=small.dit, dtype="auto")
     for loader, strength in ((ours, 1.0), (ours, 0.5), (comfys, 1.0)):
         expected = k_sampler(loader(call, model, files[format], strength))
         patched = loader(call, remote, files[format], strength)
@@ -238,7 +238,7 @@ def test_names_are_taught_once_and_to_mochi_only(pack, model):
 
 
 def test_bad_input(call, pack, small, model, files):
-    validate = pack.nodes["MochiLoadLoRA"].validate_inputs
+    validate = pack.nodes["MochiParallelLoadLoRA"].validate_inputs
     save_file({"a": torch.ones(2)}, small.models / "loras" / "none.safetensors")
     assert validate(file=files["published"], strength=1.0) is True and validate(file=None, strength=None) is True
     assert "not a LoRA" in validate(file="none.safetensors")

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 @pytest.fixture(scope="module")
 def encode(call, small):
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    return lambda prompt: call("MochiTextEncode", clip=clip, prompt=prompt)[0]
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
+    return lambda prompt: call("MochiParallelTextEncode", clip=clip, prompt=prompt)[0]
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +173,12 @@ def test_inpainting_mask_equals_ksampler(call, model, encode, sample):
     torch.manual_seed(1)
     latent = {"samples": torch.randn_like(latent["samples"]), "noise_mask": torch.zeros(1, 1, 2, 6, 8)}
     latent["noise_mask"][..., 3:] = 1
-    (sigmas,) = call("MochiSigmas", steps=3, threshold_noise=0.025, linear_steps=0, denoise=1.0)
+    (sigmas,) = call("MochiParallelSigmas", steps=3, threshold_noise=0.025, linear_steps=0, denoise=1.0)
     prompts = {"positive": encode("a red circle"), "negative": encode("")}
     ignored = {"steps": 99, "width": 16, "height": 16, "frames": 1}
-    ours = call("MochiSampler", model=model, **prompts, seed=3, cfg=3.0, **ignored, latent=latent, sigmas=sigmas)[0]
+    ours = call(
+        "MochiParallelSampler", model=model, **prompts, seed=3, cfg=3.0, **ignored, latent=latent, sigmas=sigmas
+    )[0]
     assert relative_error(ours["samples"], sample(model, latent=latent)) < 1e-4
     untouched = latent["samples"][..., :3]
     assert relative_error(ours["samples"][..., :3], untouched) < 1e-5
@@ -186,11 +188,13 @@ def test_inpainting_mask_equals_ksampler(call, model, encode, sample):
 def test_partial_denoise_equals_ksampler(call, model, encode, sample):
     torch.manual_seed(1)
     latent = {"samples": torch.randn(1, 12, 2, 6, 8)}
-    (sigmas,) = call("MochiSigmas", steps=3, threshold_noise=0.025, linear_steps=0, denoise=0.5)
+    (sigmas,) = call("MochiParallelSigmas", steps=3, threshold_noise=0.025, linear_steps=0, denoise=0.5)
     assert len(sigmas) == 4 and sigmas[0] < 1
     prompts = {"positive": encode("a red circle"), "negative": encode("")}
     ignored = {"steps": 99, "width": 16, "height": 16, "frames": 1}
-    ours = call("MochiSampler", model=model, **prompts, seed=3, cfg=3.0, **ignored, latent=latent, sigmas=sigmas)[0]
+    ours = call(
+        "MochiParallelSampler", model=model, **prompts, seed=3, cfg=3.0, **ignored, latent=latent, sigmas=sigmas
+    )[0]
     assert relative_error(ours["samples"], sample(model, latent=latent, denoise=0.5)) < 1e-4
 
 
@@ -201,7 +205,7 @@ def test_nothing_of_a_run_stays(model, sample):
 
 def test_lower_precision(call, small, sample, plain):
     """bfloat16 weights are computed in what the device can: on a CPU, in float32."""
-    (half,) = call("MochiLoadDiT", file=small.dit, dtype="bfloat16")
+    (half,) = call("MochiParallelLoadDiT", file=small.dit, dtype="bfloat16")
     assert half.model.diffusion_model.blocks[0].attn.qkv_x.weight.dtype == torch.bfloat16
     assert half.model.diffusion_model.pos_frequencies.dtype == torch.float32
     assert 0 < relative_error(sample(half), plain) < 0.2

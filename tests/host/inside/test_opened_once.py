@@ -60,8 +60,8 @@ def queue_and_load(call, dit):
 
     def run(**links):
         widgets = {"file": dit.name, "dtype": "auto"}
-        assert complaints({"1": {"class_type": "MochiLoadDiT", "inputs": widgets}, "2": saver}) == {}
-        return call("MochiLoadDiT", **widgets, **links)[0]
+        assert complaints({"1": {"class_type": "MochiParallelLoadDiT", "inputs": widgets}, "2": saver}) == {}
+        return call("MochiParallelLoadDiT", **widgets, **links)[0]
 
     return run
 
@@ -91,7 +91,7 @@ def test_in_one_process(count, queue_and_load, call, k_sampler, loras):
     for name in loras:
         k_sampler(call("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=0.7)[0])
         assert count() == {os.getpid(): ONCE}
-    k_sampler(call("MochiLoadLoRA", model=model, file=loras[0], strength=0.7)[0])
+    k_sampler(call("MochiParallelLoadLoRA", model=model, file=loras[0], strength=0.7)[0])
     assert count() == {os.getpid(): ONCE}
 
 

@@ -29,7 +29,7 @@ def test_custom_sampler(call, model, remote, encode):
         (noise,) = call("RandomNoise", noise_seed=SEED)
         (guider,) = call("CFGGuider", model=model, positive=encode("a red"), negative=encode(""), cfg=CFG)
         (sampler,) = call("KSamplerSelect", sampler_name="dpmpp_2m")
-        (sigmas,) = call("MochiSigmas", steps=STEPS, threshold_noise=0.025, linear_steps=0, denoise=1.0)
+        (sigmas,) = call("MochiParallelSigmas", steps=STEPS, threshold_noise=0.025, linear_steps=0, denoise=1.0)
         (latent,) = call("EmptyMochiLatentVideo", **SIZE, length=7, batch_size=1)
         parts = {"noise": noise, "guider": guider, "sampler": sampler, "sigmas": sigmas, "latent_image": latent}
         return call("SamplerCustomAdvanced", **parts)[0]["samples"]
@@ -80,7 +80,7 @@ def test_noise_mask(call, model, remote, mochi_sampler):
     torch.manual_seed(1)
     latent = {"samples": torch.randn(1, 12, 2, 6, 8), "noise_mask": torch.zeros(1, 1, 2, 6, 8)}
     latent["noise_mask"][..., 3:] = 1
-    (sigmas,) = call("MochiSigmas", steps=STEPS, threshold_noise=0.025, linear_steps=0, denoise=0.5)
+    (sigmas,) = call("MochiParallelSigmas", steps=STEPS, threshold_noise=0.025, linear_steps=0, denoise=0.5)
     ours, theirs = (mochi_sampler(m, latent=latent, sigmas=sigmas) for m in (remote, model))
     assert_close(ours, theirs)
     assert_close(ours[..., :3], latent["samples"][..., :3])
@@ -122,7 +122,7 @@ def test_compiled(remote, k_sampler):
 def test_settings(call, small, model, k_sampler, mochi_sampler, guidance, ulysses, weights):
     values = {"guidance": guidance, "ulysses": ulysses, "weights": weights, "timeout": 600.0}
     (settings,) = call("MochiParallelSettings", gpus="2", **values)
-    (one,) = call("MochiLoadDiT", file=small.dit, dtype="auto", gpus="1", parallel=settings)
+    (one,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", gpus="1", parallel=settings)
     expected = k_sampler(model)
     assert_close(mochi_sampler(one), expected)
     assert_close(k_sampler(one), expected)
@@ -134,17 +134,17 @@ def test_settings_that_cannot_be(call, small, pack):
     assert validate(**good) is True
     for change in ({"gpus": "two"}, {"guidance": "3"}, {"weights": "some"}, {"timeout": 0.0}):
         assert next(iter(change)) in validate(**(good | change))
-    assert "gpus" in pack.nodes["MochiLoadDiT"].validate_inputs(file=small.dit, gpus="many")
-    assert pack.nodes["MochiLoadDiT"].validate_inputs(file=small.dit, gpus="many", parallel=None) is True
+    assert "gpus" in pack.nodes["MochiParallelLoadDiT"].validate_inputs(file=small.dit, gpus="many")
+    assert pack.nodes["MochiParallelLoadDiT"].validate_inputs(file=small.dit, gpus="many", parallel=None) is True
     (settings,) = call("MochiParallelSettings", **(good | {"guidance": "2", "ulysses": 2}))
     with pytest.raises(ValueError, match="cannot be split"):
-        call("MochiLoadDiT", file=small.dit, dtype="auto", parallel=settings)
+        call("MochiParallelLoadDiT", file=small.dit, dtype="auto", parallel=settings)
 
 
 def test_another_timeout_takes_turns(call, small, groups, remote, k_sampler):
     values = {"gpus": "2", "guidance": "auto", "ulysses": 0, "weights": "auto"}
     (settings,) = call("MochiParallelSettings", **values, timeout=300.0)
-    (other,) = call("MochiLoadDiT", file=small.dit, dtype="auto", parallel=settings)
+    (other,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", parallel=settings)
     expected = k_sampler(remote)
     first = groups.running
     assert_close(k_sampler(other), expected)
@@ -165,7 +165,7 @@ def test_unload_releases_and_the_next_use_reloads(remote, k_sampler, groups, pro
 
 
 def test_a_dropped_model_is_released(call, small, groups, k_sampler, protocol):
-    (model,) = call("MochiLoadDiT", file=small.dit, dtype="auto", gpus="2")
+    (model,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", gpus="2")
     k_sampler(with_clone := model.clone())
     name, gone = model.remote.name, weakref.ref(model.model)
     group = groups.running.use()
@@ -246,12 +246,12 @@ def test_previews(remote, mochi_sampler, monkeypatch):
 
 def test_status(call, remote, k_sampler, groups, small):
     k_sampler(remote)
-    (text,) = call("MochiGroupStatus")
+    (text,) = call("MochiParallelGroupStatus")
     assert text.startswith("2 ranks on cpu\n")
     for rank, pid in enumerate(groups.running.use().pids):
         assert f"rank {rank}: cpu, process {pid}, " in text
     assert f"{small.dit} (guidance 2 x Ulysses 1, weights replicated): " in text and "loads: " in text
     assert "  attention: sdpa on cpu" in text.splitlines()
     groups.running.close()
-    assert call("MochiGroupStatus")[0] == "No group runs."
+    assert call("MochiParallelGroupStatus")[0] == "No group runs."
     k_sampler(remote)

@@ -93,13 +93,13 @@ def test_saving_says_what_to_do(remote):
 def test_patches_on_shards(call, small, model, adapters, k_sampler, kind):
     values = {"gpus": "2", "guidance": "auto", "ulysses": 0, "timeout": 600.0}
     (settings,) = call("MochiParallelSettings", **values, weights="sharded")
-    (sharded,) = call("MochiLoadDiT", file=small.dit, dtype="auto", parallel=settings)
+    (sharded,) = call("MochiParallelLoadDiT", file=small.dit, dtype="auto", parallel=settings)
     one, other = (with_adapter(call, m, adapters[kind]) for m in (sharded, model))
     assert_close(k_sampler(one), k_sampler(other))
 
 
 def test_bfloat16_weights_are_computed_alike(call, small, adapters, k_sampler):
-    models = [call("MochiLoadDiT", file=small.dit, dtype="bfloat16", gpus=gpus)[0] for gpus in ("2", "1")]
+    models = [call("MochiParallelLoadDiT", file=small.dit, dtype="bfloat16", gpus=gpus)[0] for gpus in ("2", "1")]
     assert_close(*map(k_sampler, models))
     assert_close(*(k_sampler(with_adapter(call, m, adapters["lora"])) for m in models))
     assert_close(*(k_sampler(with_adapter(call, m, adapters["dora"])) for m in models), within=1e-3)

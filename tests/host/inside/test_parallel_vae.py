@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two rank
 
 @pytest.fixture(scope="module")
 def load(call, small, groups):
-    return lambda file=small.vae, **inputs: call("MochiLoadVAE", file=file, encoder_file=IN_FILE, **inputs)[0]
+    return lambda file=small.vae, **inputs: call("MochiParallelLoadVAE", file=file, encoder_file=IN_FILE, **inputs)[0]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,12 @@ def assert_close(a, b, bound=1e-5):
     assert (a - b).abs().max() <= bound
 
 
-@pytest.mark.parametrize("node", ["MochiVAEDecode", "VAEDecode"])
+@pytest.mark.parametrize("node", ["MochiParallelVAEDecode", "VAEDecode"])
 def test_decode(call, vaes, latent, node):
     assert_close(*(call(node, vae=vae, samples=latent)[0] for vae in vaes))
 
 
-@pytest.mark.parametrize("node", ["MochiVAEEncode", "VAEEncode"])
+@pytest.mark.parametrize("node", ["MochiParallelVAEEncode", "VAEEncode"])
 def test_encode(call, vaes, video, node):
     assert_close(*(call(node, vae=vae, pixels=video)[0]["samples"] for vae in vaes), bound=1e-4)
 
@@ -57,18 +57,18 @@ def test_tiled(call, vaes, video):
 def test_progress_by_frames(call, vaes, latent, monkeypatch):
     told = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *now, node_id=None: told.append(now[:2]))
-    call("MochiVAEDecode", vae=vaes[0], samples=latent)
+    call("MochiParallelVAEDecode", vae=vaes[0], samples=latent)
     assert told == [(2, 3), (3, 3)]  # as many latent frames at a time as there are ranks
 
 
 def test_cancel(call, vaes, latent, groups, monkeypatch):
-    expected = call("MochiVAEDecode", vae=vaes[0], samples=latent)[0]
+    expected = call("MochiParallelVAEDecode", vae=vaes[0], samples=latent)[0]
     pids, loads = groups.running.use().pids, vaes[0].patcher.remote.loads
     with monkeypatch.context() as patch:
         patch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *_, node_id=None: mm.interrupt_current_processing())
         with pytest.raises(mm.InterruptProcessingException):
-            call("MochiVAEDecode", vae=vaes[0], samples=latent)
-    assert_close(call("MochiVAEDecode", vae=vaes[0], samples=latent)[0], expected, bound=0)
+            call("MochiParallelVAEDecode", vae=vaes[0], samples=latent)
+    assert_close(call("MochiParallelVAEDecode", vae=vaes[0], samples=latent)[0], expected, bound=0)
     assert groups.running.use().pids == pids and vaes[0].patcher.remote.loads == loads
 
 
@@ -85,7 +85,7 @@ def test_unload_releases_and_the_next_use_reloads(call, vaes, latent, groups, pr
 
 def test_half_a_vae_says_what_is_missing(call, small, load, latent, video):
     decoder, encoder = load(small.decoder, dtype="auto", gpus="2"), load(small.encoder, dtype="auto", gpus="2")
-    assert call("MochiVAEDecode", vae=decoder, samples=latent)[0].shape == (26, 48, 64, 3)
+    assert call("MochiParallelVAEDecode", vae=decoder, samples=latent)[0].shape == (26, 48, 64, 3)
     with pytest.raises(ValueError, match="only decode"):
         call("VAEEncode", vae=decoder, pixels=video)
     with pytest.raises(ValueError, match="no decoder"):
@@ -93,8 +93,8 @@ def test_half_a_vae_says_what_is_missing(call, small, load, latent, video):
 
 
 def test_status(call, vaes, latent, small):
-    call("MochiVAEDecode", vae=vaes[0], samples=latent)
-    assert f"{small.vae}: " in call("MochiGroupStatus")[0]
+    call("MochiParallelVAEDecode", vae=vaes[0], samples=latent)
+    assert f"{small.vae}: " in call("MochiParallelGroupStatus")[0]
 
 
 def test_frames_are_taken_as_they_come(vaes, latent):

@@ -20,13 +20,13 @@ PART = 0.5
 
 @pytest.fixture(scope="module")
 def encode(call):
-    (clip,) = call("MochiLoadT5", file=TINY, dtype="float32", device="default")
-    return lambda prompt: call("MochiTextEncode", clip=clip, prompt=prompt)[0]
+    (clip,) = call("MochiParallelLoadT5", file=TINY, dtype="float32", device="default")
+    return lambda prompt: call("MochiParallelTextEncode", clip=clip, prompt=prompt)[0]
 
 
 @pytest.fixture(scope="module")
 def denoiser(call):
-    return call("MochiLoadDiT", file=TINY, dtype="float32")[0]
+    return call("MochiParallelLoadDiT", file=TINY, dtype="float32")[0]
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,12 @@ def test_lora(record_property, denoiser, with_lora, part_of, mochi_sampler):
 
 
 def test_decoder(record_property, call, part_of):
-    (vae,) = call("MochiLoadVAE", file=TINY, encoder_file="in the file itself", dtype="float32")
+    (vae,) = call("MochiParallelLoadVAE", file=TINY, encoder_file="in the file itself", dtype="float32")
     samples = {"samples": torch.randn(1, 12, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
     mm.unload_all_models()
-    (whole,) = call("MochiVAEDecode", vae=vae, samples=samples)
+    (whole,) = call("MochiParallelVAEDecode", vae=vae, samples=samples)
     with part_of(vae.patcher):
-        (part,) = call("MochiVAEDecode", vae=vae, samples=samples)
+        (part,) = call("MochiParallelVAEDecode", vae=vae, samples=samples)
         record_property("loaded", vae.patcher.loaded_size() / vae.patcher.model_size())
     record_property("error", relative_error(part, whole))
     assert relative_error(part, whole) < 1e-6

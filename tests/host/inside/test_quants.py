@@ -75,7 +75,7 @@ def quantised(request, call, small, config):
     """A MODEL with quantised weights, and one of the same weights dequantised by another library."""
     name, plain = write(small, config, request.param)
     save_file(plain, small.models / "diffusion_models" / "dequantised.safetensors", config)
-    models = (call("MochiLoadDiT", file=file, dtype="auto")[0] for file in (name, "dequantised.safetensors"))
+    models = (call("MochiParallelLoadDiT", file=file, dtype="auto")[0] for file in (name, "dequantised.safetensors"))
     return (name, *models)
 
 
@@ -97,8 +97,8 @@ def quantised_bytes(model):
 
 def test_listed_and_stays_quantised(quantised, pack):
     name, model, dequantised = quantised
-    assert name in pack.nodes["MochiLoadDiT"].INPUT_TYPES()["required"]["file"][1]["options"]
-    assert pack.nodes["MochiLoadDiT"].validate_inputs(file=name) is True
+    assert name in pack.nodes["MochiParallelLoadDiT"].INPUT_TYPES()["required"]["file"][1]["options"]
+    assert pack.nodes["MochiParallelLoadDiT"].validate_inputs(file=name) is True
     assert model.model_size() < 0.45 * dequantised.model_size()
     quantised_bytes(model)
 
@@ -154,7 +154,7 @@ def test_merging_models(quantised, call, model, k_sampler):
 
 def test_chosen_dtypes(quantised, call, k_sampler):
     name, _, dequantised = quantised
-    (plain,) = call("MochiLoadDiT", file=name, dtype="float32")
+    (plain,) = call("MochiParallelLoadDiT", file=name, dtype="float32")
     assert {p.dtype for p in plain.model.parameters()} == {torch.float32}
     assert_close(k_sampler(plain), k_sampler(dequantised))
 
@@ -162,7 +162,7 @@ def test_chosen_dtypes(quantised, call, k_sampler):
 def test_float8_of_any_file(call, small, model, k_sampler):
     exact = k_sampler(model)
     for dtype, error in (("float8_e4m3fn", 0.2), ("float8_e4m3fn_fast", 0.3)):
-        (rounded,) = call("MochiLoadDiT", file=small.dit, dtype=dtype)
+        (rounded,) = call("MochiParallelLoadDiT", file=small.dit, dtype=dtype)
         quantised_bytes(rounded)
         assert rounded.model_size() < 0.35 * model.model_size()
         result = k_sampler(rounded)
@@ -171,7 +171,7 @@ def test_float8_of_any_file(call, small, model, k_sampler):
 
 def test_float8_layers_take_quantised_rows(call, small, pack):
     """Unless something is on their weight: a LoRA, or what ComfyUI brings where a model is loaded in part."""
-    (model,) = call("MochiLoadDiT", file=small.dit, dtype="float8_e4m3fn_fast")
+    (model,) = call("MochiParallelLoadDiT", file=small.dit, dtype="float8_e4m3fn_fast")
     layer = model.model.diffusion_model.get_submodule("blocks.1.attn.qkv_x")
     rows = pack.module("mochi.quant.rows")
     x = torch.randn(2, 5, layer.in_features, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -198,14 +198,14 @@ def test_what_comfyui_saves_of_quantised_weights_loads(quantised, call, k_sample
     tensors = load_file(saved("saved_packed"))
     assert all(t.is_floating_point() for t in tensors.values())
     save_file(tensors, small.models / "diffusion_models" / "saved.safetensors", config)
-    (again,) = call("MochiLoadDiT", file="saved.safetensors", dtype="auto")
+    (again,) = call("MochiParallelLoadDiT", file="saved.safetensors", dtype="auto")
     assert_close(k_sampler(again), expected, 2e-2)  # quantised weights are saved in bfloat16
 
 
 def test_checkpoint_save_makes_one_file_for_all_loaders(call, small, model, k_sampler):
     """ComfyUI's CheckpointSave of a whole model; each of our loaders takes its part."""
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
+    (vae,) = call("MochiParallelLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
     call("CheckpointSave", model=model, clip=clip, vae=vae, filename_prefix="all_in_one")
     tensors = load_file(saved("all_in_one"))
     hints = asdict(small.network.config) | {"groups": 4, "attention_head_dim": 16}
@@ -213,16 +213,16 @@ def test_checkpoint_save_makes_one_file_for_all_loaders(call, small, model, k_sa
     tokenizer.mkdir(parents=True, exist_ok=True)
     shutil.copy(small.models / "text_encoders" / small.t5 / "tokenizer.json", tokenizer)
     save_file(tensors, small.models / "checkpoints" / "all_in_one.safetensors", {"config": json.dumps(hints)})
-    (again,) = call("MochiLoadDiT", file="all_in_one.safetensors", dtype="auto")
+    (again,) = call("MochiParallelLoadDiT", file="all_in_one.safetensors", dtype="auto")
     state = again.model.diffusion_model.state_dict()
     assert all(torch.equal(p, state[name]) for name, p in small.network.state_dict().items())
     assert_close(k_sampler(again), k_sampler(model))  # where weights lie in a file can be a last bit of a product
-    (vae_again,) = call("MochiLoadVAE", file="all_in_one.safetensors", encoder_file=IN_FILE, dtype="auto")
+    (vae_again,) = call("MochiParallelLoadVAE", file="all_in_one.safetensors", encoder_file=IN_FILE, dtype="auto")
     latent = torch.randn(1, 12, 2, 6, 8, generator=torch.Generator().manual_seed(1))
     assert_close(vae_again.decode(latent), vae.decode(latent))
     assert vae_again.first_stage_model.encoder is not None
     weights = clip.cond_stage_model.state_dict()
-    (clip_again,) = call("MochiLoadT5", file="all_in_one.safetensors", dtype="float32", device="default")
+    (clip_again,) = call("MochiParallelLoadT5", file="all_in_one.safetensors", dtype="float32", device="default")
     for key, value in clip_again.cond_stage_model.state_dict().items():
         assert torch.equal(value, weights[key])
 
@@ -233,14 +233,14 @@ def test_what_comfyui_saves_loads(call, small, model, node, config):
         call(node, model=model, filename_prefix="one_model")
         tensors = load_file(saved("one_model"))
         save_file(tensors, small.models / "diffusion_models" / "one_model.safetensors", config)
-        (again,) = call("MochiLoadDiT", file="one_model.safetensors", dtype="auto")
+        (again,) = call("MochiParallelLoadDiT", file="one_model.safetensors", dtype="auto")
         state = again.model.diffusion_model.state_dict()
         assert all(torch.equal(p, state[name]) for name, p in small.network.state_dict().items())
         return
-    (vae,) = call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
+    (vae,) = call("MochiParallelLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
     call(node, vae=vae, filename_prefix="one_vae")
     hints = {"groups": 4, "attention_head_dim": 16}
     save_file(load_file(saved("one_vae")), small.models / "vae" / "one_vae.safetensors", {"config": json.dumps(hints)})
-    (again,) = call("MochiLoadVAE", file="one_vae.safetensors", encoder_file=IN_FILE, dtype="auto")
+    (again,) = call("MochiParallelLoadVAE", file="one_vae.safetensors", encoder_file=IN_FILE, dtype="auto")
     state = again.first_stage_model.state_dict()
     assert all(torch.equal(p, state[name]) for name, p in vae.first_stage_model.state_dict().items())

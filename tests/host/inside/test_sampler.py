@@ -15,13 +15,13 @@ SIZE = {"width": 64, "height": 48, "frames": 13}
 @pytest.fixture(scope="module")
 def prompts(call, small):
     """Positive and negative of different lengths, the usual case."""
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype="auto", device="default")
-    return [call("MochiTextEncode", clip=clip, prompt=text)[0] for text in ("a red circle moves left", "")]
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
+    return [call("MochiParallelTextEncode", clip=clip, prompt=text)[0] for text in ("a red circle moves left", "")]
 
 
 def mochi_sampler(call, model, prompts, **inputs):
     values = {"seed": SEED, "steps": STEPS, "cfg": CFG, **SIZE, **inputs}
-    return call("MochiSampler", model=model, positive=prompts[0], negative=prompts[1], **values)[0]["samples"]
+    return call("MochiParallelSampler", model=model, positive=prompts[0], negative=prompts[1], **values)[0]["samples"]
 
 
 def k_sampler(call, model, prompts, batch_size=1, **inputs):
@@ -60,7 +60,7 @@ def test_equals_sampler_custom_advanced(call, model, prompts):
     (noise,) = call("RandomNoise", noise_seed=SEED)
     (guider,) = call("CFGGuider", model=model, positive=prompts[0], negative=prompts[1], cfg=CFG)
     (sampler,) = call("KSamplerSelect", sampler_name="euler")
-    (sigmas,) = call("MochiSigmas", steps=STEPS, threshold_noise=0.025, linear_steps=0, denoise=1.0)
+    (sigmas,) = call("MochiParallelSigmas", steps=STEPS, threshold_noise=0.025, linear_steps=0, denoise=1.0)
     (latent,) = call("EmptyMochiLatentVideo", width=64, height=48, length=13, batch_size=1)
     parts = {"noise": noise, "guider": guider, "sampler": sampler, "sigmas": sigmas, "latent_image": latent}
     assert_close(mochi_sampler(call, model, prompts), call("SamplerCustomAdvanced", **parts)[0]["samples"], 1e-4)
@@ -73,7 +73,7 @@ def test_cfg_schedule(call, pack, small, model, prompts):
 
 
 def test_schedule_of_the_distilled_model(call, model, prompts):
-    (sigmas,) = call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=1.0)
+    (sigmas,) = call("MochiParallelSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=1.0)
     preset = mochi_sampler(call, model, prompts, steps=8, schedule="distilled")
     assert torch.equal(preset, mochi_sampler(call, model, prompts, steps=8, sigmas=sigmas))
     assert not torch.equal(preset, mochi_sampler(call, model, prompts, steps=8))
@@ -138,18 +138,18 @@ def test_latent_format_of_other_statistics(pack):
 
 def test_built_in_schedule_is_ours(call, model):
     for steps in (1, 2, 8, 64):
-        (ours,) = call("MochiSigmas", steps=steps, threshold_noise=0.025, linear_steps=0, denoise=1.0)
+        (ours,) = call("MochiParallelSigmas", steps=steps, threshold_noise=0.025, linear_steps=0, denoise=1.0)
         (theirs,) = call("BasicScheduler", model=model, scheduler="linear_quadratic", steps=steps, denoise=1.0)
         assert ours.shape == theirs.shape and (ours - theirs).abs().max() < 1e-6
 
 
 def test_sigmas_for_the_distilled_model(call):
-    (sigmas,) = call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=1.0)
+    (sigmas,) = call("MochiParallelSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=1.0)
     assert len(sigmas) == 9 and sigmas[6] == pytest.approx(0.9) and sigmas[-1] == 0
 
 
 def test_nothing_to_do_at_denoise_0(call, model, prompts):
-    (sigmas,) = call("MochiSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=0.0)
+    (sigmas,) = call("MochiParallelSigmas", steps=8, threshold_noise=0.1, linear_steps=6, denoise=0.0)
     assert len(sigmas) == 0
     latent = {"samples": torch.randn(1, 12, 2, 6, 8)}
     assert torch.equal(mochi_sampler(call, model, prompts, latent=latent, sigmas=sigmas), latent["samples"])

@@ -13,7 +13,7 @@ import torch
 from comfy_api.latest import InputImpl, Types
 from PIL import Image
 
-PROMPT = {"1": {"class_type": "MochiSaveVideo", "inputs": {}}}
+PROMPT = {"1": {"class_type": "MochiParallelSaveVideo", "inputs": {}}}
 WORKFLOW = {"nodes": [], "links": [], "note": "ü"}
 HIDDEN = {"PROMPT": PROMPT, "EXTRA_PNGINFO": {"workflow": WORKFLOW}}
 
@@ -30,7 +30,7 @@ def save(pack):
 
     def run(images, **inputs):
         values = {"fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi", **inputs}
-        node = pack.nodes["MochiSaveVideo"]
+        node = pack.nodes["MochiParallelSaveVideo"]
         with torch.inference_mode():
             shown = node.PREPARE_CLASS_CLONE(HIDDEN).execute(images=images, **values).ui.as_dict()
         paths = [pack.base / "output" / file["subfolder"] / file["filename"] for file in shown["images"]]
@@ -108,11 +108,11 @@ def latents():
 
 @pytest.fixture
 def vae(call, small):
-    return call("MochiLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")[0]
+    return call("MochiParallelLoadVAE", file=small.vae, encoder_file="in the file itself", dtype="auto")[0]
 
 
 def test_latents_are_saved_as_they_are_decoded(call, save, vae, latents):
-    (frames,) = call("MochiVAEDecode", vae=vae, samples=latents)
+    (frames,) = call("MochiParallelVAEDecode", vae=vae, samples=latents)
     (_, from_frames), (_, from_latents) = save(frames, format="png"), save(latents, format="png", vae=vae)
     assert len(from_latents) == 25
     for ours, theirs in zip(from_latents, from_frames, strict=True):

@@ -50,28 +50,28 @@ def test_a_later_host_finds_nodes_by_other_words(pack, monkeypatch):
 def test_sockets_are_standard_types(schemas):
     kinds = {node_id: [output.io_type for output in schema.outputs or []] for node_id, schema in schemas.items()}
     assert kinds == {
-        "MochiLoadT5": ["CLIP"],
-        "MochiLoadDiT": ["MODEL"],
-        "MochiLoadVAE": ["VAE"],
-        "MochiLoadLoRA": ["MODEL"],
-        "MochiTeaCache": ["MODEL"],
-        "MochiTextEncode": ["CONDITIONING"],
-        "MochiSigmas": ["SIGMAS"],
-        "MochiSampler": ["LATENT"],
-        "MochiExtend": ["LATENT"],
-        "MochiNoiseMask": ["LATENT"],
-        "MochiInvert": ["LATENT", "SIGMAS"],
-        "MochiResample": ["LATENT"],
-        "MochiVAEDecode": ["IMAGE"],
-        "MochiVAEEncode": ["LATENT"],
-        "MochiSaveVideo": [],
+        "MochiParallelLoadT5": ["CLIP"],
+        "MochiParallelLoadDiT": ["MODEL"],
+        "MochiParallelLoadVAE": ["VAE"],
+        "MochiParallelLoadLoRA": ["MODEL"],
+        "MochiParallelTeaCache": ["MODEL"],
+        "MochiParallelTextEncode": ["CONDITIONING"],
+        "MochiParallelSigmas": ["SIGMAS"],
+        "MochiParallelSampler": ["LATENT"],
+        "MochiParallelExtend": ["LATENT"],
+        "MochiParallelNoiseMask": ["LATENT"],
+        "MochiParallelInvert": ["LATENT", "SIGMAS"],
+        "MochiParallelResample": ["LATENT"],
+        "MochiParallelVAEDecode": ["IMAGE"],
+        "MochiParallelVAEEncode": ["LATENT"],
+        "MochiParallelSaveVideo": [],
         "MochiParallelSettings": ["MOCHI_PARALLEL"],
-        "MochiGroupStatus": ["STRING"],
+        "MochiParallelGroupStatus": ["STRING"],
     }
 
 
 def test_widgets_step_over_valid_values(pack):
-    inputs = pack.nodes["MochiSampler"].INPUT_TYPES()["required"]
+    inputs = pack.nodes["MochiParallelSampler"].INPUT_TYPES()["required"]
     for name in ("width", "height"):
         options = inputs[name][1]
         assert options["step"] == 16 and options["min"] % 16 == 0 and options["default"] % 16 == 0

@@ -11,7 +11,7 @@ from comfy.supported_models_base import ClipTarget
 
 @pytest.fixture(scope="module")
 def clip(call, small):
-    return call("MochiLoadT5", file=small.t5, dtype="auto", device="default")[0]
+    return call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")[0]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def core(pack, small):
 @pytest.mark.parametrize("prompt", ["a red circle moves left", "", "  \n"])
 def test_equals_the_core_in_both_nodes(call, clip, core, prompt):
     features, mask = core([prompt])
-    for node, name in (("MochiTextEncode", "prompt"), ("CLIPTextEncode", "text")):
+    for node, name in (("MochiParallelTextEncode", "prompt"), ("CLIPTextEncode", "text")):
         (((ours, extra),),) = call(node, clip=clip, **{name: prompt})
         assert ours.shape == (1, 256, 48) and ours.dtype == torch.float32
         assert torch.equal(extra["attention_mask"].bool(), mask)
@@ -39,7 +39,7 @@ def test_weights_are_text(call, clip, core):
 
 def test_long_prompt_is_cut_with_a_warning(call, clip, caplog):
     with caplog.at_level(logging.WARNING):
-        (((features, extra),),) = call("MochiTextEncode", clip=clip, prompt="red " * 300)
+        (((features, extra),),) = call("MochiParallelTextEncode", clip=clip, prompt="red " * 300)
     assert features.shape[1] == 256 and extra["attention_mask"].all()
     assert "45" in caplog.text and "cut off" in caplog.text
 
@@ -62,7 +62,7 @@ def test_clip_nodes_take_it(call, clip):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_weights_can_stay_off_the_device(call, small, dtype):
     """What low memory does: a layer brings its weights along when it runs."""
-    (clip,) = call("MochiLoadT5", file=small.t5, dtype=dtype, device="default")
+    (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype=dtype, device="default")
     (((plain, _),),) = call("CLIPTextEncode", clip=clip, text="a red circle")
     other = clip.clone()
     other.patcher.force_cast_weights = True
@@ -98,7 +98,7 @@ def builtin_clip(small):
 
 
 def test_builtin_clip_reads_prompts_as_published(call, builtin_clip, caplog):
-    encode = lambda prompt: call("MochiTextEncode", clip=builtin_clip, prompt=prompt)[0][0]  # noqa: E731
+    encode = lambda prompt: call("MochiParallelTextEncode", clip=builtin_clip, prompt=prompt)[0][0]  # noqa: E731
     features, extra = encode("a (red:1.3) circle")
     assert (features[..., 1] == 1).all(), "weights must not be read"
     assert 0 < extra["attention_mask"].sum() < 20
@@ -118,7 +118,7 @@ def test_single_file_with_the_tokenizer_of_comfyui(call, pack, small):
     model = T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu"))
     weights = {name: weight for name, weight in model.state_dict().items() if name != "encoder.embed_tokens.weight"}
     save_file(weights, small.models / "text_encoders" / "small_t5_file.safetensors")
-    (clip,) = call("MochiLoadT5", file="small_t5_file.safetensors", dtype="bfloat16", device="cpu")
+    (clip,) = call("MochiParallelLoadT5", file="small_t5_file.safetensors", dtype="bfloat16", device="cpu")
     (((features, extra),),) = call("CLIPTextEncode", clip=clip, text="A red circle moves left.")
     assert features.shape == (1, 256, 32) and features.isfinite().all()
     assert extra["attention_mask"].sum() == 7

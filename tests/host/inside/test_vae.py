@@ -13,7 +13,7 @@ IN_FILE = "in the file itself"
 
 @pytest.fixture(scope="module")
 def vae(call, small):
-    return call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")[0]
+    return call("MochiParallelLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")[0]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def video():
 
 
 def test_decode_equals_the_built_in_node(call, vae, latent):
-    (ours,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    (ours,) = call("MochiParallelVAEDecode", vae=vae, samples=latent)
     (theirs,) = call("VAEDecode", vae=vae, samples=latent)
     assert ours.shape == (13, 48, 64, 3)
     assert torch.equal(ours, theirs)
@@ -40,20 +40,20 @@ def test_decode_equals_the_core(call, pack, small, vae, latent):
     decoder = pack.module("mochi.checkpoint").load_decoder(small.models / "vae" / small.decoder)
     with torch.inference_mode():
         expected = ((decoder(latent["samples"]) + 1) / 2).clamp(0, 1).movedim(1, -1)[0]
-    (ours,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    (ours,) = call("MochiParallelVAEDecode", vae=vae, samples=latent)
     assert (ours - expected).abs().max() < 1e-5
 
 
 def test_decode_of_a_batch_is_one_video_after_the_other(call, vae, latent):
     other = torch.roll(latent["samples"], 1, dims=-1)
-    (both,) = call("MochiVAEDecode", vae=vae, samples={"samples": torch.cat([latent["samples"], other])})
-    (first,) = call("MochiVAEDecode", vae=vae, samples=latent)
+    (both,) = call("MochiParallelVAEDecode", vae=vae, samples={"samples": torch.cat([latent["samples"], other])})
+    (first,) = call("MochiParallelVAEDecode", vae=vae, samples=latent)
     assert both.shape[0] == 26
     assert (both[:13] - first).abs().max() < 1e-5
 
 
 def test_encode_equals_the_built_in_node_and_the_core(call, pack, small, vae, video):
-    (ours,) = call("MochiVAEEncode", vae=vae, pixels=video)
+    (ours,) = call("MochiParallelVAEEncode", vae=vae, pixels=video)
     (theirs,) = call("VAEEncode", vae=vae, pixels=video)
     assert ours["samples"].shape == (1, 12, 3, 6, 8)
     assert torch.equal(ours["samples"], theirs["samples"])
@@ -77,16 +77,16 @@ def test_tiled_nodes(call, vae, latent, video):
 
 @pytest.mark.parametrize("chunk", [1, 2, 64])
 def test_chunks_change_nothing(call, vae, latent, chunk):
-    (whole,) = call("MochiVAEDecode", vae=vae, samples=latent)
-    (ours,) = call("MochiVAEDecode", vae=vae, samples=latent, chunk=chunk)
+    (whole,) = call("MochiParallelVAEDecode", vae=vae, samples=latent)
+    (ours,) = call("MochiParallelVAEDecode", vae=vae, samples=latent, chunk=chunk)
     assert (ours - whole).abs().max() < 1e-5
 
 
 def test_tiles_of_our_node_are_those_of_the_built_in_one(call, vae):
     big = {"samples": torch.randn(1, 12, 2, 12, 16)}
-    (ours,) = call("MochiVAEDecode", vae=vae, samples=big, tile=64)
+    (ours,) = call("MochiParallelVAEDecode", vae=vae, samples=big, tile=64)
     (theirs,) = call("VAEDecodeTiled", vae=vae, samples=big, tile_size=64, overlap=16)
-    (exact,) = call("MochiVAEDecode", vae=vae, samples=big)
+    (exact,) = call("MochiParallelVAEDecode", vae=vae, samples=big)
     assert torch.equal(ours, theirs)
     assert (ours - exact).abs().max() > 1e-3
 
@@ -133,23 +133,23 @@ def test_a_device_that_is_too_small_says_what_to_do(vae, latent, monkeypatch):
 
 
 def test_two_files(call, small, vae, latent, video):
-    (two,) = call("MochiLoadVAE", file=small.decoder, encoder_file=small.encoder, dtype="auto")
-    assert torch.equal(*(call("MochiVAEDecode", vae=v, samples=latent)[0] for v in (two, vae)))
-    assert torch.equal(*(call("MochiVAEEncode", vae=v, pixels=video)[0]["samples"] for v in (two, vae)))
+    (two,) = call("MochiParallelLoadVAE", file=small.decoder, encoder_file=small.encoder, dtype="auto")
+    assert torch.equal(*(call("MochiParallelVAEDecode", vae=v, samples=latent)[0] for v in (two, vae)))
+    assert torch.equal(*(call("MochiParallelVAEEncode", vae=v, pixels=video)[0]["samples"] for v in (two, vae)))
 
 
-@pytest.mark.parametrize("node", ["MochiVAEEncode", "VAEEncode", "VAEEncodeTiled"])
+@pytest.mark.parametrize("node", ["MochiParallelVAEEncode", "VAEEncode", "VAEEncodeTiled"])
 def test_a_decoder_alone_says_what_encoding_needs(call, small, latent, video, node):
-    (vae,) = call("MochiLoadVAE", file=small.decoder, encoder_file=IN_FILE, dtype="auto")
-    assert call("MochiVAEDecode", vae=vae, samples=latent)[0].shape[0] == 13
+    (vae,) = call("MochiParallelLoadVAE", file=small.decoder, encoder_file=IN_FILE, dtype="auto")
+    assert call("MochiParallelVAEDecode", vae=vae, samples=latent)[0].shape[0] == 13
     tiles = {"tile_size": 64, "overlap": 16} if node == "VAEEncodeTiled" else {}
     with pytest.raises(ValueError, match=r"only decode.*encoder\.safetensors"):
         call(node, vae=vae, pixels=video, **tiles)
 
 
 def test_an_encoder_alone_says_what_decoding_needs(call, small, latent, video):
-    (vae,) = call("MochiLoadVAE", file=small.encoder, encoder_file=IN_FILE, dtype="auto")
-    assert call("MochiVAEEncode", vae=vae, pixels=video)[0]["samples"].shape == (1, 12, 3, 6, 8)
+    (vae,) = call("MochiParallelLoadVAE", file=small.encoder, encoder_file=IN_FILE, dtype="auto")
+    assert call("MochiParallelVAEEncode", vae=vae, pixels=video)[0]["samples"].shape == (1, 12, 3, 6, 8)
     with pytest.raises(ValueError, match="no decoder"):
         call("VAEDecode", vae=vae, samples=latent)
 
@@ -167,5 +167,5 @@ def test_memory_estimates_follow_the_size(vae):
 
 def test_loading_says_nothing_alarming(call, small, caplog):
     with caplog.at_level(logging.WARNING):
-        call("MochiLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
+        call("MochiParallelLoadVAE", file=small.vae, encoder_file=IN_FILE, dtype="auto")
     assert not caplog.records

@@ -43,7 +43,7 @@ class Graph:
     def __post_init__(self) -> None:
         parallel = {"gpus": "2", "guidance": "auto", "ulysses": 0, "weights": "auto", "timeout": TIMEOUT}
         self.parallel = self("MochiParallelSettings", **parallel)
-        self.clip = self("MochiLoadT5", file=TINY, dtype="auto", device="default")
+        self.clip = self("MochiParallelLoadT5", file=TINY, dtype="auto", device="default")
         # All of them in every prompt, used or not: the host forgets what is not in the one that it runs.
         self.single, self.single_vae = self.load(ranks=1), self.load_vae(ranks=1)
         spread = self.load(ranks=2), self.load_vae(ranks=2)
@@ -57,20 +57,20 @@ class Graph:
 
     def load(self, file: str = TINY, ranks: int | None = None) -> Link:
         inputs = {"parallel": self.parallel} if (ranks or self.ranks) > 1 else {}
-        return self("MochiLoadDiT", file=file, dtype="auto", **inputs)
+        return self("MochiParallelLoadDiT", file=file, dtype="auto", **inputs)
 
     def load_vae(self, ranks: int | None = None) -> Link:
         inputs = {"parallel": self.parallel} if (ranks or self.ranks) > 1 else {}
-        return self("MochiLoadVAE", file=TINY, encoder_file="in the file itself", dtype="auto", **inputs)
+        return self("MochiParallelLoadVAE", file=TINY, encoder_file="in the file itself", dtype="auto", **inputs)
 
     def text(self, prompt: str) -> Link:
-        return self("MochiTextEncode", clip=self.clip, prompt=prompt)
+        return self("MochiParallelTextEncode", clip=self.clip, prompt=prompt)
 
     def empty(self, batch: int = 1) -> Link:
         return self("EmptyMochiLatentVideo", width=WIDTH, height=HEIGHT, length=FRAMES, batch_size=batch)
 
     def sigmas(self, steps: int = STEPS) -> Link:
-        return self("MochiSigmas", steps=steps, threshold_noise=0.025, linear_steps=0, denoise=1.0)
+        return self("MochiParallelSigmas", steps=steps, threshold_noise=0.025, linear_steps=0, denoise=1.0)
 
     def split(self, sigmas: Link, step: int) -> tuple[Link, Link]:
         """The steps of a schedule before `step`, and those behind."""
@@ -81,7 +81,7 @@ class Graph:
         """Mochi Sampler, on the ranks."""
         prompts = {"positive": self.positive, "negative": self.negative}
         widgets = {"seed": SEED, "steps": STEPS, "cfg": CFG, **SIZE, "batch_size": 1}
-        return self("MochiSampler", **{"model": self.model, **prompts, **widgets, **changes})
+        return self("MochiParallelSampler", **{"model": self.model, **prompts, **widgets, **changes})
 
     def ours(self, **changes: Any) -> Link:
         """Mochi Sampler in one process: what the rest is compared with."""
@@ -109,11 +109,11 @@ class Graph:
 
     def decoded(self, latent: Link) -> Link:
         """Frames, by our node in one process."""
-        return self("MochiVAEDecode", vae=self.single_vae, samples=latent)
+        return self("MochiParallelVAEDecode", vae=self.single_vae, samples=latent)
 
     def encoded(self, images: Link) -> Link:
         """Frames as latents, by our node in one process: so they can be saved and compared in float32."""
-        return self("MochiVAEEncode", vae=self.single_vae, pixels=images)
+        return self("MochiParallelVAEEncode", vae=self.single_vae, pixels=images)
 
     def frames(self, latent: Link, start: int, length: int) -> Link:
         """Some frames of decoded latents."""

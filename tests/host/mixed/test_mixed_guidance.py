@@ -80,13 +80,13 @@ def test_skip_layer_guidance(g: CheckedGraph) -> None:
     else:
         says = "Choose 1 GPU in Load AsymmDiT (Mochi), or remove"
         g.assert_refused(g.ksampler(model=patched(3.0)), "KSampler", says)
-        g.assert_refused(g.mochi(model=patched(3.0)), "MochiSampler", says)
+        g.assert_refused(g.mochi(model=patched(3.0)), "MochiParallelSampler", says)
 
 
 @pytest.mark.mixed("TeaCache (Mochi)", "KSampler", "TeaCache (Mochi) and Mochi Sampler; at threshold 0 no cache")
 def test_tea_cache(g: CheckedGraph) -> None:
     def cached(model, threshold: float):
-        return g("MochiTeaCache", model=model, threshold=threshold)
+        return g("MochiParallelTeaCache", model=model, threshold=threshold)
 
     steps = {"steps": 12}
     g.assert_equal(g.ksampler(model=cached(g.model, 0.2), **steps), g.ours(model=cached(g.single, 0.2), **steps))

@@ -18,7 +18,7 @@ FPS = 12.0
 def ours(images: Link, format: str = "mp4") -> Output:
     """Mochi Save Video."""
     widgets = {"fps": FPS, "format": format, "quality": 90, "filename_prefix": f"mixed/ours_{format}"}
-    return Output("MochiSaveVideo", {"images": images, **widgets})
+    return Output("MochiParallelSaveVideo", {"images": images, **widgets})
 
 
 def pictures(images: Link) -> Output:
@@ -27,7 +27,7 @@ def pictures(images: Link) -> Output:
 
 def video_of(g: CheckedGraph) -> Link:
     """The frames of our video, decoded on the ranks."""
-    return g("MochiVAEDecode", vae=g.vae, samples=g.ours())
+    return g("MochiParallelVAEDecode", vae=g.vae, samples=g.ours())
 
 
 def pixels(paths: list[Path]) -> np.ndarray:
@@ -131,7 +131,9 @@ def test_load_video(g: CheckedGraph) -> None:
     ((saved,),) = g.run(ours(video_of(g)))
     shutil.copy(saved, g.comfy.base / "input" / name)
     frames = g("GetVideoComponents", video=g("LoadVideo", file=name))
-    g.assert_equal(g("MochiVAEEncode", vae=g.vae, pixels=frames), g("VAEEncode", vae=g.single_vae, pixels=frames))
+    g.assert_equal(
+        g("MochiParallelVAEEncode", vae=g.vae, pixels=frames), g("VAEEncode", vae=g.single_vae, pixels=frames)
+    )
     assert_alike(*g.run(pictures(frames), pictures(g.decoded(g.ours()))))
     g.note("alike to 25 dB")
 

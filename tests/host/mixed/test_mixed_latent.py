@@ -112,7 +112,7 @@ def test_solid_mask(g: CheckedGraph) -> None:
 @pytest.mark.mixed("Mochi Extend", "KSampler, SamplerCustom", "Mochi Sampler with the same; the clip stays")
 def test_extend(g: CheckedGraph) -> None:
     clip = g("LatentCut", samples=g.ours(seed=1), dim="t", index=0, amount=1)
-    longer = g("MochiExtend", samples=clip, frames=SIZE["frames"])
+    longer = g("MochiParallelExtend", samples=clip, frames=SIZE["frames"])
     g.assert_equal(g.ksampler(latent_image=longer), g.ours(latent=longer))
     g.assert_equal(g.custom(latent_image=longer), g.ours(latent=longer))
     made, start = g.run(g.ours(latent=longer), clip)
@@ -122,7 +122,7 @@ def test_extend(g: CheckedGraph) -> None:
 
 @pytest.mark.mixed("Mochi Noise Mask", "MaskComposite, KSampler", "Mochi Sampler with the same")
 def test_own_mask(g: CheckedGraph) -> None:
-    masked = g("MochiNoiseMask", samples=g.ours(seed=1), mask=left_half(g))
+    masked = g("MochiParallelNoiseMask", samples=g.ours(seed=1), mask=left_half(g))
     g.assert_equal(g.ksampler(latent_image=masked), g.ours(latent=masked))
 
 
@@ -144,9 +144,9 @@ def test_empty_image(g: CheckedGraph) -> None:
 @pytest.mark.mixed("Mochi Sampler, Mochi VAE Decode", "Empty Latent Image", "an image is no video")
 def test_empty_image_refused(g: CheckedGraph) -> None:
     empty = g("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)
-    g.assert_refused(g.mochi(latent=empty), "MochiSampler", "Use Empty Mochi Latent Video or Mochi VAE Encode")
-    decoded = Output("PreviewImage", {"images": g("MochiVAEDecode", vae=g.vae, samples=empty)})
-    g.assert_refused(decoded, "MochiVAEDecode", "Use Empty Mochi Latent Video or Mochi VAE Encode")
+    g.assert_refused(g.mochi(latent=empty), "MochiParallelSampler", "Use Empty Mochi Latent Video or Mochi VAE Encode")
+    decoded = Output("PreviewImage", {"images": g("MochiParallelVAEDecode", vae=g.vae, samples=empty)})
+    g.assert_refused(decoded, "MochiParallelVAEDecode", "Use Empty Mochi Latent Video or Mochi VAE Encode")
 
 
 @pytest.mark.mixed("Load AsymmVAE", "Empty Latent Image, VAE Decode", "an image is no video")
@@ -163,4 +163,4 @@ def test_decode_of_an_image_refused(g: CheckedGraph) -> None:
 @pytest.mark.mixed("Mochi Sampler", "LatentCut along x, to an odd number", "sides are multiples of 16")
 def test_odd_cut_refused(g: CheckedGraph) -> None:
     cut = g("LatentCut", samples=g.ours(), dim="x", index=0, amount=5)
-    g.assert_refused(g.mochi(latent=cut), "MochiSampler", "width and height must be multiples of 16")
+    g.assert_refused(g.mochi(latent=cut), "MochiParallelSampler", "width and height must be multiples of 16")

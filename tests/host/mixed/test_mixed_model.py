@@ -58,7 +58,7 @@ def test_split_sigmas(g: CheckedGraph) -> None:
 @pytest.mark.mixed("Mochi Sigmas, Mochi Sampler", "SplitSigmasDenoise", "Mochi Sigmas with that denoise")
 def test_split_sigmas_denoise(g: CheckedGraph) -> None:
     low = [g("SplitSigmasDenoise", sigmas=g.sigmas(4), denoise=0.5)[0], 1]
-    half = g("MochiSigmas", steps=2, threshold_noise=0.025, linear_steps=0, denoise=0.5)
+    half = g("MochiParallelSigmas", steps=2, threshold_noise=0.025, linear_steps=0, denoise=0.5)
     start = g.ours(seed=1)
     g.assert_equal(g.mochi(sigmas=low, latent=start), g.ours(sigmas=half, latent=start))
 
@@ -94,7 +94,7 @@ def test_flip_sigmas(g: CheckedGraph) -> None:
 @pytest.mark.mixed("Mochi Sigmas, Mochi Sampler", "FlipSigmas", "Mochi Sampler goes one way only")
 def test_flipped_sigmas_refused(g: CheckedGraph) -> None:
     sigmas = g("FlipSigmas", sigmas=g.sigmas())
-    g.assert_refused(g.mochi(sigmas=sigmas), "MochiSampler", "The sigmas must fall from step to step")
+    g.assert_refused(g.mochi(sigmas=sigmas), "MochiParallelSampler", "The sigmas must fall from step to step")
 
 
 @pytest.mark.mixed("Load AsymmDiT", "ModelSamplingSD3, KSampler", "Mochi Sampler with its sigmas; shift 6 is no change")
@@ -125,7 +125,7 @@ def lora_file(g: CheckedGraph) -> str:
 
 def with_lora(g: CheckedGraph, strength: float = 0.8) -> Link:
     """By our loader, in one process."""
-    return g("MochiLoadLoRA", model=g.single, file=lora_file(g), strength=strength)
+    return g("MochiParallelLoadLoRA", model=g.single, file=lora_file(g), strength=strength)
 
 
 @pytest.mark.mixed("Load AsymmDiT", "LoraLoaderModelOnly, KSampler", "Load LoRA (Mochi), Mochi Sampler")
@@ -147,7 +147,7 @@ def test_lora_loader(g: CheckedGraph) -> None:
     "Load AsymmDiT, Load LoRA (Mochi)", "LoraLoaderModelOnly", "Load LoRA (Mochi) with the sum of both strengths"
 )
 def test_two_loras(g: CheckedGraph) -> None:
-    ours = g("MochiLoadLoRA", model=g.model, file=lora_file(g), strength=0.5)
+    ours = g("MochiParallelLoadLoRA", model=g.model, file=lora_file(g), strength=0.5)
     both = g("LoraLoaderModelOnly", model=ours, lora_name=lora_file(g), strength_model=0.3)
     g.assert_equal(g.mochi(model=both), g.ours(model=with_lora(g)))
 
@@ -210,7 +210,7 @@ def test_model_merge_blocks(g: CheckedGraph) -> None:
 
 @pytest.mark.mixed("Load AsymmDiT, Load LoRA (Mochi)", "ModelSave", "Load AsymmDiT of what was saved")
 def test_model_save(g: CheckedGraph) -> None:
-    lora = g("MochiLoadLoRA", model=g.model, file=lora_file(g), strength=0.8)
+    lora = g("MochiParallelLoadLoRA", model=g.model, file=lora_file(g), strength=0.8)
     saver = Output("ModelSave", {"model": lora, "filename_prefix": "mixed/saved"})
     if g.ranks == 2:
         g.assert_refused(saver, "ModelSave", "To save it, choose 1 GPU")

@@ -103,7 +103,7 @@ def test_area_of_all(g: CheckedGraph) -> None:
 def test_concat(g: CheckedGraph) -> None:
     joined = g("ConditioningConcat", conditioning_to=g.positive, conditioning_from=g.other)
     g.assert_refused(g.ksampler(positive=joined), "KSampler", "use Conditioning Combine or one longer prompt")
-    g.assert_refused(g.mochi(positive=joined), "MochiSampler", "use Conditioning Combine or one longer prompt")
+    g.assert_refused(g.mochi(positive=joined), "MochiParallelSampler", "use Conditioning Combine or one longer prompt")
 
 
 @pytest.mark.mixed("Load T5", "CLIPTextEncodeFlux", "Mochi Text Encode")

@@ -69,14 +69,14 @@ def test_encode_crops(g: CheckedGraph) -> None:
 
 @pytest.mark.mixed("Mochi VAE Encode", "ImageScale", "Mochi VAE Encode crops nothing")
 def test_odd_size_refused(g: CheckedGraph) -> None:
-    latent = g("MochiVAEEncode", vae=g.vae, pixels=scaled(g, WIDTH + 6, HEIGHT))
-    g.assert_refused(latent, "MochiVAEEncode", "must be a multiple of 16: the nearest is 48")
+    latent = g("MochiParallelVAEEncode", vae=g.vae, pixels=scaled(g, WIDTH + 6, HEIGHT))
+    g.assert_refused(latent, "MochiParallelVAEEncode", "must be a multiple of 16: the nearest is 48")
 
 
 @pytest.mark.mixed("Mochi VAE Encode", "ImageFromBatch, of 10 frames", "a video has 6k + 1 frames")
 def test_odd_length_refused(g: CheckedGraph) -> None:
-    latent = g("MochiVAEEncode", vae=g.vae, pixels=g.frames(g.ours(), 0, 10))
-    g.assert_refused(latent, "MochiVAEEncode", "the nearest is 13")
+    latent = g("MochiParallelVAEEncode", vae=g.vae, pixels=g.frames(g.ours(), 0, 10))
+    g.assert_refused(latent, "MochiParallelVAEEncode", "the nearest is 13")
 
 
 @pytest.mark.mixed(
@@ -112,7 +112,7 @@ def test_decode_batch(g: CheckedGraph) -> None:
 @pytest.mark.mixed("Load AsymmVAE without an encoder", "VAE Encode", "there is nothing to encode with")
 def test_no_encoder_refused(g: CheckedGraph) -> None:
     spread = {"parallel": g.parallel} if g.ranks > 1 else {}
-    vae = g("MochiLoadVAE", file=decoder_only(g), encoder_file="in the file itself", dtype="auto", **spread)
+    vae = g("MochiParallelLoadVAE", file=decoder_only(g), encoder_file="in the file itself", dtype="auto", **spread)
     latent = g("VAEEncode", vae=vae, pixels=g.decoded(g.ours()))
     g.assert_refused(latent, "VAEEncode", "Choose an encoder file")
 
