@@ -98,7 +98,7 @@ def host_linear(device: torch.device, dtype: torch.dtype) -> type[nn.Module]:
                 weight = weight.dequantize()
             return super()._forward(input, weight, bias)
 
-        def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
             if f"{prefix}weight" in state_dict:
                 super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
             else:  # the host would take a weight that is not named for one that is missing
