@@ -113,14 +113,20 @@ class Drawn:
         return [(key, kind, optional) for key, kind, _, optional in self.inputs(name) if kind not in WIDGET_TYPES]
 
     def inputs(self, name: str) -> list[tuple[str, str, dict, bool]]:
-        """Name, type, options and whether it is optional, of all inputs of a node."""
-        info = self.info.get(self.graph.nodes[name].kind)
+        """Name, type, options and whether it is optional, of all inputs of a node.
+
+        An optional widget without a value is one of a newer ComfyUI. The editor gives it its default.
+        """
+        node = self.graph.nodes[name]
+        info = self.info.get(node.kind)
         if info is None:
             return [("text", "STRING", {}, False)]
         found = []
         for group in ("required", "optional"):
             for key, (kind, *options) in info["input"].get(group, {}).items():
                 kind = "COMBO" if isinstance(kind, list) else kind
+                if group == "optional" and kind in WIDGET_TYPES and key not in node.inputs:
+                    continue
                 found.append((key, kind, options[0] if options else {}, group == "optional"))
         return found
 

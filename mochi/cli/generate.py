@@ -123,7 +123,9 @@ def generate(options: argparse.Namespace) -> None:
             print(f"attention: {pipeline.attention}", file=sys.stderr)
     if wrong:
         lines = ", ".join(map(str, sorted(wrong)))
-        raise MochiError(f"{options.jsonl}: not made {'is line' if len(wrong) == 1 else 'are lines'} {lines}")
+        raise MochiError(
+            f"{options.jsonl}: {f'line {lines} was' if len(wrong) == 1 else f'lines {lines} were'} not made"
+        )
 
 
 def make_all(pipeline: "Pipeline", jobs: Sequence[Job], options: argparse.Namespace) -> dict[int, MochiError]:

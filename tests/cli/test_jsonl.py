@@ -100,7 +100,7 @@ def test_bad_lines_do_not_end_the_others(run, here: Path, monkeypatch: pytest.Mo
     code, out, err = run("--jsonl=list.jsonl")
     assert code == 2 and out.split() == ["1.gif", "5.gif"]
     assert "list.jsonl, line 2: prompt has" in err and "line 4: character 16 is not UTF-8" in err
-    assert "list.jsonl, line 3: ran out" in err and err.endswith("not made are lines 2, 3, 4\n")
+    assert "list.jsonl, line 3: ran out" in err and err.endswith("lines 2, 3, 4 were not made\n")
     assert names(here) == ["1.gif", "1.json", "5.gif", "5.json", "list.jsonl"]
 
 
