@@ -134,7 +134,7 @@ class AnyEditor(Editor):
     def listed(self, kind: str = "execution") -> Locator:
         """The errors of a kind, in the panel of today's editor."""
         shown = self.page.get_by_test_id("error-overlay-see-errors")
-        shown.or_(self.page.get_by_role("button", name="Show errors in graph")).click()  # in app mode
+        shown.or_(self.page.get_by_test_id("linear-view-errors")).last.click()  # of app mode, which hides the other
         panel = self.page.get_by_test_id(f"error-group-{kind}")
         panel.wait_for()
         return panel
