@@ -5,10 +5,10 @@ gets the new ones where it comes in: graphs in the editor (web/old_ids.js), prom
 in another way, such as a published subgraph, find the old ids, or are replaced where the host can do that.
 """
 
+import importlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import nodes
 from comfy_api.latest import io
 from server import PromptServer
 
@@ -25,7 +25,7 @@ def old_ids(ids: Collection[str]) -> dict[str, str]:
 def serve_old_ids(ours: Mapping[str, Any]) -> None:
     """Let what was saved with old ids go on working. ours: id -> node."""
     now, server = old_ids(ours), getattr(PromptServer, "instance", None)
-    host_nodes: dict[str, Any] = getattr(nodes, "NODE_CLASS_MAPPINGS")  # noqa: B009  # here `nodes` is ComfyUI's
+    host_nodes: dict[str, Any] = importlib.import_module("nodes").NODE_CLASS_MAPPINGS  # ComfyUI's, not this package
     if server is not None:
         server.add_on_prompt_handler(lambda request: _renamed_in(request, ours, now))
     replacements = getattr(server, "node_replace_manager", None)  # since January 2026
