@@ -9,6 +9,7 @@ import pytest
 import torch
 from graphs import complaints
 from safetensors.torch import load_file, save_file
+from server import PromptServer
 
 DIT = {"class_type": "MochiParallelLoadDiT", "inputs": {"file": "", "dtype": "auto"}}
 
@@ -130,6 +131,27 @@ def test_a_backslash_in_a_name_of_this_machine(files, dit):
         pytest.skip("it separates here")
     name = dit("odd\\name.safetensors")
     assert files.check_file(name, "dit") is None
+
+
+def test_a_prompt_is_queued_without_a_look_at_folders(files, folders, dit, monkeypatch):
+    """The lists of files are looked at again afterwards, as is a file of other capitals that came since."""
+    looks, look = [], folders._has_changed
+    monkeypatch.setattr(folders, "_has_changed", lambda found: looks.append(found) or look(found))
+
+    async def queued() -> None:
+        dit("first.safetensors")
+        assert files.list_files("dit") and looks
+        await asyncio.sleep(0)
+        looks.clear()
+        name = dit("since.safetensors")
+        PromptServer.instance.trigger_on_prompt({"prompt": {}})
+        assert name not in files.list_files("dit") and not looks
+        assert files.check_file(name, "dit") is None and not looks
+        assert files.check_file(name.replace("since", "SINCE"), "dit") is None and looks
+        await asyncio.sleep(0)
+        assert name in [entry.replace(os.sep, "/") for entry in files.list_files("dit")]
+
+    asyncio.run(queued())
 
 
 def queue(name: str) -> dict[str, str]:

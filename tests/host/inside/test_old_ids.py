@@ -1,6 +1,5 @@
 """The ids that the nodes had in earlier releases, two of which another pack has too."""
 
-import json
 import re
 from pathlib import Path
 
@@ -65,14 +64,8 @@ broken_nodes = st.fixed_dictionaries({}, optional={"class_type": kinds, "inputs"
 @given(anything | st.dictionaries(texts, anything | broken_nodes))
 def test_what_is_no_prompt_is_left_to_comfyui(prompt):
     """It says what is wrong with it."""
-    said = []
-    PromptServer.instance.on_prompt_handlers, handlers = [], PromptServer.instance.on_prompt_handlers
-    try:
-        for handler in handlers:
-            said.append(handler({"prompt": prompt}))
-    finally:
-        PromptServer.instance.on_prompt_handlers = handlers
-    assert all(json.dumps(request) for request in said)
+    for handler in PromptServer.instance.on_prompt_handlers:  # itself, since the server only logs what one raises
+        assert handler({"prompt": prompt}).keys() == {"prompt"}
 
 
 def test_old_ids_are_there_or_replaced(pack, now):
