@@ -51,9 +51,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 
 WEB_DIRECTORY = "./web"
 
+leave_folders_while_queueing()
 serve_old_ids(NODE_CLASS_MAPPINGS)
 show_complaints_once()
-leave_folders_while_queueing()
 # The one thing of ComfyUI that this pack replaces. The function says why.
 teach_comfyui_lora_names()
 
