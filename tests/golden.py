@@ -1,6 +1,7 @@
 """Compare with recorded tensors of the published implementation: `python -m tests.golden FILE...`.
 
-Each file holds small random weights, inputs and float32 outputs of every part, of any configuration.
+A file holds small random weights, inputs and float32 outputs of every part, of any configuration; or outputs of a
+network whose frames have noise levels of their own, and the name of the file, beside it, that has the rest.
 Prints `part relative-error` (2-norm) for each; exits with 1 when an error is over its bound.
 """
 
@@ -16,8 +17,8 @@ from mochi.checkpoint import Checkpoint
 from mochi.checkpoint.infer import decoder_config, dit_config, encoder_config
 from mochi.checkpoint.layouts.genmo import under
 from mochi.config import PREVIEW
-from mochi.dit import AsymmDiT
-from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample
+from mochi.dit import AsymmDiT, TextContext
+from mochi.sampling import Given, guided, linear_quadratic, per_step_cfg, sample
 from mochi.vae import Decoder, Encoder, to_vae
 from tests.exact import relative_error
 
@@ -29,6 +30,9 @@ BOUNDS = {
     "encoder_mean": 5e-6,
     "encoder_logvar": 5e-6,
     "sampler": 1e-5,
+    "frame_sigma": 2e-6,
+    "frame_sigma_empty_prompt": 2e-6,
+    "frame_sigma_run": 1e-5,
 }
 
 
@@ -46,9 +50,10 @@ def compare(path: Path) -> Iterator[tuple[str, float]]:
     def get(name: str) -> Tensor:
         return file.tensors[name].read()
 
-    dit = filled(AsymmDiT(dit_config(under("dit.weights.", file.tensors), {})), file, "dit.weights.")
-    text = dit.encode_text(get("dit.text"), get("dit.text_mask").bool())
-    nothing = dit.encode_text(get("dit.text_empty"), torch.zeros(get("dit.text_empty").shape[:2], dtype=torch.bool))
+    if "weights_in" in file.metadata:
+        yield from compare_frame_sigma(file, Checkpoint.open(path.with_name(file.metadata["weights_in"])))
+        return
+    dit, text, nothing = network_and_prompts(file)
     yield "dit", relative_error(dit(get("dit.z"), get("dit.sigma"), text), get("dit.out"))
     yield "dit_empty_prompt", relative_error(dit(get("dit.z"), get("dit.sigma"), nothing), get("dit.out_empty_prompt"))
 
@@ -78,6 +83,47 @@ def compare(path: Path) -> Iterator[tuple[str, float]]:
             relative_error(to_vae(latents, PREVIEW.latents), get("sampler.latents_vae")),
         ),
     )
+
+
+def compare_frame_sigma(file: Checkpoint, rest: Checkpoint) -> Iterator[tuple[str, float]]:
+    """As `compare`, for a file of outputs with a noise level for each frame. rest: weights and inputs."""
+
+    def get(name: str) -> Tensor:
+        return (file.tensors.get(name) or rest.tensors[name]).read()
+
+    dit, text, nothing = network_and_prompts(rest)
+    sigma = get("frame_sigma.sigma")
+    yield "frame_sigma", relative_error(dit(get("dit.z"), sigma, text), get("frame_sigma.out"))
+    empty = dit(get("dit.z"), sigma, nothing)
+    yield "frame_sigma_empty_prompt", relative_error(empty, get("frame_sigma.out_empty_prompt"))
+
+    noise, multipliers = get("sampler.noise"), [1.0] * get("sampler.noise").shape[2]
+    latents = torch.zeros_like(noise)
+    for i, frame in enumerate(get("run.frame").tolist()):
+        latents[:, :, frame] = get("run.condition")[:, :, i]
+        multipliers[frame] = get("run.noise_multiplier")[i].item()
+    cfg = float(file.metadata["cfg_scale"])
+    sigmas = get("sampler.sigmas").tolist()
+    predict = guided(
+        lambda z, sigma: dit(z, sigma, text),
+        lambda z, sigma: dit(z, sigma, nothing),
+        per_step_cfg(cfg, len(sigmas) - 1),
+    )
+    latents = sample(predict, noise, sigmas, given=Given(latents, tuple(multipliers)))
+    yield "frame_sigma_run", relative_error(latents, get("run.latents_dit"))
+
+
+def network_and_prompts(file: Checkpoint) -> tuple[AsymmDiT, TextContext, TextContext]:
+    """The denoiser in a file, its prompt and its empty prompt."""
+
+    def get(name: str) -> Tensor:
+        return file.tensors[name].read()
+
+    dit = AsymmDiT(dit_config(under("dit.weights.", file.tensors), {}))
+    filled(dit, file, "dit.weights.")
+    text = dit.encode_text(get("dit.text"), get("dit.text_mask").bool())
+    nothing = dit.encode_text(get("dit.text_empty"), torch.zeros(get("dit.text_empty").shape[:2], dtype=torch.bool))
+    return dit, text, nothing
 
 
 def main(paths: list[str]) -> int:

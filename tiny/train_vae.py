@@ -1,8 +1,8 @@
-"""Train the tiny AsymmVAE on drawn clips: `python -m tiny.train_vae --minutes 30`.
+"""Train the tiny AsymmVAE on drawn clips: `torchrun --nproc-per-node 2 -m tiny.train_vae --threads 1`.
 
 Short clips suffice, since the networks are causal and every later frame is computed like the second;
 so do windows of the frames, since they are convolutions. The object fills a tenth of the picture, so its
-pixels weigh more. Stops and continues from `--work`.
+pixels and those about its edge weigh more. Stops and continues from `--work`. `python -m` is one process.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mochi.config import TINY, TINY_WEIGHTS
@@ -21,7 +21,7 @@ from mochi.vae import Decoder, Encoder
 from mochi.vae.layers import ResBlock
 
 from .clips import FRAMES, draw_with_mask, random_scene
-from .training import Run, in_bfloat16
+from .training import Run, computing_dtype, in_dtype, join_processes
 
 KL_WEIGHT = 1e-4
 LATENT_NOISE = 0.05  # what the decoder must tolerate from a denoiser that is nearly right
@@ -62,21 +62,28 @@ def clip_batch(rng: np.random.Generator, batch: int, frames: int) -> tuple[Tenso
 
 
 def crop(video: Tensor, mask: Tensor, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-    """The same random window of the clips of a batch, somewhere in the middle, where the objects pass."""
-    top, left = (int(rng.integers(video.shape[-1] - size + 1)) for _ in range(2))
-    window = (..., slice(top, top + size), slice(left, left + size))
-    return video[window], mask[window]
+    """A window of each clip of a batch, about some pixel of its object."""
+    windows = []
+    for clip, covered in zip(video, mask, strict=True):
+        pixels = covered[0, int(rng.integers(covered.shape[1]))].nonzero()
+        centre = pixels[int(rng.integers(len(pixels)))].tolist()
+        top, left = (min(max(at - size // 2, 0), clip.shape[-1] - size) for at in centre)
+        window = (..., slice(top, top + size), slice(left, left + size))
+        windows.append((clip[window], covered[window]))
+    videos, masks = zip(*windows, strict=True)
+    return torch.stack(videos), torch.stack(masks)
 
 
 def loss_of(model: Autoencoder, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Training loss and the plain mean squared error in [0, 1] pixels."""
-    mean, logvar = in_bfloat16(model.encoder, video.bfloat16())
+    dtype = computing_dtype()
+    mean, logvar = in_dtype(model.encoder, dtype, video.to(dtype))
     mean, logvar = mean.float(), logvar.float().clamp(-20, 10)
     noise = torch.randn_like(mean) * ((0.5 * logvar).exp() ** 2 + LATENT_NOISE**2).sqrt()
-    error = in_bfloat16(model.decoder, (mean + noise).bfloat16()).float() - video
+    error = in_dtype(model.decoder, dtype, (mean + noise).to(dtype)).float() - video
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-    weight = 1 + 4 * mask
-    return (weight * (error.abs() + error**2)).mean() + KL_WEIGHT * kl, (error.detach() ** 2).mean() / 4
+    weight = 1 + 4 * nn.functional.max_pool3d(mask, (1, 7, 7), stride=1, padding=(0, 3, 3))  # with a rim: no halos
+    return (weight * (error.abs() + 2 * error**2)).mean() + KL_WEIGHT * kl, (error.detach() ** 2).mean() / 4
 
 
 @torch.inference_mode()
@@ -126,21 +133,33 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".cache/tiny"), help="folder of the checkpoint")
     parser.add_argument("--output", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--go-on", action="store_true", help="begin with the weights in `--output`")
+    parser.add_argument("--encoder-rate", type=float, default=1.0, help="factor on the encoder's learning rate")
+    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder, and so the latents, as it is")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    rank, processes = join_processes()
 
-    run = Run(Autoencoder(), args.work / "vae.safetensors", args.minutes, lr=1.5e-3, ema=0.998)
-    rng = np.random.default_rng(1000 + run.step)
-    torch.manual_seed(run.step)
+    model = Autoencoder()
+    if args.go_on:
+        model.encoder.load_state_dict(load_file(args.output / "encoder.safetensors"))
+        model.decoder.load_state_dict(load_file(args.output / "decoder.safetensors"))
+    model.encoder.requires_grad_(not args.decoder_only)
+    rates = {"encoder": args.encoder_rate}
+    run = Run(model, args.work / "vae.safetensors", args.minutes, lr=1.5e-3, ema=0.998, rates=rates)
+    rng = np.random.default_rng([1000, run.step, rank])
+    torch.manual_seed(run.step * processes + rank)
     squared = []
     while not run.done:
         # Windows cost a quarter of whole frames and teach nearly as much; norms must know both.
         whole = run.elapsed > 0.75 * run.budget or run.step % 4 == 0
         frames = 13 if run.step % 8 == 0 else 7
-        batch = clip_batch(rng, (4 if frames == 7 else 2) if whole else 8, frames)
+        batch = clip_batch(rng, ((4 if frames == 7 else 2) if whole else 8) // processes, frames)
         loss, mse = loss_of(run.model, *(batch if whole else crop(*batch, rng, 32)))
         run.update(loss)
         squared.append(mse.item())
+        if rank:
+            continue
         if run.step % 100 == 0:
             print(
                 f"step {run.step} {run.elapsed / 60:.1f} min loss {loss.item():.4f} "
@@ -152,6 +171,8 @@ def main() -> None:
             run.save()
             print(f"held-out clips: {evaluate(run):.2f} dB", flush=True)
             run.pause()
+    if rank:
+        return
     run.save()
     export(run, args.output)
     print(f"done: {evaluate(run):.2f} dB; weights in {args.output}")

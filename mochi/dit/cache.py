@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .formulas import modulated_rms_norm
+from .levels import Vectors, of_tokens, per_frame, rows_of
 from .runner import PLAIN, BlockRunner
 
 POLYNOMIAL = (-3512.41319, 811.675948, -60.9400215, 2.42429681, 0.00305291719)
@@ -108,9 +109,10 @@ class StepCache:
         """Free what is kept of these samples: the next pass of each is computed."""
         self._samples = {key: sample for key, sample in self._samples.items() if key[0] not in keys}
 
-    def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-        """The input of the first block's attention, for x (B, N, D) and c (B, D)."""
-        return modulated_rms_norm(x, block.get_submodule("mod_x")(c).chunk(4, dim=-1)[0])
+    def first_input(self, block: nn.Module, x: Tensor, c: Vectors) -> Tensor:
+        """The input of the first block's attention, for x (B, N, D)."""
+        scale = block.get_submodule("mod_x")(of_tokens(c)).chunk(4, dim=-1)[0]
+        return per_frame(modulated_rms_norm, c, [x], [scale])
 
     def total(self, sums: Tensor) -> Tensor:
         """Sums over the tokens of this device -> sums over all tokens, of which other ranks may have some."""
@@ -170,8 +172,11 @@ class _CachedPass(BlockRunner):
     def enter(self, tokens: Tensor) -> Tensor:
         return self._runner.enter(tokens)
 
+    def first_token(self, tokens: int) -> int:
+        return self._runner.first_token(tokens)
+
     def run(
-        self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+        self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
     ) -> Tensor:
         """As the runner does. Only samples that need it go through the blocks."""
         samples, rows = self._cache.choose(self._step, self._keys, self._cache.first_input(blocks[0], x, c))
@@ -179,7 +184,8 @@ class _CachedPass(BlockRunner):
         computed: dict[int, Tensor] = {}
         if rows:
             some = slice(None) if len(rows) == len(samples) else rows
-            out = self._runner.run(blocks, x[some], y[some], c[some], rotary, tuple(text_lengths[row] for row in rows))
+            lengths = tuple(text_lengths[row] for row in rows)
+            out = self._runner.run(blocks, x[some], y[some], rows_of(c, some), rotary, lengths)
             for row, result in zip(rows, out, strict=True):
                 samples[row].residual, computed[row] = result - x[row], result
             if len(rows) == len(samples):

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+from .levels import Vectors
+
 log = logging.getLogger(__name__)
 
 LEAST_TEXT = 11
@@ -42,7 +44,7 @@ class CompiledBlocks:
     # Not traced when somebody compiles the whole model.
     @torch.compiler.disable(recursive=False)
     def __call__(
-        self, block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+        self, block: nn.Module, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """See `BlockCall`."""
         if not self.works:

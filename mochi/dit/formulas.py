@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..kernels import formula
 from ..quant import QuantLinear, QuantRows, quantize_rows
+from .levels import Vectors, per_frame
 
 
 @formula("norm:modulated_rms_norm")
@@ -70,18 +71,20 @@ def takes_rows(linear: nn.Module, like: Tensor) -> bool:
     return linear.takes_rows(like)
 
 
-def norm_for(linear: nn.Module, x: Tensor, scale: Tensor) -> Tensor | QuantRows:
-    """`modulated_rms_norm` for a Linear layer."""
-    return QuantRows(*modulated_rms_norm_rows(x, scale)) if takes_rows(linear, x) else modulated_rms_norm(x, scale)
+def norm_for(linear: nn.Module, x: Tensor, scale: Tensor, c: Vectors) -> Tensor | QuantRows:
+    """`modulated_rms_norm` for a Linear layer. c: says of which frames the tokens are."""
+    if not takes_rows(linear, x):
+        return per_frame(modulated_rms_norm, c, [x], [scale])
+    return QuantRows(*per_frame(modulated_rms_norm_rows, c, [x], [scale]))
 
 
 def residual_norm_for(
-    linear: nn.Module, x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor
+    linear: nn.Module, x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, c: Vectors
 ) -> tuple[Tensor, Tensor | QuantRows]:
-    """`gated_residual_norm`, whose norm is for a Linear layer."""
+    """`gated_residual_norm`, whose norm is for a Linear layer. c: says of which frames the tokens are."""
     if not takes_rows(linear, x):
-        return gated_residual_norm(x, branch, gate, scale)
-    x, *normed = gated_residual_norm_rows(x, branch, gate, scale)
+        return per_frame(gated_residual_norm, c, [x, branch], [gate, scale])
+    x, *normed = per_frame(gated_residual_norm_rows, c, [x, branch], [gate, scale])
     return x, QuantRows(*normed)
 
 

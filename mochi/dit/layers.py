@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..quant import QuantRows
 from .formulas import swiglu_for
+from .levels import Vectors, of_tokens, per_frame
 
 
 class RMSNorm(nn.Module):
@@ -100,8 +101,12 @@ class FinalLayer(nn.Module):
         self.mod = operations.Linear(config.hidden_x, 2 * config.hidden_x, **factory)
         self.linear = operations.Linear(config.hidden_x, config.patch_size**2 * config.channels, **factory)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, N, D), c (B, D) -> (B, N, p*p*channels)."""
-        shift, scale = self.mod(c).float().unsqueeze(1).chunk(2, dim=-1)
-        normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
-        return self.linear((normed * (1 + scale) + shift).to(x.dtype))
+    def forward(self, x: Tensor, c: Vectors) -> Tensor:
+        """x (B, N, D), c (B, D) or that of each latent frame -> (B, N, p*p*channels)."""
+        shift, scale = self.mod(of_tokens(c)).float().chunk(2, dim=-1)
+        return self.linear(per_frame(_modulated_layer_norm, c, [x], [shift, scale]))
+
+
+def _modulated_layer_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
+    return (normed * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)).to(x.dtype)

@@ -16,9 +16,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from ..errors import MochiError
 from .attention import AsymmetricAttention
 from .formulas import gated_residual, norm_for, residual_norm_for
 from .layers import CaptionPool, FinalLayer, PatchEmbed, SwiGLU, TimestepEmbedder
+from .levels import FrameVectors, Vectors, of_text, of_tokens, per_frame
 from .rotary import rotary_table
 from .runner import PLAIN, BlockRunner
 
@@ -55,21 +57,24 @@ class AsymmetricJointBlock(nn.Module):
         self.mlp_y = None if last else SwiGLU(dy, config.mlp_y, operations, **factory)
 
     def forward(
-        self, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+        self, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """x (B, N, D_x), y (B, L, D_y), c (B, D_x) = silu(time + caption)."""
-        scale_x, gate_x, mlp_scale_x, mlp_gate_x = self.mod_x(c).chunk(4, dim=-1)
-        mod_y = self.mod_y(c)
+        """x (B, N, D_x), y (B, L, D_y), c (B, D_x) = silu(time + caption), or that of each latent frame."""
+        scale_x, gate_x, mlp_scale_x, mlp_gate_x = self.mod_x(of_tokens(c)).chunk(4, dim=-1)
+        mod_y = self.mod_y(c_text := of_text(c))
         scale_y = mod_y if self.mlp_y is None else mod_y.chunk(4, dim=-1)[0]
 
         out_x, out_y = self.attn(
-            norm_for(self.attn.qkv_x, x, scale_x), norm_for(self.attn.qkv_y, y, scale_y), rotary, text_lengths
+            norm_for(self.attn.qkv_x, x, scale_x, c),
+            norm_for(self.attn.qkv_y, y, scale_y, c_text),
+            rotary,
+            text_lengths,
         )
-        x, normed = residual_norm_for(self.mlp_x.w1, x, out_x, gate_x, mlp_scale_x)
-        x = gated_residual(x, self.mlp_x(normed), mlp_gate_x)
+        x, normed = residual_norm_for(self.mlp_x.w1, x, out_x, gate_x, mlp_scale_x, c)
+        x = per_frame(gated_residual, c, [x, self.mlp_x(normed)], [mlp_gate_x])
         if self.mlp_y is not None:
             _, gate_y, mlp_scale_y, mlp_gate_y = mod_y.chunk(4, dim=-1)
-            y, normed = residual_norm_for(self.mlp_y.w1, y, out_y, gate_y, mlp_scale_y)
+            y, normed = residual_norm_for(self.mlp_y.w1, y, out_y, gate_y, mlp_scale_y, c_text)
             y = gated_residual(y, self.mlp_y(normed), mlp_gate_y)
         return x, y
 
@@ -112,15 +117,31 @@ class AsymmDiT(nn.Module):
     def forward(
         self, z: Tensor, sigma: Tensor, text: TextContext, rotary: Tensor | None = None, runner: BlockRunner = PLAIN
     ) -> Tensor:
-        """z (B, 12, T, H, W) at noise level sigma (B,) in [0, 1] -> `z_0 - eps`, the same shape.
+        """z (B, 12, T, H, W) at noise level sigma in [0, 1] -> `z_0 - eps`, the same shape.
 
-        rotary: the table of `self.rotary` for this size, if the caller has it. runner: what stands around the blocks.
+        Args:
+            sigma: (B,), or (B, T): each latent frame its own. For the latter a network must have been trained so.
+            rotary: the table of `self.rotary` for this size, if the caller has it.
+            runner: what stands around the blocks.
         """
         t, h, w = z.shape[2:]
         p = self.config.patch_size
         rotary = rotary if rotary is not None else self.rotary(t, h, w, z.device)
-        c = F.silu(self.t_embedder(sigma, z.dtype) + text.caption)
+        c = self._vectors(z, sigma, text.caption, runner)
         # The embedded tokens have no name here, so that they are freed as soon as the first block has its own.
         x = runner.run(self.blocks, runner.enter(self.x_embedder(z)), text.tokens, c, rotary, text.lengths)
         x = runner.leave(self.final_layer(x, c))
         return rearrange(x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h // p, w=w // p, p=p, q=p)
+
+    def _vectors(self, z: Tensor, sigma: Tensor, caption: Tensor, runner: BlockRunner) -> Vectors:
+        """silu(time + caption). Raises MochiError where sigma is not one for each sample, or each of its frames."""
+        if sigma.shape == z.shape[:1]:
+            return F.silu(self.t_embedder(sigma, z.dtype) + caption)
+        if sigma.shape != (z.shape[0], frames := z.shape[2]):
+            raise MochiError(
+                f"sigma has the shape {tuple(sigma.shape)}, but must be {(z.shape[0],)}, or {(z.shape[0], frames)}: a "
+                f"level for each of the {frames} latent frames"
+            )
+        c = self.t_embedder(sigma.flatten(), z.dtype).unflatten(0, sigma.shape) + caption.unsqueeze(1)
+        each = z.shape[3] * z.shape[4] // self.config.patch_size**2
+        return FrameVectors(F.silu(c), F.silu(c.mean(1)), each, runner.first_token(frames * each))

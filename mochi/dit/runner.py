@@ -7,19 +7,32 @@ The model runs to its end as `model.py` has it. What needs to interrupt it uses 
 - torch's own `fully_shard`, which hangs on the blocks as modules.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor, nn
 
-BlockCall = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor]]
+from .levels import Vectors
+
+BlockCall = Callable[[nn.Module, Tensor, Tensor, Vectors, Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 """Calls a block with its inputs x, y, c, rotary and text_lengths; see `AsymmetricJointBlock`."""
 
 
 def call_block(
-    block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+    block: nn.Module, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """The block itself, and nothing around it."""
     return block(x, y, c, rotary, text_lengths)
+
+
+def without(call: BlockCall, skipped: Collection[nn.Module]) -> BlockCall:
+    """`call`, but both streams go by some blocks unchanged: the pass that skip-layer guidance leads away from."""
+
+    def call_most(
+        block: nn.Module, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        return (x, y) if block in skipped else call(block, x, y, c, rotary, text_lengths)
+
+    return call_most
 
 
 def block_call(compiled: bool) -> BlockCall:
@@ -45,8 +58,12 @@ class BlockRunner:
         """All visual tokens (B, N, D_x), as embedded -> those that the blocks get."""
         return tokens
 
+    def first_token(self, tokens: int) -> int:
+        """The number of the first of those that the blocks get, among so many visual tokens."""
+        return 0
+
     def run(
-        self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+        self, blocks: nn.ModuleList, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
     ) -> Tensor:
         """The visual tokens x after all blocks. The inputs are those of the first block."""
         for block in blocks:

@@ -1,14 +1,16 @@
 """The Euler loop of the flow from noise to data."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import Cancelled
 
 StepPredict = Callable[[Tensor, Tensor, int], Tensor]
-"""(latents (B, C, T, h, w) float32, sigma (B,) float32, step) -> `z_0 - eps`, like the latents."""
+"""(latents (B, C, T, h, w) float32, sigma (B,) or (B, T) float32, step) -> `z_0 - eps`, like the latents."""
 
 
 class Denoised(NamedTuple):
@@ -32,25 +34,49 @@ class Watch(NamedTuple):
     cancelled: Callable[[], bool] | None = None
 
 
+@dataclass(frozen=True)
+class Given:
+    """Latents that some frames of a video are given, and how much noise these get.
+
+    Attributes:
+        latents: (1 or B, C, T, h, w) in the network's units; what free frames have there is what they start from.
+        multipliers: of the noise level, one for each of the T frames: 1 for a free frame, 0 for one that stays.
+    """
+
+    latents: Tensor
+    multipliers: tuple[float, ...]
+
+    def noised(self, noise: Tensor, sigma: float) -> Tensor:
+        """The start of a run: each frame of these latents at its own level, `sigma * m_t`."""
+        latents = self.latents.to(noise)
+        levels = sigma * torch.tensor(self.multipliers, device=noise.device)[:, None, None]
+        return (1 - levels) * latents + levels * noise
+
+
 def sample(
     predict: StepPredict,
     noise: Tensor,
     sigmas: Sequence[float],
     on_step: Callable[[Denoised], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    given: Given | None = None,
 ) -> Tensor:
     """Follow `z <- z + (sigma_i - sigma_{i+1}) * predict(z, sigma_i, i)` from `noise` to the last sigma.
 
-    noise (B, C, T, h, w) is at level `sigmas[0]`; the loop computes in float32. Raises Cancelled, before
+    noise (B, C, T, h, w) is at level `sigmas[0]`, or where frames are given, of level 1. Each frame t then has levels
+    `sigma_i * m_t` of its own, and steps from one to the next. The loop computes in float32. Raises Cancelled, before
     the next step, once `cancelled` says so.
     """
-    z = noise.float()
+    z = noise.float() if given is None else given.noised(noise.float(), float(sigmas[0]))
+    levels = None if given is None else torch.tensor(given.multipliers, device=z.device)
+    each = 1.0 if levels is None else levels[:, None, None]
     steps = len(sigmas) - 1
     for i in range(steps):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after step {i} of {steps}")
         sigma = float(sigmas[i])
-        flow = predict(z, z.new_full((z.shape[0],), sigma), i).float()
+        at = z.new_full((z.shape[0],), sigma)
+        flow = each * predict(z, at if levels is None else at[:, None] * levels, i).float()
         estimate = z + sigma * flow
         z = z + (sigma - float(sigmas[i + 1])) * flow
         if on_step is not None:

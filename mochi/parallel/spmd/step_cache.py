@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...dit.cache import CachePlan, StepCache
+from ...dit.levels import Vectors
 from .collectives import Peers
 
 
@@ -28,7 +29,7 @@ class SharedStepCache(StepCache):
         super().__init__(plan)
         self._ulysses, self._guidance = ulysses, guidance
 
-    def first_input(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
+    def first_input(self, block: nn.Module, x: Tensor, c: Vectors) -> Tensor:
         if (sharded := _sharded(block)) is not None:
             sharded.unshard()
         return super().first_input(block, x, c)

@@ -31,6 +31,9 @@ class TokenShards(BlockRunner):
         self.shares = self.peers.shares(tokens.shape[1])
         return self.own(tokens, dim=1)
 
+    def first_token(self, tokens: int) -> int:
+        return sum(self.peers.shares(tokens)[: self.peers.rank])
+
     def leave(self, tokens: Tensor) -> Tensor:
         """The tokens of this rank (B, n, D) -> all of them on every rank, (B, N, D)."""
         return self.peers.gather_rows(tokens.transpose(0, 1), self.shares).transpose(0, 1)
