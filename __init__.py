@@ -3,7 +3,7 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import cache, edit, loaders, lora, masks, parallel, sampler, text, vae, video
+from .nodes import cache, edit, image_to_video, loaders, lora, masks, parallel, sampler, text, vae, video
 from .nodes.host.complaints import show_complaints_once
 from .nodes.host.folders import leave_folders_while_queueing
 from .nodes.host.old_ids import serve_old_ids
@@ -19,6 +19,8 @@ NODE_CLASS_MAPPINGS = {
     "MochiParallelSigmas": sampler.Sigmas,
     "MochiParallelSampler": sampler.Sampler,
     "MochiParallelExtend": masks.Extend,
+    "MochiParallelImageToVideo": image_to_video.ImageToVideo,
+    "MochiParallelTransition": image_to_video.Transition,
     "MochiParallelNoiseMask": masks.NoiseMask,
     "MochiParallelInvert": edit.Invert,
     "MochiParallelResample": edit.Resample,
@@ -39,6 +41,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiParallelSigmas": "Mochi Sigmas",
     "MochiParallelSampler": "Mochi Sampler",
     "MochiParallelExtend": "Mochi Extend",
+    "MochiParallelImageToVideo": "Mochi Image to Video",
+    "MochiParallelTransition": "Mochi Transition",
     "MochiParallelNoiseMask": "Mochi Noise Mask",
     "MochiParallelInvert": "Mochi Invert",
     "MochiParallelResample": "Mochi Resample",

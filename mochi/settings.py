@@ -12,7 +12,7 @@ from .config import RunDefaults
 from .dit.cache import CachePlan
 from .errors import MochiError
 from .geometry import check_frames, check_size
-from .sampling import linear_quadratic, per_step_cfg
+from .sampling import SkipLayers, linear_quadratic, per_step_cfg
 from .text.characters import check_text
 from .video.limits import exact_fps
 
@@ -23,6 +23,7 @@ class GenerateSettings:
 
     cfg: one guidance scale, or one for each step. threshold_noise, linear_steps: of the sigma schedule.
     width, height in pixels, multiples of 16; frames 6k + 1; fps frames a second. teacache: threshold, see CachePlan.
+    stg, stg_layers, stg_rescale: skip-layer guidance, see SkipLayers; without it where stg is 0.
     """
 
     prompt: str
@@ -37,6 +38,9 @@ class GenerateSettings:
     threshold_noise: float
     linear_steps: int | None = None
     teacache: float = 0.0
+    stg: float = 0.0
+    stg_layers: Sequence[int] = (34,)
+    stg_rescale: float = 0.0
 
     @classmethod
     def of(cls, defaults: RunDefaults, /, **chosen: Any) -> GenerateSettings:
@@ -57,13 +61,18 @@ class GenerateSettings:
         _check("seed", self.seed, _is_int(self.seed) and 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1")
         for name in ("steps", "width", "height", "frames"):
             _check(name, getattr(self, name), _is_int(getattr(self, name)), "a whole number")
-        for name in ("fps", "threshold_noise", "teacache"):
+        for name in ("fps", "threshold_noise", "teacache", "stg", "stg_rescale"):
             _check(name, getattr(self, name), _is_number(getattr(self, name)), "a number")
         linear = self.linear_steps
         _check("linear_steps", linear, linear is None or _is_int(linear), "a whole number")
         cfg = self.cfg if isinstance(self.cfg, (list, tuple)) else [self.cfg]
         _check("cfg", self.cfg, all(map(_is_number, cfg)), "a number, or a list of numbers, one for each step")
         _check("teacache", self.teacache, self.teacache >= 0, "0 or more")
+        _check("stg", self.stg, self.stg >= 0, "0 or more")
+        _check("stg_rescale", self.stg_rescale, 0 <= self.stg_rescale <= 1, "between 0 and 1")
+        layers = self.stg_layers
+        is_list = isinstance(layers, (list, tuple)) and len(layers) > 0 and all(map(_is_int, layers))
+        _check("stg_layers", layers, is_list, "a list with the numbers of blocks")
         check_size(self.width, self.height)
         check_frames(self.frames)
         exact_fps(self.fps)
@@ -77,6 +86,10 @@ class GenerateSettings:
     def cache(self) -> CachePlan | None:
         """The plan of a step cache, if there is to be one."""
         return CachePlan(self.teacache, tuple(self.sigmas())) if self.teacache else None
+
+    def skip_layers(self) -> SkipLayers | None:
+        """Skip-layer guidance, if there is to be any."""
+        return SkipLayers(tuple(self.stg_layers), self.stg, self.stg_rescale) if self.stg else None
 
     def scales(self) -> list[float]:
         """The guidance of each step."""

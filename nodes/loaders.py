@@ -1,12 +1,17 @@
 """Loaders: the text encoder, the denoiser and the VAE from ComfyUI's model folders, or the built-in tiny model."""
 
+import logging
+
 from comfy_api.latest import io
 
+from ..mochi.checkpoint import Checkpoint
 from ..mochi.dit.backends import SDPA
 from ..mochi.parallel.settings import ParallelSettings
+from ..mochi.variant import VARIANTS, takes_frames, variant_of
 from . import widgets
 from .host import files
-from .host.checks import ABSENT, complaint
+from .host.checks import ABSENT, check_choice, complaint
+from .host.progress import show_text
 from .host.ranks.model import load_remote_model
 from .host.ranks.vae import load_remote_vae
 from .host.sampling.fits import warn_if_short
@@ -18,6 +23,9 @@ from .host.sockets.vae import load_vae
 from .parallel import check_gpus, parallel_inputs, parallel_settings
 
 IN_FILE = "in the file itself"
+AUTO = "auto"
+
+log = logging.getLogger(__name__)
 
 
 class LoadT5(widgets.Node):
@@ -98,6 +106,14 @@ class LoadDiT(widgets.Node):
                     tooltip="torch.compile of the blocks: the first step takes a minute longer, the others are faster. "
                     "Needs a C++ compiler, on GPUs Triton; without them it runs as it is.",
                 ),
+                widgets.choice(
+                    "variant",
+                    (AUTO, *VARIANTS),
+                    "preview: the plain Mochi. pusa: Pusa V0.5, which takes given frames (image to video). frames: "
+                    "another one that was trained so, as the tiny model is. auto: by the file's metadata and name; the "
+                    "tensors do not tell.",
+                    optional=True,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="For Mochi Sampler, any sampler of ComfyUI, LoRA and model-patch nodes.")],
         )
@@ -117,12 +133,14 @@ class LoadDiT(widgets.Node):
         parallel: ParallelSettings | None = None,
         attention: str = SDPA,
         compile: bool = False,
+        variant: str = AUTO,
     ) -> io.NodeOutput:
         checkpoint, settings = files.open_file(file, "dit"), parallel_settings(gpus, parallel)
+        variant = _chosen_variant(checkpoint, variant)
         if settings.in_process:
-            model = load_model(checkpoint, dtype, attention, compile)
+            model = load_model(checkpoint, dtype, attention, compile, variant)
         else:
-            model = load_remote_model(checkpoint, dtype, settings, attention, compile)
+            model = load_remote_model(checkpoint, dtype, settings, attention, compile, variant)
         warn_if_short(model)
         return io.NodeOutput(model)
 
@@ -181,6 +199,19 @@ class LoadVAE(widgets.Node):
         if settings.in_process:
             return io.NodeOutput(load_vae(decoder, encoder, dtype))
         return io.NodeOutput(load_remote_vae(decoder, encoder, dtype, settings))
+
+
+def _chosen_variant(checkpoint: Checkpoint, variant: str) -> str:
+    """The variant of a file, as chosen or as it says; told in the log, and in the node where it takes given frames."""
+    check_choice("variant", variant, (AUTO, *VARIANTS))
+    reason = "chosen"
+    if variant == AUTO:
+        variant, reason = variant_of(checkpoint.path.name, checkpoint.metadata)
+    text = f"variant {variant}: {reason}"
+    log.info("%s: %s", checkpoint.path.name, text)
+    if takes_frames(variant):
+        show_text(text)
+    return variant
 
 
 def _check_for_ranks(file: str, gpus: str, parallel: object) -> None:

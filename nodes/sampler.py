@@ -7,14 +7,17 @@ from comfy_api.latest import io
 
 from ..mochi import geometry
 from ..mochi.config import PREVIEW, TINY
-from ..mochi.sampling.guidance import parse_cfg, per_step_cfg
+from ..mochi.sampling.guidance import SkipLayers, parse_cfg, parse_layers, per_step_cfg
 from ..mochi.sampling.schedule import linear_quadratic, scheduled
 from . import widgets
-from .host.checks import ABSENT, check_at_most, check_run, complaint
+from .host.checks import ABSENT, check_at_most, check_range, check_run, complaint, depth
+from .host.sampling.given import tell_of_given
 from .host.sampling.loop import ScheduledGuider
 from .host.sampling.sampler import empty_latent, sample
 from .host.types import Conditioning, Latent, Model
 from .widgets import MAX_FRAMES, MAX_SIZE, MAX_STEPS
+
+TINY_STG_LAYER = 3
 
 
 class Sigmas(widgets.Node):
@@ -128,6 +131,23 @@ class Sampler(widgets.Node):
                     "are given.",
                     optional=True,
                 ),
+                widgets.number(
+                    "stg_scale",
+                    0.0,
+                    (0.0, 10.0),
+                    "Skip-layer guidance (STG): away from what the model makes when it leaves a layer out. Sharper, "
+                    "but a step takes half as long again. 0: off. Published for Mochi: 1.",
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                ),
+                io.String.Input(
+                    "stg_layers",
+                    optional=True,
+                    default="34",
+                    tooltip="The layers that are left out, from 0, with commas between: 34 for the published model, "
+                    f"which has 48; {TINY_STG_LAYER} for the tiny one, which has {TINY.dit.depth}.",
+                ),
                 io.Latent.Input(
                     "latent",
                     optional=True,
@@ -149,6 +169,8 @@ class Sampler(widgets.Node):
         height: int | None,
         frames: int | None,
         cfg_schedule: str | None = "",
+        stg_scale: float | None = 0.0,
+        stg_layers: str | None = "34",
         latent: object = ABSENT,
         sigmas: object = ABSENT,
     ) -> bool | str:
@@ -162,7 +184,9 @@ class Sampler(widgets.Node):
         if sigmas is ABSENT:
             found = found or complaint(linear_quadratic, steps)
             found = found or complaint(guidance_scales, 1.0, cfg_schedule or "", steps, widget="cfg_schedule")
-        return found or True
+        if stg_scale:
+            found = found or complaint(parse_layers, stg_layers)
+        return found or complaint(check_range, "stg_scale", stg_scale, 0, 10) or True
 
     @classmethod
     def execute(
@@ -180,6 +204,8 @@ class Sampler(widgets.Node):
         cfg_schedule: str = "",
         schedule: str = "mochi",
         denoise: float = 1.0,
+        stg_scale: float = 0.0,
+        stg_layers: str = "34",
         latent: Latent | None = None,
         sigmas: torch.Tensor | None = None,
     ) -> io.NodeOutput:
@@ -195,7 +221,12 @@ class Sampler(widgets.Node):
         check_run(model, levels, latent["samples"], positive, negative)
         if not scales:
             return io.NodeOutput(latent)
-        return io.NodeOutput(sample(ScheduledGuider(model, positive, negative, scales), latent, seed, levels))
+        skip = None
+        if stg_scale:
+            skip = SkipLayers(parse_layers(stg_layers), stg_scale)
+            skip.check(depth(model))
+        tell_of_given(model, latent)
+        return io.NodeOutput(sample(ScheduledGuider(model, positive, negative, scales, skip), latent, seed, levels))
 
 
 def last_part(schedule: Callable[[int], list[float]], steps: int, denoise: float) -> list[float]:

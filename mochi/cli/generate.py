@@ -94,7 +94,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add = parser.add_argument_group("one video over several GPUs").add_argument
     add("--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU")
-    add("--guidance", type=int, default=0, choices=(0, 1, 2), help="passes of a step at a time (default: the best)")
+    add("--guidance", type=int, default=0, choices=(0, 1, 2, 3), help="passes of a step at a time (default: the best)")
     add("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
     add("--weights", choices=SHARDING_CHOICES, default="auto", help="what each GPU holds (default: %(default)s)")
     add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)")

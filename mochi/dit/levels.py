@@ -7,6 +7,7 @@ B batch, T latent frames, N visual tokens of all frames, n of them on this devic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -52,9 +53,7 @@ def of_text(c: Vectors) -> Tensor:
     return c.text if isinstance(c, FrameVectors) else c
 
 
-def per_frame(
-    formula: Callable[..., Any], c: Vectors, tokens: Sequence[Tensor], modulation: Sequence[Tensor]
-) -> Any:
+def per_frame(formula: Callable[..., Any], c: Vectors, tokens: Sequence[Tensor], modulation: Sequence[Tensor]) -> Any:
     """`formula(*tokens, *modulation)`, where each token gets the modulation of its frame.
 
     Args:
@@ -84,9 +83,7 @@ def _folded(formula: Callable[..., Any], tokens: Sequence[Tensor], modulation: S
     def unfold(t: Tensor) -> Tensor:
         return t.unflatten(0, (batch, frames)).flatten(1, 2)
 
-    out = formula(
-        *(t.unflatten(1, (frames, -1)).flatten(0, 1) for t in tokens), *(m.flatten(0, 1) for m in modulation)
-    )
+    out = formula(*(t.unflatten(1, (frames, -1)).flatten(0, 1) for t in tokens), *(m.flatten(0, 1) for m in modulation))
     return unfold(out) if isinstance(out, Tensor) else tuple(map(unfold, out))
 
 
@@ -101,7 +98,7 @@ def _pieces(first: int, count: int, each: int) -> Iterator[tuple[slice, slice]]:
         bounds = [start, stop]
     else:
         bounds = sorted({start, whole[0] * each, whole[1] * each, stop})
-    for a, b in zip(bounds, bounds[1:]):
+    for a, b in pairwise(bounds):
         yield slice(a - first, b - first), slice(a // each, -(-b // each))
     if start == stop:
         frame = max(start - 1, 0) // each  # no token at all: of any frame

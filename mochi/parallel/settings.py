@@ -50,8 +50,8 @@ class ParallelSettings:
     place: str = ""
 
     def __post_init__(self) -> None:
-        if self.cfg_degree not in (0, 1, 2):
-            raise MochiError(f"guidance is {self.cfg_degree}, but must be 0 (auto), 1 or 2")
+        if self.cfg_degree not in (0, 1, 2, 3):
+            raise MochiError(f"guidance is {self.cfg_degree}, but must be 0 (auto), 1, 2 or 3")
         if self.ulysses_degree < 0:
             raise MochiError(f"ulysses is {self.ulysses_degree}, but must be 0 (auto) or a number of ranks")
         if self.sharding not in SHARDING_CHOICES:

@@ -5,6 +5,7 @@ splits the tokens of one forward pass. Both halves of guidance hold whole passes
 while Ulysses moves every query, key and value once: with two passes a step, guidance comes first.
 """
 
+import math
 from typing import NamedTuple
 
 from ..errors import MochiError
@@ -24,10 +25,10 @@ class Split(NamedTuple):
         return f"guidance {self.cfg_degree} x Ulysses {self.ulysses_degree}"
 
 
-def splits(ranks: int, heads: int) -> list[Split]:
-    """All ways to keep exactly `ranks` ranks busy with two passes a step, the one that sends least first."""
-    both = (Split(cfg_degree, ranks // cfg_degree) for cfg_degree in (2, 1) if ranks % cfg_degree == 0)
-    return [split for split in both if heads % split.ulysses_degree == 0]
+def splits(ranks: int, heads: int, passes: int = 2) -> list[Split]:
+    """All ways to keep exactly `ranks` ranks busy with so many passes a step, the one that sends least first."""
+    all_ways = (Split(degree, ranks // degree) for degree in range(passes, 0, -1) if ranks % degree == 0)
+    return [split for split in all_ways if heads % split.ulysses_degree == 0]
 
 
 def usable_ranks(available: int, heads: int) -> int:
@@ -36,22 +37,24 @@ def usable_ranks(available: int, heads: int) -> int:
 
 
 def choose_split(ranks: int, heads: int, passes: int, cfg_degree: int = 0, ulysses_degree: int = 0) -> Split:
-    """The split of `ranks` ranks for a step of `passes` forward passes (2 with guidance, 1 at cfg 1).
+    """The split of `ranks` ranks for a step of `passes` forward passes: the prompt, guidance, skip-layer guidance.
 
     cfg_degree, ulysses_degree: what a person has chosen, 0 for no choice. Raises MochiError where they cannot be.
     """
-    possible = splits(ranks, heads)
+    # Where a single pass has heads that do not divide by all ranks, both halves make the same pass.
+    possible = splits(ranks, heads, max(passes, cfg_degree, 2))
     chosen = [s for s in possible if cfg_degree in (0, s.cfg_degree) and ulysses_degree in (0, s.ulysses_degree)]
     if not chosen:
         raise MochiError(_why_not(ranks, heads, cfg_degree, ulysses_degree, possible))
-    # A single pass needs all ranks; where its heads do not divide by them, both halves make the same pass.
-    return chosen[0] if passes > 1 else chosen[-1]
+    # Each rank's share of a step; of equal ones, the split that sends least, which comes first.
+    return min(chosen, key=lambda s: math.ceil(passes / s.cfg_degree) / s.ulysses_degree)
 
 
 def _why_not(ranks: int, heads: int, cfg_degree: int, ulysses_degree: int, possible: list[Split]) -> str:
     ways = " or ".join(map(str, possible)) or f"none; use {usable_ranks(ranks, heads)} ranks"
     return (
         f"{ranks} ranks cannot be split as guidance {cfg_degree or 'auto'} x Ulysses {ulysses_degree or 'auto'}: "
-        f"guidance is 1 or 2, Ulysses must divide the model's {heads} heads, and their product must be {ranks}. "
+        f"guidance is 1, 2, or 3 with skip-layer guidance, Ulysses must divide the model's {heads} heads, and their "
+        f"product must be {ranks}. "
         f"Possible: {ways}."
     )

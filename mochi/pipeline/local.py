@@ -12,11 +12,11 @@ from ..dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from ..dit.attention import use_attention
 from ..dit.backends import SDPA, attention_named, describe
 from ..dit.cache import Passes, StepCache
-from ..dit.runner import block_call
+from ..dit.runner import block_call, without
 from ..frames import to_pictures
 from ..lora.apply import LoraMount, Loras
 from ..model_dir import ModelDir
-from ..sampling import Watch, guided, sample
+from ..sampling import Given, Watch, guided, sample
 from ..settings import GenerateSettings
 from ..vae import Decoder
 from ..vae.chunks import chunk_for
@@ -39,22 +39,39 @@ class LocalDenoiser:
     def use_loras(self, loras: Loras) -> None:
         self._loras.use(loras)
 
-    def sample(self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch) -> Tensor:
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        watch: Watch,
+        given: Given | None = None,
+    ) -> Tensor:
         prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         frames, height, width = noise.shape[2:]
         rotary = self.dit.rotary(frames, height, width)
         plan = settings.cache()
         cache = StepCache(plan) if plan is not None else None
 
-        def flow_of(side: int, text: TextContext) -> Callable[[Tensor, Tensor], Tensor]:
+        most = 1.0 if given is None else max(given.multipliers)  # of frames' levels, in parts of the step's
+
+        def flow_of(
+            side: int, text: TextContext, runner: BlockRunner = self._runner
+        ) -> Callable[[Tensor, Tensor], Tensor]:
             def flow(z: Tensor, sigma: Tensor) -> Tensor:
-                runner = self._runner if cache is None else cache.around([side], sigma.item(), self._runner)
-                return self.dit(z.to(self.dtype), sigma, text, rotary, runner).float()
+                cached = runner if cache is None else cache.around([side], sigma.max().item() / most, runner)
+                return self.dit(z.to(self.dtype), sigma, text, rotary, cached).float()
 
             return flow
 
-        predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales())
-        latents = sample(predict, noise.to(self.devices[0]), settings.sigmas(), *watch)
+        skip = settings.skip_layers()
+        skipping = None
+        if skip is not None:
+            skipped = [self.dit.blocks[i] for i in skip.layers]
+            skipping = flow_of(2, prompt, BlockRunner(without(self._runner.call, skipped)))
+        predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales(), skipping, skip)
+        latents = sample(predict, noise.to(self.devices[0]), settings.sigmas(), *watch, given)
         self.passes = cache.passes if cache is not None else {}
         return latents
 

@@ -16,7 +16,7 @@ from ..parallel.owner.manager import GroupManager
 from ..parallel.plan import plan_dit
 from ..parallel.protocol import Event, FramesDecoded, LoadDiT, LoadVAE, PassesComputed, StepDone
 from ..parallel.settings import ParallelSettings
-from ..sampling import Watch
+from ..sampling import Given, Watch
 from ..settings import GenerateSettings
 
 
@@ -37,7 +37,15 @@ class RemoteDenoiser:
         if patches or self._dit.patched is not None:  # without any, the processes need not start yet
             finish(self._dit.patch(object() if patches else None, patches))
 
-    def sample(self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch) -> Tensor:
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        watch: Watch,
+        given: Given | None = None,
+    ) -> Tensor:
         """The whole run is one request."""
         told: dict[int, Passes] = {}
 
@@ -52,7 +60,16 @@ class RemoteDenoiser:
                 raise Cancelled("cancelled while sampling")
 
         text = self._dit.text(features, mask)
-        run = self._dit.sample(noise, settings.sigmas(), settings.scales(), [(text, 0)], [(text, 1)], settings.cache())
+        run = self._dit.sample(
+            noise,
+            settings.sigmas(),
+            settings.scales(),
+            [(text, 0)],
+            [(text, 1)],
+            settings.cache(),
+            given,
+            settings.skip_layers(),
+        )
         latents = finish(run, hear, check)
         self.passes = join_passes(told[rank] for rank in sorted(told))
         return latents

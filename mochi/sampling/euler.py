@@ -39,15 +39,18 @@ class Given:
     """Latents that some frames of a video are given, and how much noise these get.
 
     Attributes:
-        latents: (1 or B, C, T, h, w) in the network's units; what free frames have there is what they start from.
+        latents: (1 or B, C, T, h, w) in the network's units; what free frames have there is what they start from. None
+            where the noise that a run gets has them in it already.
         multipliers: of the noise level, one for each of the T frames: 1 for a free frame, 0 for one that stays.
     """
 
-    latents: Tensor
+    latents: Tensor | None
     multipliers: tuple[float, ...]
 
     def noised(self, noise: Tensor, sigma: float) -> Tensor:
         """The start of a run: each frame of these latents at its own level, `sigma * m_t`."""
+        if self.latents is None:
+            return noise
         latents = self.latents.to(noise)
         levels = sigma * torch.tensor(self.multipliers, device=noise.device)[:, None, None]
         return (1 - levels) * latents + levels * noise

@@ -120,6 +120,12 @@ def check_conditioning(model: ModelPatcher, *conditionings: list) -> None:
         check_text(features, width)
 
 
+def depth(model: ModelPatcher) -> int:
+    """How many blocks the network of a MODEL has."""
+    network: Any = model.get_model_object("diffusion_model")
+    return len(network.blocks)
+
+
 def text_width(model: ModelPatcher) -> int:
     """The width of the text features that a MODEL reads, ours or ComfyUI's own Mochi.
 

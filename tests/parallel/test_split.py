@@ -111,7 +111,7 @@ def test_no_nccl(monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "widget"),
     [
-        ({"cfg_degree": 3}, "guidance"),
+        ({"cfg_degree": 4}, "guidance"),
         ({"ulysses_degree": -1}, "ulysses"),
         ({"sharding": "some"}, "weights"),
         ({"timeout": 0.0}, "timeout"),

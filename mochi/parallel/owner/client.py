@@ -13,6 +13,7 @@ from ...dit.cache import CachePlan, Key, Passes
 from ...errors import GroupError
 from ...geometry import SPACE
 from ...lora.patch import WeightPatch
+from ...sampling import Given, SkipLayers
 from .. import protocol
 from ..protocol import Event, FramesDecoded, LoadDiT, Loaded, LoadVAE, StripDecoded
 from ..spmd.vae import plan_strips
@@ -149,20 +150,32 @@ class RemoteDiT(RemoteModel):
         positive: TextRows,
         negative: TextRows,
         cache: CachePlan | None = None,
+        given: Given | None = None,
+        skip: SkipLayers | None = None,
     ) -> Work[Tensor]:
         """A whole run, see Sample. Events: StepDone of all ranks; with a cache, PassesComputed, for `join_passes`."""
         group = yield from self._load_patched()
         prompts = {"positive": _rows(positive), "negative": _rows(negative), **self._texts([*positive, *negative])}
         levels = {"sigmas": list(sigmas), "cfg": list(cfg), "degrees": self.degrees, "cache": cache}
-        return (yield from self._denoise(group, protocol.Sample(name=self.name, noise=noise, **levels, **prompts)))
+        guidance = {"given": given, "skip": skip}
+        request = protocol.Sample(name=self.name, noise=noise, **levels, **guidance, **prompts)
+        return (yield from self._denoise(group, request))
 
     def forward(
-        self, z: Tensor, sigma: Tensor, rows: TextRows, cache: CachePlan | None = None, keys: Sequence[Key] = ()
+        self,
+        z: Tensor,
+        sigma: Tensor,
+        rows: TextRows,
+        cache: CachePlan | None = None,
+        keys: Sequence[Key] = (),
+        level: float = 1.0,
+        skip: tuple[int, ...] = (),
     ) -> Work[Tensor]:
         """One forward pass, see Forward. A run with a cache ends with `forget_run`."""
         group = yield from self._load_patched()
         prompts = {"rows": _rows(rows), **self._texts(rows)}
         levels = {"sigma": sigma.tolist(), "degrees": self.degrees, "cache": cache, "keys": list(keys)}
+        levels |= {"level": level, "skip": skip}
         return (yield from self._denoise(group, protocol.Forward(name=self.name, z=z, **levels, **prompts)))
 
     def forget_run(self) -> Passes:

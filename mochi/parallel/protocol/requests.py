@@ -15,6 +15,7 @@ from ...dit.backends import SDPA
 from ...dit.cache import CachePlan, Key, Passes
 from ...lora.flat import FlatPatches, flatten_patches, restore_patches
 from ...lora.patch import WeightPatch
+from ...sampling import Given, SkipLayers
 
 Result = TypeVar("Result")
 
@@ -131,6 +132,8 @@ class Sample(Denoise):
         sigmas: noise levels, one more than there are steps.
         cfg: a guidance scale for each step.
         positive, negative: the texts of the batch.
+        given: frames that are given, with noise levels of their own.
+        skip: skip-layer guidance.
     """
 
     doing = "sampling"
@@ -139,6 +142,8 @@ class Sample(Denoise):
     cfg: Sequence[float]
     positive: Rows
     negative: Rows
+    given: Given | None = None
+    skip: SkipLayers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,16 +152,21 @@ class Forward(Denoise):
 
     Attributes:
         z: (B, 12, T, h, w). A batch of an even size, as ComfyUI makes it of the two sides of guidance, is two passes.
-        sigma: the noise level of each sample. As numbers: a tensor would cost a millisecond more.
+        sigma: the noise level of each sample, or of each of its frames. As numbers: a tensor would cost a millisecond
+            more.
         rows: a text for each sample.
         keys: of the samples, for the cache.
+        level: the noise level of the step, for the cache.
+        skip: numbers of blocks to leave out.
     """
 
     doing = "making a forward pass"
     z: Tensor
-    sigma: Sequence[float]
+    sigma: Sequence[float] | Sequence[Sequence[float]]
     rows: Rows
     keys: Sequence[Key] = ()
+    level: float = 1.0
+    skip: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

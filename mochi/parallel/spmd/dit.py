@@ -14,6 +14,7 @@ from ...errors import MochiError
 from ..split import Split
 from .collectives import Peers, Traffic
 from .mesh import Meshes
+from .skip import without
 from .step_cache import SharedStepCache
 from .ulysses import TokenShards, UlyssesAttention
 
@@ -23,15 +24,19 @@ class Pass(NamedTuple):
 
     Attributes:
         z: latents (B, 12, T, H, W).
-        sigma: noise levels (B,); all equal where there is a step cache.
+        sigma: noise levels (B,), or (B, T), each frame its own.
         text: the prompts.
         keys: of the samples, for the step cache.
+        level: the noise level of the step, for the step cache.
+        skip: numbers of blocks to leave out.
     """
 
     z: Tensor
     sigma: Tensor
     text: TextContext
     keys: Sequence[Key] = ()
+    level: float = 1.0
+    skip: Sequence[int] = ()
 
 
 class ParallelDiT:
@@ -97,9 +102,12 @@ class ParallelDiT:
 
     def _forward(self, one: Pass, split: Split) -> Tensor:
         z, runner = self._as_computed(one.z), self._shards
+        runner.call = self._call
+        if one.skip:
+            runner.call = without(runner.call, [self.model.blocks[i] for i in one.skip])
         rotary = self._rotary_of(z.shape[2:])
         if self._plan is not None:
-            runner = self._caches[split].around(one.keys, one.sigma[0].item(), runner)
+            runner = self._caches[split].around(one.keys, one.level, runner)
         return self.model(z, one.sigma.to(z.device), one.text, rotary, runner)
 
     def _begin_cached_step(self, plan: CachePlan, split: Split, passes: Sequence[Pass]) -> None:

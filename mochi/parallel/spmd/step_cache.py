@@ -30,24 +30,24 @@ class SharedStepCache(StepCache):
         self._ulysses, self._guidance = ulysses, guidance
 
     def first_input(self, block: nn.Module, x: Tensor, c: Vectors) -> Tensor:
-        if (sharded := _sharded(block)) is not None:
-            sharded.unshard()
+        if (module := sharded(block)) is not None:
+            module.unshard()
         return super().first_input(block, x, c)
 
     def total(self, sums: Tensor) -> Tensor:
         return self._ulysses.all_gather(sums).wait().sum(0)
 
     def decided(self, blocks: nn.ModuleList, run: bool, device: torch.device) -> None:
-        sharded = [_sharded(block) for block in blocks]
-        if sharded[0] is None:
+        modules = [sharded(block) for block in blocks]
+        if modules[0] is None:
             return
         wanted = self._guidance.all_gather(torch.tensor([run], dtype=torch.uint8, device=device)).wait()
         if not run:
-            for block in sharded if wanted.any() else sharded[:1]:  # the first is here already
+            for block in modules if wanted.any() else modules[:1]:  # the first is here already
                 block.unshard()
                 block.reshard()
 
 
-def _sharded(block: nn.Module) -> Any:
+def sharded(block: nn.Module) -> Any:
     """The block, if it is one of FSDP's modules; else None. Their class takes a second to import."""
     return block if hasattr(block, "unshard") else None

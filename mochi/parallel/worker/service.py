@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...checkpoint import Checkpoint, load_decoder, load_encoder
 from ...device_memory import give_back, memory_used, trim_heap
+from ...dit import TextContext
 from ...dit.attention import use_attention
 from ...dit.backends import attention_named, describe
 from ...dit.cache import Passes
@@ -138,15 +139,25 @@ class Rank:
     def sample(self, request: protocol.Sample) -> Tensor | None:
         """Tells of each step, and in the end which passes a cache computed."""
         dit, cfg = self._denoiser(request), request.cfg
-        prompts = dit.prompts.context(request.positive), dit.prompts.context(request.negative)
+        positive, negative = dit.prompts.context(request.positive), dit.prompts.context(request.negative)
         started = time.monotonic()
 
         def predict(z: Tensor, sigma: Tensor, step: int) -> Tensor:
-            keys = [[(side, row) for row in range(len(z))] for side in range(2)]
-            sides = zip(prompts[:1] if cfg[step] == 1 else prompts, keys)
-            passes = [Pass(z, sigma, prompt, keys_of_side) for prompt, keys_of_side in sides]
+            level = request.sigmas[step]
+
+            def side(number: int, prompt: TextContext, skip: Sequence[int] = ()) -> Pass:
+                return Pass(z, sigma, prompt, [(number, row) for row in range(len(z))], level, skip)
+
+            passes = [side(0, positive)]
+            if cfg[step] != 1:
+                passes.append(side(1, negative))
+            if request.skip is not None:
+                passes.append(side(2, positive, request.skip.layers))
             flows = dit.network.predict(passes, self._split(request, dit, len(passes)))
-            return flows[0] if len(flows) == 1 else guide(flows[0], flows[1], cfg[step])
+            flow = cond = flows[0]
+            if cfg[step] != 1:
+                flow = guide(cond, flows[1], cfg[step])
+            return flow if request.skip is None else request.skip.guide(flow, cond, flows[-1])
 
         def tell(step: int, *tensors: Tensor) -> None:
             nonlocal started
@@ -157,12 +168,12 @@ class Rank:
             shown = (done.latents, done.estimate) if self._is_first else ()
             outgoing.send(partial(tell, done.step), *shown)
 
-        split = self._split(request, dit, 2 if any(scale != 1 for scale in cfg) else 1)
+        split = self._split(request, dit, 1 + any(scale != 1 for scale in cfg) + (request.skip is not None))
         self.context.emit(protocol.SplitChosen(str(split)))
         try:
             with Outgoing(self.context.device) as outgoing:
                 noise = request.noise.to(self.context.device)
-                latents = euler(predict, noise, request.sigmas, report, self.context.cancelled)
+                latents = euler(predict, noise, request.sigmas, report, self.context.cancelled, request.given)
         finally:  # a cancelled run, too, leaves nothing behind
             passes = dit.network.forget_run()
         if request.cache is not None:
@@ -176,7 +187,14 @@ class Rank:
         parts = 2 if len(z) % 2 == 0 else 1
         size = len(z) // parts
         passes = [
-            Pass(z[part], sigma[part], dit.prompts.context(request.rows[part]), request.keys[part])
+            Pass(
+                z[part],
+                sigma[part],
+                dit.prompts.context(request.rows[part]),
+                request.keys[part],
+                request.level,
+                request.skip,
+            )
             for part in (slice(i, i + size) for i in range(0, len(z), size))
         ]
         flows = dit.network.predict(passes, self._split(request, dit, parts))

@@ -20,10 +20,13 @@ from ....mochi.parallel.plan import plan_dit
 from ....mochi.parallel.protocol import LoadDiT
 from ....mochi.parallel.settings import ParallelSettings
 from ....mochi.quant import QUANT_DTYPE
+from ....mochi.variant import PREVIEW, takes_frames
 from ..sockets.attention import attention_of_ranks, override_in
+from ..sockets.given import give_frames_levels
 from ..sockets.model import Config, Mochi
 from ..sockets.network import HostDiT
 from ..sockets.step_cache import keys_of, plan_of, report
+from .block_patches import skipped_blocks
 from .group import follow, groups
 from .patcher import RemotePatcher
 from .patches import PREFIX, FileWeights, for_ranks
@@ -48,10 +51,12 @@ class RemoteNetwork(HostDiT):
 
     def _flow(self, x: Tensor, sigma: Tensor, text: Any, options: dict[str, Any]) -> Tensor:
         _check_options(options)
-        plan = plan_of(options)
+        plan, keys, level = plan_of(options), [], 1.0
         self._is_cached = plan is not None
-        keys = keys_of(x, options) if self._is_cached else ()
-        return follow(self.remote.forward(x.cpu(), sigma.cpu(), text, plan, keys)).to(x.device)
+        if plan is not None:
+            keys, level = keys_of(x, options), options["sigmas"][0].item()
+        skip = tuple(block for block in skipped_blocks(options) if block < len(self.blocks))
+        return follow(self.remote.forward(x.cpu(), sigma.cpu(), text, plan, keys, level, skip)).to(x.device)
 
     def forget_run(self) -> None:
         """Free what the ranks kept for the steps of a run. A whole run has done so by itself."""
@@ -67,11 +72,7 @@ class RemoteNetwork(HostDiT):
 
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise MochiError where transformer options ask for what happens inside the network."""
-    if options.get("patches_replace", {}).get("dit"):
-        raise MochiError(
-            "A model patch (such as skip-layer guidance) takes over blocks of the network, but those are in other "
-            "processes. Choose 1 GPU in Load AsymmDiT (Mochi), or remove the patch."
-        )
+    skipped_blocks(options)
     if (override := override_in(options)) is not None:
         raise MochiError(
             f"A node puts another attention in place ({override}), but the network is in other processes. Choose 1 GPU "
@@ -121,7 +122,12 @@ class RemoteMochi(Mochi):
 
 
 def load_remote_model(
-    checkpoint: Checkpoint, dtype: str, settings: ParallelSettings, attention: str = SDPA, compiled: bool = False
+    checkpoint: Checkpoint,
+    dtype: str,
+    settings: ParallelSettings,
+    attention: str = SDPA,
+    compiled: bool = False,
+    variant: str = PREVIEW,
 ) -> RemoteDiTPatcher:
     """A MODEL like `load_model`'s, over the ranks of the group that the settings ask for. Nothing is loaded yet.
 
@@ -143,7 +149,11 @@ def load_remote_model(
     groups.introduce(
         model, network.remote, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})"
     )
-    return RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+    patcher = RemoteDiTPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+    model.variant = variant
+    if takes_frames(variant):
+        give_frames_levels(patcher)
+    return patcher
 
 
 class RemoteDiTPatcher(RemotePatcher):

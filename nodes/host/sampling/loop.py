@@ -16,17 +16,26 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ....mochi.errors import MochiError
-from ....mochi.sampling import Denoised
+from ....mochi.sampling import Denoised, SkipLayers
 from ..types import Conditioning, Latent
 from .preview import on_node
+from .skip import with_skip
 
 
 class ScheduledGuider(comfy.samplers.CFGGuider):
     """Classifier-free guidance with a scale of its own for each step; at 1 the host leaves the negative prompt out."""
 
-    def __init__(self, model: ModelPatcher, positive: Conditioning, negative: Conditioning, scales: Sequence[float]):
+    def __init__(
+        self,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        scales: Sequence[float],
+        skip: SkipLayers | None = None,
+    ):
+        # skip: skip-layer guidance
         super().__init__(model)
-        self.scales = scales
+        self.scales, self.skip = scales, skip
         self.set_conds(positive, negative)
         self.set_cfg(scales[0])
 
@@ -60,7 +69,10 @@ class HostRun:
     def predict(self, z: Tensor, sigma: Tensor, step: int) -> Tensor:
         """The flow `z_0 - eps`. The host's model estimates z_0."""
         self.guider.at_step(step)
-        return (self._model(z, sigma, **self.extra_args) - z) / sigma[0]
+        extra_args = dict(self.extra_args)
+        if self.guider.skip is not None:
+            extra_args["model_options"] = with_skip(extra_args["model_options"], self.guider.skip)
+        return (self._model(z, sigma, **extra_args) - z) / sigma[0]
 
     def report(self, done: Denoised) -> None:
         """Tell the host and the console about a finished step."""

@@ -7,8 +7,10 @@ from torch import Tensor
 from ....mochi.dit.cache import Passes
 from ....mochi.parallel.owner.client import join_passes
 from ....mochi.parallel.protocol import Event, PassesComputed, StepDone
+from ....mochi.sampling import Given
 from ..ranks.group import follow
 from ..ranks.model import RemoteNetwork
+from ..sockets.given import GIVEN_FRAMES
 from ..sockets.step_cache import STEP_CACHE, plan_of
 from ..sockets.step_cache import report as report_passes
 from .loop import HostRun
@@ -16,14 +18,15 @@ from .loop import HostRun
 # A conditioning, or options of a model, with anything else in them go step by step: the host knows what to do.
 PLAIN_COND = {"cross_attn", "attention_mask", "pooled_output", "model_conds", "uuid"}
 PLAIN_OPTIONS = {"transformer_options", "to_load_options"}
-PLAIN_TRANSFORMER_OPTIONS = {"wrappers", "callbacks", "sample_sigmas", STEP_CACHE}
+PLAIN_TRANSFORMER_OPTIONS = {"wrappers", "callbacks", "sample_sigmas", STEP_CACHE, GIVEN_FRAMES}
 
 
 def can_run_whole(run: HostRun) -> bool:
     """Whether a run is nothing but forward passes of a remote network and guidance between two plain prompts."""
     guider, model_options = run.guider, run.extra_args["model_options"]
     transformer_options = model_options["transformer_options"]
-    hooked = [*transformer_options.get("wrappers", {}).values(), *transformer_options.get("callbacks", {}).values()]
+    hooks = [*transformer_options.get("wrappers", {}).values(), *transformer_options.get("callbacks", {}).values()]
+    hooked = [functions for by_key in hooks for key, functions in by_key.items() if key != GIVEN_FRAMES]
     return (
         isinstance(guider.inner_model.diffusion_model, RemoteNetwork)
         and run.extra_args["denoise_mask"] is None
@@ -38,7 +41,9 @@ def can_run_whole(run: HostRun) -> bool:
 def run_whole(run: HostRun) -> Tensor:
     """The Euler loop on the ranks, for a run of which `can_run_whole` holds."""
     passes: dict[int, Passes] = {}  # those that a step cache computed, by rank
-    plan = plan_of(run.extra_args["model_options"]["transformer_options"])
+    options = run.extra_args["model_options"]["transformer_options"]
+    plan, levels = plan_of(options), options.get(GIVEN_FRAMES)
+    given = None if levels is None else Given(None, levels)  # the host's start has them in it
 
     def hear(event: Event) -> None:
         if isinstance(event.payload, PassesComputed):
@@ -52,7 +57,8 @@ def run_whole(run: HostRun) -> Tensor:
     }
     scales = [1.0 if math.isclose(scale, 1.0) else scale for scale in run.guider.scales]  # as the host takes it
     remote = run.guider.inner_model.diffusion_model.remote
-    work = remote.sample(run.noise.cpu(), run.sigmas, scales, prompts["positive"], prompts["negative"], plan)
+    texts = prompts["positive"], prompts["negative"]
+    work = remote.sample(run.noise.cpu(), run.sigmas, scales, *texts, plan, given, run.guider.skip)
     latents = follow(work, hear).to(run.noise.device)
     if plan is not None:
         report_passes(join_passes(passes[rank] for rank in sorted(passes)))

@@ -3,6 +3,7 @@ patches, samplers and model-patch nodes work on it.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_base
@@ -19,11 +20,13 @@ from ....mochi.dit.backends import SDPA
 from ....mochi.dit.runner import block_call
 from ....mochi.errors import MochiError
 from ....mochi.quant import FLOAT8, use_float8_products
+from ....mochi.variant import PREVIEW, given_latents, takes_frames
 from ..checks import check_text
 from ..hosts import remember_loader
 from ..quantiser import use_native_products
 from .attention import attention_named, describe
 from .dtypes import DIT_DTYPES, FAST, chosen_dtype
+from .given import give_frames_levels, levels_of
 from .latents import latent_format
 from .network import HostDiT
 from .quant import patcher_for, quant_layers, with_quant
@@ -69,6 +72,7 @@ class Mochi(comfy.model_base.GenmoMochi):
     """ComfyUI's Mochi (which tells it what LoRA names mean) with our network in it."""
 
     diffusion_model: Any  # a HostDiT, unless a patch has put another network there
+    variant = PREVIEW
 
     def __init__(self, config: Config, network: Any, device: torch.device):
         # network: makes a HostDiT. Not GenmoMochi.__init__, which builds the built-in network.
@@ -86,9 +90,34 @@ class Mochi(comfy.model_base.GenmoMochi):
             conds["text"] = self.diffusion_model.text_cond(features, mask.to(device))
         return conds
 
-    def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
+    @property
+    def given_latents(self) -> str:
+        """How given frames enter the network, see `mochi.variant`."""
+        return given_latents(self.variant)
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The estimate of z_0; of a frame with a noise level of its own, from that level."""
+        options = transformer_options or {}
+        levels = levels_of(x.shape[2], options)
+        estimate = super()._apply_model(x, t, c_concat, c_crossattn, control, options, frame_levels=levels, **kwargs)
+        if levels is None:
+            return estimate
+        # The host takes the flow for noisier than it is by the level.
+        return torch.lerp(x, estimate, x.new_tensor(levels)[:, None, None])
+
+    def process_timestep(self, timestep: Tensor, frame_levels: Sequence[float] | None = None, **_: Any) -> Tensor:
         """The network reads sigma itself, from 0 to 1; a node such as ModelSamplingSD3 has it counted to 1000."""
-        return timestep / getattr(self.model_sampling, "multiplier", 1.0)
+        sigma = timestep / getattr(self.model_sampling, "multiplier", 1.0)
+        return sigma if frame_levels is None else sigma[:, None] * sigma.new_tensor(frame_levels)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Quantised weights are saved as plain ones: ComfyUI's own loaders do not know our formats."""
@@ -117,6 +146,7 @@ def load_model(
     dtype: str = "auto",
     attention: str = SDPA,
     compiled: bool = False,
+    variant: str = PREVIEW,
     disable_dynamic: bool = False,
 ) -> ModelPatcher:
     """A MODEL from a file of AsymmDiT weights.
@@ -124,6 +154,7 @@ def load_model(
     Args:
         dtype, attention: of the widgets.
         compiled: whether its blocks are compiled, by torch.compile.
+        variant: see `mochi.variant`.
         disable_dynamic: whether the patcher has to be a plain one, as the host asks for by this name.
 
     Raises CheckpointError for anything that is not a whole AsymmDiT, MochiError for an attention that cannot be used.
@@ -137,13 +168,16 @@ def load_model(
     attend = attention_named(*computed)
     log.info("%s: attention by %s", checkpoint.path.name, describe(*computed))
     model = Mochi(config, network, mm.unet_offload_device())
+    model.variant = variant
     model.diffusion_model.attention.chosen = attend
     model.diffusion_model.call = block_call(compiled)
     if config.fast:
         use_float8_products(model)
         use_native_products(model)
     patcher = patcher_for(model, load_device, mm.unet_offload_device(), not (compiled or disable_dynamic))
-    remember_loader(patcher, load_model, checkpoint, dtype, attention, compiled)
+    remember_loader(patcher, load_model, checkpoint, dtype, attention, compiled, variant)
+    if takes_frames(variant):
+        give_frames_levels(patcher)
     patcher.add_callback(CallbacksMP.ON_CLEANUP, _forget_run)
     return patcher
 

@@ -17,6 +17,7 @@ from ....mochi.config import DiTConfig
 from ....mochi.dit import AsymmDiT, BlockRunner, TextContext
 from ....mochi.dit.attention import use_attention
 from ....mochi.dit.cache import StepCache
+from ....mochi.dit.levels import Vectors
 from ....mochi.dit.runner import BlockCall, call_block
 from ....mochi.kernels.graph_break import outside
 from .attention import HostAttention
@@ -137,7 +138,7 @@ class _Patched:
         self._options, self._call = options, call
 
     def __call__(
-        self, block: nn.Module, x: Tensor, y: Tensor, c: Tensor, rotary: Tensor, text_lengths: Sequence[int]
+        self, block: nn.Module, x: Tensor, y: Tensor, c: Vectors, rotary: Tensor, text_lengths: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         patch = self._patches[block]
         if patch is None:
