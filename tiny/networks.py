@@ -130,7 +130,7 @@ class PromptedDiT(nn.Module):
         self.dit = new_dit(config)
 
     def forward(self, z: Tensor, sigma: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """z (B, 12, T, h, w) at noise level sigma (B,), token ids and mask (B, L) -> `z_0 - eps`."""
+        """z (B, 12, T, h, w) at noise level sigma (B,) or (B, T), token ids and mask (B, L) -> `z_0 - eps`."""
         return self.flow(z, sigma, self.features(ids, mask), mask)
 
     def features(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mochi.config import TINY
 from mochi.dit import AsymmDiT, TextContext
-from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample
+from mochi.sampling import Given, guided, linear_quadratic, per_step_cfg, sample
 from mochi.vae.latents import to_vae
 
 from .clips import Scene
@@ -27,11 +27,13 @@ def sample_latents(
     seeds: Iterable[int],
     steps: int = TINY.defaults.steps,
     cfg: float = TINY.defaults.cfg,
+    given: Given | None = None,
 ) -> Tensor:
     """DiT latents (B, 12, 5, 8, 8), float32; each clip's noise comes from its own seed.
 
     Args:
         prompts, empty: contexts of the B prompts and of B empty ones.
+        given: frames that are given to the clips.
     """
     noise = torch.stack([torch.randn(LATENT_SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     rotary = dit.rotary(*LATENT_SHAPE[1:])
@@ -40,7 +42,7 @@ def sample_latents(
         lambda z, sigma: dit(z, sigma, empty, rotary),
         per_step_cfg(cfg, steps),
     )
-    return sample(predict, noise, linear_quadratic(steps, TINY.defaults.threshold_noise))
+    return sample(predict, noise, linear_quadratic(steps, TINY.defaults.threshold_noise), given=given)
 
 
 @torch.inference_mode()

@@ -5,7 +5,6 @@ processes of one thread each do twice the work of one process with two; `python 
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY, TINY_WEIGHTS
 from mochi.vae.latents import to_dit
+from mochi.variant import FRAMES, METADATA
 
 from .captions import caption, held_out_prompts, with_fillers
 from .clips import SHAPES
@@ -28,7 +28,7 @@ from .networks import PromptedDiT, tokenize
 from .pool import LatentPool, build_pool, fingerprint
 from .sample import decode_frames, rates, sample_latents
 from .tokenizer import make_tokenizer
-from .training import Run
+from .training import Run, computing_dtype, join_processes
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,15 @@ class Recipe:
     """Share of captions with strewn-in words that mean nothing."""
     alike: float = 0.6
     """Share of clips drawn from circles and squares alone, which only their corners tell apart."""
+    given: float = 0.5
+    """Share of clips of which some frames are given, with less noise than the others or none."""
     text_length: int = 20
     """Tokens of a training caption; the longest plain one has 20."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """z0 and noise (B, 12, T, h, w), sigma (B,), token ids and mask (B, L)."""
+    """z0 and noise (B, 12, T, h, w), sigma (B, T), token ids and mask (B, L)."""
 
     z0: Tensor
     noise: Tensor
@@ -82,22 +84,39 @@ def batch_of(pool: LatentPool, tokenizer: PreTrainedTokenizerBase, recipe: Recip
         if rng.random() < recipe.filled:
             text = with_fillers(text, rng)
         prompts.append("" if rng.random() < recipe.dropped else text)
-    z0 = pool.latents[torch.from_numpy(index)].float()
+    chosen = torch.from_numpy(index)
+    z0, stills = pool.latents[chosen].float(), pool.stills[chosen].float()
+    multipliers = torch.ones(recipe.batch, z0.shape[2])
+    for i in np.flatnonzero(rng.random(recipe.batch) < recipe.given):
+        for place, multiplier in given_frames(rng, z0.shape[2]).items():
+            multipliers[i, place] = multiplier
+            if place:  # the first one is a picture anyway
+                z0[i, :, place] = stills[i, :, place - 1]
+    sigma = noise_levels(rng, recipe.batch)[:, None] * multipliers
     noise = torch.from_numpy(rng.standard_normal(z0.shape, np.float32))
-    return Batch(z0, noise, noise_levels(rng, recipe.batch), *tokenize(tokenizer, prompts, recipe.text_length))
+    return Batch(z0, noise, sigma, *tokenize(tokenizer, prompts, recipe.text_length))
+
+
+def given_frames(rng: np.random.Generator, frames: int) -> dict[int, float]:
+    """Which latent frames of a clip are given, and their noise multipliers: its first, its last, both, or any two."""
+    places = rng.choice(frames, size=2, replace=False)
+    last = frames - 1
+    chosen = [[0], [last], [0, last], places.tolist()][int(rng.choice(4, p=[0.4, 0.2, 0.3, 0.1]))]
+    return {place: 0.0 if rng.random() < 0.7 else float(rng.random()) for place in chosen}
 
 
 def loss_of(model: PromptedDiT, batch: Batch) -> Tensor:
-    """Mean squared error of the predicted `z0 - noise`, computed in bfloat16."""
-    s = batch.sigma[:, None, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    """Mean squared error of the predicted `z0 - noise`. A frame without noise does not tell of any."""
+    s = batch.sigma[:, None, :, None, None]
+    with torch.autocast("cpu", torch.bfloat16, enabled=computing_dtype() == torch.bfloat16):
         flow = model((1 - s) * batch.z0 + s * batch.noise, batch.sigma, batch.ids, batch.mask)
-    return (flow.float() - (batch.z0 - batch.noise)).square().mean()
+    error = (flow.float() - (batch.z0 - batch.noise)).square() * (s > 0)
+    return error.sum() / ((s > 0).sum() * error[0, :, 0].numel())
 
 
 def encode(encoder: torch.nn.Module, video: Tensor) -> Tensor:
     """Frames in [-1, 1] -> DiT latents; the pool's encoder."""
-    return to_dit(encoder(video.bfloat16()).mean.float(), TINY.latents)
+    return to_dit(encoder(video.to(computing_dtype())).mean.float(), TINY.latents)
 
 
 def averaged(run: Run[PromptedDiT], tokenizer: PreTrainedTokenizerBase) -> PromptedDiT:
@@ -121,7 +140,7 @@ def export(run: Run[PromptedDiT], tokenizer: PreTrainedTokenizerBase, folder: Pa
     model = averaged(run, tokenizer)
     half = {k: v if k == "pos_frequencies" else v.half() for k, v in model.dit.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in half.items()}, folder / "dit.safetensors")
+    save_file({k: v.contiguous() for k, v in half.items()}, folder / "dit.safetensors", {METADATA: FRAMES})
     model.t5.half().save_pretrained(folder / "t5")
 
 
@@ -164,26 +183,32 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".cache/tiny"), help="folder of pool and checkpoint")
     parser.add_argument("--output", type=Path, default=TINY_WEIGHTS, help="where the VAE is and the weights go")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--go-on", action="store_true", help="begin with the weights in `--output`")
     parser.add_argument("--compile", action="store_true", help="1.6 times faster, but takes a C++ compiler and minutes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("gloo")
-    first = not dist.is_initialized() or dist.get_rank() == 0
+    rank, processes = join_processes()
+    first = rank == 0
 
     encoder_file = args.output / "encoder.safetensors"
-    encoder = load_encoder(encoder_file, dtype=torch.bfloat16, device="cpu")  # a rounding far below the noise
+    encoder = load_encoder(encoder_file, dtype=computing_dtype(), device="cpu")  # any rounding is far below the noise
     decoder = load_decoder(args.output / "decoder.safetensors", dtype=torch.float32, device="cpu")
     made_by = fingerprint(encoder_file.read_bytes(), repr(TINY.latents).encode())
-    if first:
-        build_pool(args.work / "pool", args.clips, partial(encode, encoder), made_by, report=_pool_report)
+    report, share = _pool_report if first else None, (rank, processes)
+    build_pool(args.work / "pool", args.clips, partial(encode, encoder), made_by, report=report, share=share)
+    if first and not args.go_on:
         make_tokenizer(args.output / "t5")
     if dist.is_initialized():
         dist.barrier()
     pool = build_pool(args.work / "pool", args.clips, partial(encode, encoder), made_by)
     tokenizer = AutoTokenizer.from_pretrained(str(args.output / "t5"))
-    run = Run(PromptedDiT(TINY.dit, len(tokenizer)), args.work / "dit.safetensors", args.minutes, lr=3e-3, ema=0.998)
+    model = PromptedDiT(TINY.dit, len(tokenizer))
+    if args.go_on:
+        model.dit.load_state_dict(load_file(args.output / "dit.safetensors"))
+        model.t5.load_state_dict(T5EncoderModel.from_pretrained(str(args.output / "t5")).state_dict())
+    run = Run(model, args.work / "dit.safetensors", args.minutes, lr=args.lr, ema=0.998)
     if args.compile:
         run.model.flow = torch.compile(run.model.flow)
         loss_of(run.model, batch_of(pool, tokenizer, Recipe(), np.random.default_rng(0))).backward()
