@@ -84,7 +84,7 @@ def test_no_two_for_one_latent() -> None:
         by_latent([first, second], 13)
     with pytest.raises(MochiError, match="no other is free"):
         by_latent([last, GivenImage("b.png")], 1)
-    with pytest.raises(MochiError, match="b.png: frame is 6, but the video has 1 frames.* nearest is 0"):
+    with pytest.raises(MochiError, match=r"b.png: frame is 6, but the video has 1 frames.* nearest is 0"):
         by_latent([second], 1)
 
 
@@ -131,7 +131,7 @@ def test_upright(here: Path) -> None:
 def test_fits_the_video(here: Path) -> None:
     Image.fromarray(COLOURS).resize((100, 40)).save("wide.jpg")
     shown = GivenImage("wide.jpg").read(32, 48)
-    assert shown.shape == (1, 48, 32, 3) and 0 <= shown.min() and shown.max() <= 1
+    assert shown.shape == (1, 48, 32, 3) and shown.min() >= 0 and shown.max() <= 1
 
 
 def test_transparency(here: Path) -> None:
@@ -185,5 +185,5 @@ def test_no_pictures(here: Path) -> None:
 def test_too_large(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(COLOURS).save("large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(MochiError, match="large.png: cannot be read.*exceeds limit"):
+    with pytest.raises(MochiError, match=r"large.png: cannot be read.*exceeds limit"):
         read_picture("large.png", "image large.png")
