@@ -101,6 +101,11 @@ class GenerateSettings:
         """Skip-layer guidance, if there is to be any."""
         return SkipLayers(tuple(self.stg_layers), self.stg, self.stg_rescale) if self.stg else None
 
+    @property
+    def passes(self) -> int:
+        """Forward passes of each step, at the least: the prompt, guidance, and skip-layer guidance."""
+        return 1 + all(scale != 1 for scale in self.scales()) + bool(self.stg)
+
     def check_depth(self, depth: int) -> None:
         """Raise MochiError where a network of so many blocks lacks one that is to be left out."""
         skip = self.skip_layers()

@@ -134,7 +134,8 @@ def generate(options: argparse.Namespace) -> None:
         from ..pipeline import load_pipeline  # imports transformers, which takes seconds
 
         how = DTYPES.get(options.dtype), device, options.attention, options.compile, parallel, variant
-        with closing(load_pipeline(model, *how)) as pipeline:
+        passes = max(2, min(job.settings.passes for job in jobs))
+        with closing(load_pipeline(model, *how, passes)) as pipeline:
             pipeline.use_loras(loras)
             wrong |= make_all(pipeline, jobs, options)
             print(f"attention: {pipeline.attention}", file=sys.stderr)

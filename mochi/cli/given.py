@@ -1,5 +1,6 @@
 """`--image FILE[@FRAME[=STRENGTH]]` of the command line, and which Mochi takes it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,9 +60,13 @@ def fitting(jobs: Sequence[Job], model: ModelDir, variant: str) -> tuple[list[Jo
     Raises MochiError for a job that is no line of a file.
     """
     fit, wrong = [], {}
+    written = {os.path.realpath(path) for job in jobs for path in (job.video, job.record)}
     for job in jobs:
         try:
             check_for_model(job.settings, model, variant)
+            for image in job.settings.images:
+                if os.path.realpath(image.file) in written:
+                    raise MochiError(f"{image.name}: a video would be written over it; choose another output")
         except MochiError as error:
             if job.line is None:
                 raise

@@ -23,6 +23,7 @@ def load_pipeline(
     compiled: bool = False,
     parallel: ParallelSettings | None = None,
     variant: str | None = None,
+    passes: int = 2,
 ) -> Pipeline:
     """Load a model.
 
@@ -35,6 +36,7 @@ def load_pipeline(
         compiled: whether torch.compile compiles the denoiser's blocks.
         parallel: the devices that denoise and decode together, in place of `device`.
         variant: which Mochi the denoiser is, one of VARIANTS; by default as `ModelDir.variant` says.
+        passes: that a step of every video has, see `GenerateSettings.passes`; so many devices can share it.
 
     Raises CheckpointError on files that are missing or wrong, MochiError on an attention that cannot be used here, on
     devices that are not there, and on a split that cannot be.
@@ -50,6 +52,6 @@ def load_pipeline(
     if parallel is None:
         networks = load_local(files, dtype, compute_dtype, device, attention, compiled)
     else:
-        networks = load_remote(files, dtype, compute_dtype, parallel, attention, compiled)
+        networks = load_remote(files, dtype, compute_dtype, parallel, attention, compiled, passes)
     text = load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute_dtype)
     return Pipeline(files.config, variant, text, *networks)

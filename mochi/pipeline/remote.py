@@ -117,13 +117,14 @@ def load_remote(
     parallel: ParallelSettings,
     attention: str,
     compiled: bool,
+    passes: int,
 ) -> tuple[RemoteDenoiser, RemoteDecoder, RemoteEncoder]:
     """The networks of a model over the devices of `parallel`, once they are used; see `load_pipeline`."""
     manager = GroupManager(parallel.devices(), parallel.timeout)
     network = files.dit.plan("dit", weight_dtype=weight_dtype, compute_dtype=compute_dtype).model
     dit_path, decoder_path = files.dit.path.absolute(), files.decoder.path.absolute()  # they work in another folder
     request = LoadDiT(dit_path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)
-    plan = plan_dit(request, network, parallel, manager.devices)
+    plan = plan_dit(request, network, parallel, manager.devices, passes)
     dit = RemoteDiT(manager, plan.request, plan.degrees)
     vae = RemoteVAE(manager, LoadVAE(decoder_path, None, compute_dtype))
     denoiser = RemoteDenoiser(files.config.dit, dit, compute_dtype)
