@@ -17,6 +17,11 @@ def frame_count(latent_frames: int) -> int:
     return TIME * (latent_frames - 1) + 1
 
 
+def latent_count(frames: int) -> int:
+    """The number of latent frames of a number of frames, 6k + 1."""
+    return (frames - 1) // TIME + 1
+
+
 def nearest_length(pixels: int) -> int:
     """The valid width or height, a positive multiple of 16, nearest to `pixels`."""
     step = SPACE * PATCH
@@ -45,4 +50,4 @@ def latent_shape(width: int, height: int, frames: int, batch: int = 1, channels:
     """Shape (B, 12, T, h, w) of the latents of a video. Raises MochiError on a size that cannot be."""
     check_size(width, height)
     check_frames(frames)
-    return (batch, channels, (frames - 1) // TIME + 1, height // SPACE, width // SPACE)
+    return (batch, channels, latent_count(frames), height // SPACE, width // SPACE)

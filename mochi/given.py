@@ -4,6 +4,8 @@ Frames are counted as people count them, from 0, or from the end, -1 being the l
 the first one of a video, or of a clip, for one.
 """
 
+from collections.abc import Container
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,6 +50,12 @@ def latent_places(frame: int, clip: int, frames: int, name: str = "frame") -> ra
         )
     start = -(-first // TIME)
     return range(start, start + 1 + (clip - 1) // TIME)
+
+
+def nearest_free(frame: int, taken: Container[int], frames: int) -> int | None:
+    """The frame nearest to one of a video, whose latent frame is not among those taken; None where there is none."""
+    free = (number for number in range(frames) if -(-number // TIME) not in taken)
+    return min(free, key=lambda number: abs(number - frame), default=None)
 
 
 def frames_of_latent(place: int) -> str:

@@ -1,8 +1,9 @@
 """The contents of a model directory: the file of each network, and the sizes of the Mochi. Reads no weights."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from .checkpoint import Checkpoint
@@ -10,6 +11,7 @@ from .checkpoint.readers.shards import weight_files
 from .config import PREVIEW, TINY, TINY_WEIGHTS, LatentStats, ModelConfig
 from .errors import CheckpointError
 from .text import open_text_encoder
+from .variant import variant_of
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,36 @@ class ModelDir:
     decoder: Checkpoint
     text_encoder: Checkpoint
 
+    @cached_property
+    def encoder(self) -> Checkpoint:
+        """The checkpoint of the AsymmVAE encoder, which only given pictures need.
+
+        Raises CheckpointError where there is none, or not a whole one.
+        """
+        try:
+            found = _checkpoint_of("encoder", self.path, Checkpoint.open)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}: pictures need an AsymmVAE encoder. `python -m mochi download --file encoder.safetensors "
+                "--model-dir DIR` gets it; a VAE file that holds both will do too"
+            ) from error
+        found.check("encoder")
+        return found
+
+    @property
+    def variant(self) -> tuple[str, str]:
+        """The variant of the denoiser, and in words what says so: its metadata, or its name or the directory's."""
+        folder = os.path.basename(os.path.abspath(self.path))
+        return variant_of(f"{folder}/{self.dit.path.name}", self.dit.metadata)
+
 
 def find_model(folder: str | Path | None = None) -> ModelDir:
     """The model in a directory; None is the built-in tiny one.
 
     It needs an AsymmDiT, an AsymmVAE decoder (`dit.safetensors` and `decoder.safetensors`, or any one other file that
     holds it, safetensors or GGUF; or a diffusers directory's `transformer` and `vae`) and T5: a folder `t5`, or
-    `text_encoder` beside `tokenizer`, or any one file that holds it, with a tokenizer beside.
+    `text_encoder` beside `tokenizer`, or any one file that holds it, with a tokenizer beside. Given pictures need an
+    AsymmVAE encoder too, `encoder.safetensors` or any one other file that holds it.
 
     Raises CheckpointError naming what is missing.
     """

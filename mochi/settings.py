@@ -12,6 +12,7 @@ from .config import RunDefaults
 from .dit.cache import CachePlan
 from .errors import MochiError
 from .geometry import check_frames, check_size
+from .images import GivenImage, by_latent
 from .sampling import SkipLayers, linear_quadratic, per_step_cfg
 from .text.characters import check_text
 from .video.limits import exact_fps
@@ -24,6 +25,7 @@ class GenerateSettings:
     cfg: one guidance scale, or one for each step. threshold_noise, linear_steps: of the sigma schedule.
     width, height in pixels, multiples of 16; frames 6k + 1; fps frames a second. teacache: threshold, see CachePlan.
     stg, stg_layers, stg_rescale: skip-layer guidance, see SkipLayers; without it where stg is 0.
+    images: pictures that frames are given; no two for one latent frame.
     """
 
     prompt: str
@@ -39,12 +41,16 @@ class GenerateSettings:
     linear_steps: int | None = None
     teacache: float = 0.0
     stg: float = 0.0
-    stg_layers: Sequence[int] = (34,)
+    stg_layers: Sequence[int] = RunDefaults.stg_layers
     stg_rescale: float = 0.0
+    images: Sequence[GivenImage] = ()
 
     @classmethod
     def of(cls, defaults: RunDefaults, /, **chosen: Any) -> GenerateSettings:
-        """Fills what was not chosen (absent or None) from a model's defaults; a seed is drawn."""
+        """Fills what was not chosen (absent or None) from a model's defaults; a seed is drawn.
+
+        images: a list of them, each in any form that `GivenImage.of` takes.
+        """
         unknown = chosen.keys() - {field.name for field in fields(cls)}
         if unknown:
             known = ", ".join(field.name for field in fields(cls))
@@ -52,6 +58,9 @@ class GenerateSettings:
         given = {name: value for name, value in chosen.items() if value is not None}
         if "prompt" not in given:
             raise MochiError("a prompt is missing")
+        if "images" in given:
+            _check("images", given["images"], isinstance(given["images"], (list, tuple)), "a list")
+            given["images"] = tuple(map(GivenImage.of, given["images"]))
         return cls(**{"negative": "", "seed": secrets.randbelow(2**32), **asdict(defaults), **given})
 
     def __post_init__(self) -> None:
@@ -75,6 +84,7 @@ class GenerateSettings:
         _check("stg_layers", layers, is_list, "a list with the numbers of blocks")
         check_size(self.width, self.height)
         check_frames(self.frames)
+        by_latent(self.images, self.frames)
         exact_fps(self.fps)
         self.sigmas()
         self.scales()
@@ -90,6 +100,17 @@ class GenerateSettings:
     def skip_layers(self) -> SkipLayers | None:
         """Skip-layer guidance, if there is to be any."""
         return SkipLayers(tuple(self.stg_layers), self.stg, self.stg_rescale) if self.stg else None
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of each step, at the least: the prompt, guidance, and skip-layer guidance."""
+        return 1 + all(scale != 1 for scale in self.scales()) + bool(self.stg)
+
+    def check_depth(self, depth: int) -> None:
+        """Raise MochiError where a network of so many blocks lacks one that is to be left out."""
+        skip = self.skip_layers()
+        if skip is not None:
+            skip.check(depth)
 
     def scales(self) -> list[float]:
         """The guidance of each step."""

@@ -14,6 +14,7 @@ from ..checkpoint.lazy import LazyTensor, LazyTensors
 from ..errors import CheckpointError, first_few
 from ..hub.catalog import readable
 from ..lora.adapters import find_adapters, is_lora
+from ..variant import variant_of
 
 LOADERS = {
     "dit": "Load AsymmDiT (Mochi)",
@@ -58,6 +59,7 @@ class Description:
         names: a few tensors, where nothing of a Mochi is in it.
         lora: what a LoRA is, or why it is not one for Mochi.
         metadata: short texts that are stored beside the tensors.
+        variant: which Mochi a denoiser is taken for, one of VARIANTS; None where there is no denoiser.
     """
 
     path: str
@@ -69,6 +71,7 @@ class Description:
     names: str = ""
     lora: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,6 +88,8 @@ class Description:
             kinds = ", ".join(f"{count / part.parameters:.1%} {kind}" for kind, count in part.kinds.items())
             out.append(f"  {part.title}: {part.parameters:,} parameters ({kinds})")
             out.append(f"    {part.problem}" if part.problem else f"    whole; goes into {part.loader}")
+        if self.variant is not None:
+            out.append(f"  taken for the variant {self.variant}, by its metadata and name")
         return [*out, *(f"  lacks: {what}" for what in self.lacks)]
 
 
@@ -98,7 +103,9 @@ def describe(path: str | Path) -> Description:
     parts = tuple(_part(file, part, entries) for part, entries in found.items())
     decodes_only = "decoder" in found and "encoder" not in found
     lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
-    return Description(str(path), size, layout, file.describe(), parts, lacks, metadata=_short(file.metadata))
+    variant = variant_of(file.path.name, file.metadata)[0] if "dit" in found else None
+    metadata = _short(file.metadata)
+    return Description(str(path), size, layout, file.describe(), parts, lacks, metadata=metadata, variant=variant)
 
 
 def _part(file: Checkpoint, part: str, entries: LazyTensors) -> Part:

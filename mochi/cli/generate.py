@@ -21,10 +21,11 @@ from ..errors import MochiError
 from ..model_dir import find_model
 from ..parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
 from ..sampling import Denoised, Watch
-from ..sampling.guidance import parse_cfg
+from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..video import DEFAULT_QUALITY, VideoWriter
 from ..video.paths import temporary_beside
+from . import given
 from .jobs import Job, read_jsonl
 from .lora import add_option, read_loras
 
@@ -61,12 +62,24 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--threshold-noise", type=float, metavar="NOISE", help="how much noise the linear steps take away")
     add("--linear-steps", type=int, metavar="STEPS", help="how many steps are linear; by default half of them")
     add(
+        "--stg",
+        type=_scale,
+        nargs="?",
+        const=1.0,
+        metavar="SCALE",
+        help="skip-layer guidance, away from what the network makes without some of its blocks: one more pass in a "
+        "step (default: 0, none; without a number 1)",
+    )
+    add("--stg-layers", metavar="NUMBERS", help="the blocks to leave out, from 0, with commas between them")
+    add("--stg-rescale", type=float, metavar="PART", help="how much of the contrast that it adds is taken back, 0 to 1")
+    add(
         "--teacache",
         type=float,
         metavar="THRESHOLD",
         help="skip the network where its input hardly changes, such as 0.06: faster, and somewhat another video "
         "(default: 0, exact)",
     )
+    given.add_options(add)
     add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
     add(
@@ -89,8 +102,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=Path,
         metavar="FILE",
         help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
-        "..., output); options given here hold where a line does not say otherwise; a bad "
-        "line does not end the others",
+        "..., output; images for a list of --image); options given here hold where a line does not say otherwise; a "
+        "bad line does not end the others",
     )
     add = parser.add_argument_group("one video over several GPUs").add_argument
     add("--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU")
@@ -109,15 +122,20 @@ def generate(options: argparse.Namespace) -> None:
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
     jobs, wrong = read_jobs(options, model.config.defaults)
-    for line, error in wrong.items():
+    variant, reason = given.chosen_variant(options.variant, model)
+    jobs, unfit = given.fitting(jobs, model, variant)
+    wrong |= unfit
+    for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
     if jobs:
         loras = read_loras(options.lora, model.config.dit)
+        given.tell(jobs, variant, reason)
 
         from ..pipeline import load_pipeline  # imports transformers, which takes seconds
 
-        dtype = DTYPES.get(options.dtype)
-        with closing(load_pipeline(model, dtype, device, options.attention, options.compile, parallel)) as pipeline:
+        how = DTYPES.get(options.dtype), device, options.attention, options.compile, parallel, variant
+        passes = max(2, min(job.settings.passes for job in jobs))
+        with closing(load_pipeline(model, *how, passes)) as pipeline:
             pipeline.use_loras(loras)
             wrong |= make_all(pipeline, jobs, options)
             print(f"attention: {pipeline.attention}", file=sys.stderr)
@@ -167,6 +185,7 @@ def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str
         "output": str(job.output),
         "run": {
             "model": str(options.model_dir or pipeline.config.name),
+            "variant": pipeline.variant,
             "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
             "device": ", ".join(map(str, pipeline.denoiser.devices)),
             "attention": pipeline.attention,
@@ -199,15 +218,28 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[
         raise MochiError("give either a prompt or --jsonl FILE")
     if not 0 <= options.quality <= 100:
         raise MochiError(f"quality is {options.quality}, but must be between 0 and 100")
+    needless = [name for name in ("stg_layers", "stg_rescale") if getattr(options, name) is not None]
+    if needless and options.stg is None and options.jsonl is None:
+        raise MochiError(f"{needless[0]} says how skip-layer guidance works, which is off: add --stg")
     chosen = {field.name: getattr(options, field.name) for field in fields(GenerateSettings)}
     if options.cfg is not None:
         chosen["cfg"] = parse_cfg(options.cfg)
+    if options.stg_layers is not None:
+        chosen["stg_layers"] = parse_layers(options.stg_layers)
     if options.jsonl is not None:
         return read_jsonl(options.jsonl, chosen, defaults, options.output)
     settings = GenerateSettings.of(defaults, **chosen)
     job = Job(settings, options.output or Path(f"mochi_{settings.seed}.mp4"))
     job.check_output()
     return [job], {}
+
+
+def _scale(text: str) -> float:
+    """A number behind --stg, which a prompt there would be taken for."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write the prompt first, or --stg=1") from None
 
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:

@@ -18,7 +18,7 @@ class DiTPlan:
     Attributes:
         request: loads it.
         degrees: cfg and Ulysses degree that a person has chosen, 0 for the best.
-        split: of a step with guidance.
+        split: of a step.
         nbytes: of the weights that each rank holds.
     """
 
@@ -28,19 +28,22 @@ class DiTPlan:
     nbytes: int
 
 
-def plan_dit(request: LoadDiT, model: AsymmDiT, settings: ParallelSettings, devices: Sequence[str]) -> DiTPlan:
+def plan_dit(
+    request: LoadDiT, model: AsymmDiT, settings: ParallelSettings, devices: Sequence[str], passes: int = 2
+) -> DiTPlan:
     """Plan a model as a person has set it, now rather than when its first step fails.
 
     Args:
         request: to load it; the plan chooses its sharding.
         model: with its parameters as the ranks have them, which can be on the meta device.
         devices: one for each rank.
+        passes: forward passes of a step, where that is known: 2 with guidance.
 
     Raises MochiError where so many ranks cannot split the model, a device cannot compute attention in that way, or this
     torch cannot shard weights.
     """
     degrees = settings.cfg_degree, settings.ulysses_degree
-    split = choose_split(len(devices), model.config.num_heads, 2, *degrees)
+    split = choose_split(len(devices), model.config.num_heads, passes, *degrees)
     compute_dtype = request.compute_dtype or model.x_embedder.proj.weight.dtype
     for device in set(devices):
         check_attention(request.attention, device, compute_dtype, model.config.head_dim)

@@ -9,6 +9,7 @@ from ..model_dir import ModelDir, find_model
 from ..parallel.settings import ParallelSettings
 from ..quant import FLOAT8
 from ..text import load_prompt_encoder
+from ..variant import check_variant
 from .local import load_local
 from .pipeline import Pipeline
 from .remote import load_remote
@@ -21,6 +22,8 @@ def load_pipeline(
     attention: str = SDPA,
     compiled: bool = False,
     parallel: ParallelSettings | None = None,
+    variant: str | None = None,
+    passes: int = 2,
 ) -> Pipeline:
     """Load a model.
 
@@ -32,11 +35,15 @@ def load_pipeline(
         attention: one of ATTENTIONS.
         compiled: whether torch.compile compiles the denoiser's blocks.
         parallel: the devices that denoise and decode together, in place of `device`.
+        variant: which Mochi the denoiser is, one of VARIANTS; by default as `ModelDir.variant` says.
+        passes: that a step of every video has, see `GenerateSettings.passes`; so many devices can share it.
 
     Raises CheckpointError on files that are missing or wrong, MochiError on an attention that cannot be used here, on
     devices that are not there, and on a split that cannot be.
     """
     files = model if isinstance(model, ModelDir) else find_model(model)
+    variant = files.variant[0] if variant is None else variant
+    check_variant(variant)
     if parallel is not None:
         device = parallel.devices()[0]
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -45,6 +52,6 @@ def load_pipeline(
     if parallel is None:
         networks = load_local(files, dtype, compute_dtype, device, attention, compiled)
     else:
-        networks = load_remote(files, dtype, compute_dtype, parallel, attention, compiled)
+        networks = load_remote(files, dtype, compute_dtype, parallel, attention, compiled, passes)
     text = load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute_dtype)
-    return Pipeline(files.config, text, *networks)
+    return Pipeline(files.config, variant, text, *networks)

@@ -1,12 +1,12 @@
-"""A denoiser and a decoder on a device of this process."""
+"""A denoiser, a decoder and an encoder on a device of this process."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_decoder, load_dit
+from ..checkpoint import load_decoder, load_dit, load_encoder
 from ..device_memory import memory_free
 from ..dit import PLAIN, AsymmDiT, BlockRunner, TextContext
 from ..dit.attention import use_attention
@@ -18,7 +18,8 @@ from ..lora.apply import LoraMount, Loras
 from ..model_dir import ModelDir
 from ..sampling import Given, Watch, guided, sample
 from ..settings import GenerateSettings
-from ..vae import Decoder
+from ..text.visit import visiting
+from ..vae import Decoder, Encoder
 from ..vae.chunks import chunk_for
 
 
@@ -96,6 +97,21 @@ class LocalDecoder:
         return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z, chunk))
 
 
+class LocalEncoder:
+    """See FrameEncoder. It is loaded at the first use, and on the device while it encodes, as T5 is."""
+
+    def __init__(self, files: ModelDir, dtype: torch.dtype, device: torch.device):
+        self._files, self._dtype, self._device = files, dtype, device
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return load_encoder(self._files.encoder, self._dtype)
+
+    def encode(self, video: Tensor) -> Tensor:
+        with visiting(self._encoder, self._device):
+            return self._encoder.in_pieces(video.to(self._device, self._dtype)).mean
+
+
 def load_local(
     files: ModelDir,
     weight_dtype: torch.dtype | None,
@@ -103,10 +119,11 @@ def load_local(
     device: torch.device,
     attention: str,
     compiled: bool,
-) -> tuple[LocalDenoiser, LocalDecoder]:
+) -> tuple[LocalDenoiser, LocalDecoder, LocalEncoder]:
     """The networks of a model on a device; see `load_pipeline`."""
     attend = attention_named(attention, device, compute_dtype, files.config.dit.head_dim)  # before weights are read
     dit = load_dit(files.dit, weight_dtype, device, compute=compute_dtype)
     use_attention(dit.blocks, attend)
     decoder = load_decoder(files.decoder, compute_dtype, device)
-    return LocalDenoiser(dit, attention, BlockRunner(block_call(compiled))), LocalDecoder(decoder, compute_dtype)
+    denoiser = LocalDenoiser(dit, attention, BlockRunner(block_call(compiled)))
+    return denoiser, LocalDecoder(decoder, compute_dtype), LocalEncoder(files, compute_dtype, device)

@@ -12,12 +12,13 @@ from ..dit.cache import Passes
 from ..errors import Cancelled, MochiError
 from ..geometry import latent_shape
 from ..lora.apply import Loras
-from ..sampling import Watch
+from ..sampling import Given, Watch
 from ..settings import GenerateSettings
 from ..text import PromptEncoder
 from ..text.visit import visiting
 from ..transfer import arriving
 from ..vae import to_vae
+from .given import give_frames, with_kept
 
 NOBODY = Watch()
 """Nobody follows the run, and nobody cancels it."""
@@ -44,10 +45,18 @@ class Denoiser(Protocol):
     def use_loras(self, loras: Loras) -> None:
         """Have these LoRAs, each with its strength, and no others. Raises CheckpointError on one that does not fit."""
 
-    def sample(self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch) -> Tensor:
+    def sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        watch: Watch,
+        given: Given | None = None,
+    ) -> Tensor:
         """DiT latents from noise (1, 12, T, h, w). features (2, L, width), mask (2, L): the prompt, the negative one.
 
-        Raises Cancelled between two steps once `watch` says so.
+        given: frames with noise levels of their own. Raises Cancelled between two steps once `watch` says so.
         """
         ...
 
@@ -67,17 +76,38 @@ class FrameDecoder(Protocol):
         ...
 
 
+class FrameEncoder(Protocol):
+    """Makes latents of frames."""
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Frames (1, 3, F, H, W) in -1 to 1 -> mean VAE latents (1, 12, T, h, w).
+
+        Raises CheckpointError where the model has no encoder.
+        """
+        ...
+
+
 class Pipeline:
     """Makes videos. To be closed where the denoiser is in other processes.
 
     Attributes:
         config: sizes of the model, and its default settings.
+        variant: of the denoiser, one of VARIANTS.
         text_device: where T5 is while it encodes. Otherwise it is on the CPU, since it is as large as a denoiser in a
             small file.
     """
 
-    def __init__(self, config: ModelConfig, text: PromptEncoder, denoiser: Denoiser, decoder: FrameDecoder):
-        self.config, self.text, self.denoiser, self.decoder = config, text, denoiser, decoder
+    def __init__(
+        self,
+        config: ModelConfig,
+        variant: str,
+        text: PromptEncoder,
+        denoiser: Denoiser,
+        decoder: FrameDecoder,
+        encoder: FrameEncoder,
+    ):
+        self.config, self.variant, self.text = config, variant, text
+        self.denoiser, self.decoder, self.encoder = denoiser, decoder, encoder
         self.text_device = denoiser.devices[0]
 
     @property
@@ -110,10 +140,19 @@ class Pipeline:
 
     @torch.inference_mode()
     def denoise(self, settings: GenerateSettings, watch: Watch = NOBODY) -> Tensor:
-        """DiT latents (1, 12, T, h, w), float32. Raises MochiError where float16 overflowed."""
+        """DiT latents (1, 12, T, h, w), float32.
+
+        Raises MochiError where float16 overflowed, and on pictures or blocks to leave out that cannot be.
+        """
+        settings.check_depth(self.config.dit.depth)
+        given = shown = None
+        if settings.images:
+            given, shown = give_frames(settings, self.variant, self.config.latents, self.encoder.encode)
         features, mask = self.encode([settings.prompt, settings.negative])
         noise = noise_from_seed(latent_shape(settings.width, settings.height, settings.frames), settings.seed)
-        latents = self.denoiser.sample(features, mask, noise, settings, watch)
+        latents = self.denoiser.sample(features, mask, noise, settings, watch, given)
+        if given is not None and shown is not None:
+            latents = with_kept(latents, given, shown)
         if not latents.isfinite().all():
             dtype = self.denoiser.dtype
             raise MochiError(f"sampling in {dtype} ran out of the range of numbers; choose bfloat16 or float32")

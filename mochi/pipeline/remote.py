@@ -1,6 +1,7 @@
-"""A denoiser and a decoder in the processes of a group, one for each device."""
+"""A denoiser, a decoder and an encoder in the processes of a group, one for each device."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -94,6 +95,21 @@ class RemoteDecoder:
                 yield frames if as_bytes else to_pictures(frames)
 
 
+class RemoteEncoder:
+    """See FrameEncoder. It is loaded at the first use."""
+
+    def __init__(self, manager: GroupManager, files: ModelDir, dtype: torch.dtype):
+        self._manager, self._files, self._dtype = manager, files, dtype
+
+    @cached_property
+    def _vae(self) -> RemoteVAE:
+        path = self._files.encoder.path.absolute()
+        return RemoteVAE(self._manager, LoadVAE(None, path, self._dtype))
+
+    def encode(self, video: Tensor) -> Tensor:
+        return finish(self._vae.encode(video))
+
+
 def load_remote(
     files: ModelDir,
     weight_dtype: torch.dtype | None,
@@ -101,13 +117,15 @@ def load_remote(
     parallel: ParallelSettings,
     attention: str,
     compiled: bool,
-) -> tuple[RemoteDenoiser, RemoteDecoder]:
+    passes: int,
+) -> tuple[RemoteDenoiser, RemoteDecoder, RemoteEncoder]:
     """The networks of a model over the devices of `parallel`, once they are used; see `load_pipeline`."""
     manager = GroupManager(parallel.devices(), parallel.timeout)
     network = files.dit.plan("dit", weight_dtype=weight_dtype, compute_dtype=compute_dtype).model
     dit_path, decoder_path = files.dit.path.absolute(), files.decoder.path.absolute()  # they work in another folder
     request = LoadDiT(dit_path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)
-    plan = plan_dit(request, network, parallel, manager.devices)
+    plan = plan_dit(request, network, parallel, manager.devices, passes)
     dit = RemoteDiT(manager, plan.request, plan.degrees)
     vae = RemoteVAE(manager, LoadVAE(decoder_path, None, compute_dtype))
-    return RemoteDenoiser(files.config.dit, dit, compute_dtype), RemoteDecoder(vae)
+    denoiser = RemoteDenoiser(files.config.dit, dit, compute_dtype)
+    return denoiser, RemoteDecoder(vae), RemoteEncoder(manager, files, compute_dtype)

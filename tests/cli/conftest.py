@@ -12,13 +12,23 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import T5Config, T5EncoderModel
 
 from mochi.cli import main as cli
-from mochi.config import DecoderConfig, DiTConfig
+from mochi.config import DecoderConfig, DiTConfig, EncoderConfig
 from mochi.dit import AsymmDiT
-from mochi.vae import Decoder
+from mochi.vae import Decoder, Encoder
 
 SMALL = ["--width=32", "--height=32", "--frames=7", "--steps=3"]
 DIT = DiTConfig(depth=2, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=32, mlp_y=32, text_width=32, caption_heads=8)
 DECODER = DecoderConfig(base=4, multipliers=(1, 1, 1, 2), res_blocks=(1, 1, 1, 1, 1), groups=2)
+
+ENCODER = EncoderConfig(
+    base=4,
+    multipliers=(1, 1, 1, 2),
+    res_blocks=(1,) * 5,
+    groups=2,
+    attention=(False,) * 4 + (True,),
+    attention_head_dim=4,
+)
+HINTS = {"dit": {"caption_heads": 8}, "decoder": {"groups": 2}, "encoder": {"groups": 2, "attention_head_dim": 4}}
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +36,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory in the published layout."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    for name, network in (("dit", AsymmDiT(DIT)), ("decoder", Decoder(DECODER))):
+    networks = {"dit": AsymmDiT(DIT), "decoder": Decoder(DECODER), "encoder": Encoder(ENCODER)}
+    for name, network in networks.items():
         weights = {key: torch.randn_like(value) * 0.2 for key, value in network.state_dict().items()}
-        hints = {"caption_heads": 8} if name == "dit" else {"groups": 2}
-        save_file(weights, folder / f"{name}.safetensors", metadata={"config": json.dumps(hints)})
+        save_file(weights, folder / f"{name}.safetensors", metadata={"config": json.dumps(HINTS[name])})
     letters = [(letter, -3.0) for letter in "▁" + string.ascii_lowercase]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))

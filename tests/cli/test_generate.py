@@ -44,9 +44,14 @@ def test_video_and_record(run, here: Path, model_dir: Path) -> None:
         "threshold_noise": 0.025,
         "linear_steps": None,
         "teacache": 0.0,
+        "stg": 0.0,
+        "stg_layers": [34],
+        "stg_rescale": 0.0,
+        "images": [],
         "output": "out/clip.mp4",
     }
     assert run_record["model"] == str(model_dir) and run_record["dtype"] == "float32"
+    assert run_record["variant"] == "preview" and "variant" not in err
     assert run_record["attention"] == "sdpa on cpu" and "attention: sdpa on cpu" in err
 
 
@@ -93,6 +98,14 @@ BAD = {
     "width is 16400, but a side of a mp4": ["red", "--width=16400"],
     "prompt has .* half of a character": ["red \udce9"],
     "negative has .* half of a character": ["red", "--negative=\ud83d"],
+    "stg_layers has 2, but the blocks of this model are 0 to 1: the nearest is 1": ["red", "--stg", "--stg-layers=0,2"],
+    "stg_layers has 34": ["red", "--stg=0.5"],
+    "stg_layers is 'last'": ["red", "--stg", "--stg-layers=last"],
+    "stg_layers says how .* add --stg": ["red", "--stg-layers=1"],
+    "stg_rescale says how": ["red", "--stg-rescale=1"],
+    "stg_rescale is 2.0": ["red", "--stg", "--stg-layers=1", "--stg-rescale=2"],
+    "stg is -1.0": ["red", "--stg=-1"],
+    "stg is nan": ["red", "--stg=nan"],
     "either a prompt or --jsonl": [],
     "device 'cuda:99' cannot be used": ["red", "--device=cuda:99"],
     "no such model directory": ["red", "--model-dir=absent"],
@@ -110,6 +123,21 @@ def test_bad_options_end_before_anything_is_loaded(
     assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
     assert re.search(message, err), err
     assert not names(here)
+
+
+def test_a_prompt_is_no_scale(run, here: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        run("--stg", "red")
+    assert "'red' is no number; write the prompt first, or --stg=1" in capsys.readouterr().err
+
+
+def test_skip_layer_guidance(run, here: Path) -> None:
+    assert run("red", "--seed=1", "--output=plain.png")[0] == 0
+    assert run("red", "--seed=1", "--stg", "--stg-layers=1, 0", "--stg-rescale=0.5", "--output=stg.png")[0] == 0
+    record = json.loads(Path("stg.json").read_text())
+    assert (record["stg"], record["stg_layers"], record["stg_rescale"]) == (1.0, [0, 1], 0.5)
+    plain, stg = (here / name / "frame_00007.png" for name in ("plain", "stg"))
+    assert plain.read_bytes() != stg.read_bytes()
 
 
 @pytest.mark.parametrize("stage", ["denoise", "decode"])

@@ -38,6 +38,16 @@ def test_json_has_an_object_a_line(inspect):
     assert t5["parts"][0]["problem"] is None
 
 
+def test_variant(inspect, tmp_path):
+    weights = load_file(TINY_WEIGHTS / "dit.safetensors")
+    save_file(weights, tmp_path / "other.safetensors", {"variant": "frames"})
+    for name in ("plain", "pusa_v0_dit"):
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    for file, variant in (("plain", "preview"), ("other", "frames"), ("pusa_v0_dit", "pusa")):
+        assert f"taken for the variant {variant}" in inspect(tmp_path / f"{file}.safetensors")[1]
+    assert json.loads(inspect("--json", TINY_WEIGHTS / "decoder.safetensors")[1])["variant"] is None
+
+
 def test_what_is_missing(inspect, tmp_path):
     weights = load_file(TINY_WEIGHTS / "dit.safetensors")
     del weights["blocks.2.mod_x.weight"]
