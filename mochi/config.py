@@ -6,7 +6,7 @@ Source: the published model's readme and the shapes of its weights.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,9 @@ PREVIEW = ModelConfig(
     ),
     defaults=RunDefaults(width=848, height=480, frames=163, steps=64, cfg=6.0),
 )
+
+PUSA_DEFAULTS = replace(PREVIEW.defaults, steps=30, cfg=4.5)
+"""What the release of Pusa V0.5 samples with."""
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 _TINY_STATS = TINY_WEIGHTS / "latents.json"

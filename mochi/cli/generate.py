@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from ..config import RunDefaults
+from ..config import PUSA_DEFAULTS, RunDefaults
 from ..dit.backends import ATTENTIONS, SDPA
 from ..dit.cache import in_words
 from ..errors import MochiError
@@ -23,6 +23,7 @@ from ..parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
 from ..sampling import Denoised, Watch
 from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
+from ..variant import PUSA
 from ..video import DEFAULT_QUALITY, VideoWriter
 from ..video.paths import temporary_beside
 from . import given
@@ -121,8 +122,8 @@ def generate(options: argparse.Namespace) -> None:
     device = check_device(options.device)
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
-    jobs, wrong = read_jobs(options, model.config.defaults)
     variant, reason = given.chosen_variant(options.variant, model)
+    jobs, wrong = read_jobs(options, PUSA_DEFAULTS if variant == PUSA else model.config.defaults)
     jobs, unfit = given.fitting(jobs, model, variant)
     wrong |= unfit
     for line, error in sorted(wrong.items()):
