@@ -187,6 +187,7 @@ def given(
     Its noise mask has the noise multiplier of each frame. Raises MochiError where it does not fit.
     """
     samples = latent["samples"]
+    multiplier = noise_multiplier(strength, "strength" if name == "image" else f"{name}_strength")
     check_latent(samples.shape)
     check_patches(samples)
     check_encodes(vae)
@@ -211,7 +212,7 @@ def given(
         mask = samples.new_ones(1, 1, *samples.shape[2:])
     mask, samples = mask.clone(), samples.clone()
     samples[:, :, places.start : places.stop] = vae.encode(shown).to(samples)
-    mask[:, :, places.start : places.stop] = noise_multiplier(strength)
+    mask[:, :, places.start : places.stop] = multiplier
     return {**latent, "samples": samples, "noise_mask": mask, GIVEN: taken}, shown
 
 

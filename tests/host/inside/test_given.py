@@ -187,8 +187,8 @@ def test_context_windows(call, frames_model, custom, ours):
     made = custom(given, model=windows(call, model, 3))
     assert_close(made, ours(given, model=windows(call, model, 3)))
     assert_close(made[:, :, 0], given["samples"][:, :, 0], 1e-6)
-    levels = {tuple((sigma / sigma.max()).flatten().round(decimals=3).tolist()) for _, sigma in seen}
-    assert levels == {tuple(round(x, 3) for x in (*LEVELS[:3],)), tuple(round(x, 3) for x in (*LEVELS[1:],))}
+    levels = {tuple((10 * sigma[0] / sigma.max()).round().tolist()) for _, sigma in seen}
+    assert levels == {(0.0, 10.0, 3.0), (10.0, 3.0, 10.0)}
 
 
 def test_windows_that_shuffle_noise(call, frames_model, custom):

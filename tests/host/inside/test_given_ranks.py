@@ -15,7 +15,8 @@ def latent(batch=1, free=0.0):
 
 
 @pytest.fixture
-def both(frames_model, frames_remote):
+def both(frames_model, frames_remote, mochi_sampler):
+    mochi_sampler(frames_remote, steps=1)  # so that it is loaded
     return frames_remote, frames_model
 
 
