@@ -65,7 +65,7 @@ def test_equals_ksampler(call, ours, frames_model, prompts):
     assert_close(call("KSampler", model=frames_model, **values)[0]["samples"], ours(given))
 
 
-@pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "res_multistep"])
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "ipndm"])
 def test_other_samplers_solve_it_frame_by_frame(pack, small, custom, prompts, sigmas, name):
     solved = pack.module("tests.host.inside.core_run").solved
     given, solver = latent(), getattr(solvers, f"sample_{name}")
@@ -137,6 +137,7 @@ def test_samplers_that_add_noise_are_refused(frames_model, custom, name, monkeyp
 def test_those_that_could_and_do_not_are_fine(call, custom):
     (still,) = call("SamplerEulerAncestral", eta=0.0, s_noise=1.0)
     assert_close(custom(latent(), still), custom(latent()))
+    assert_close(custom(latent(), "res_multistep")[:, :, 0], latent()["samples"][:, :, 0], 1e-6)
 
 
 def test_a_mask_that_the_host_resizes_gives_no_frame(call, custom):
@@ -188,7 +189,8 @@ def test_context_windows(call, frames_model, custom, ours):
     assert_close(made, ours(given, model=windows(call, model, 3)))
     assert_close(made[:, :, 0], given["samples"][:, :, 0], 1e-6)
     levels = {tuple((10 * sigma[0] / sigma.max()).round().tolist()) for _, sigma in seen}
-    assert levels == {(0.0, 10.0, 3.0), (10.0, 3.0, 10.0)}
+    second = (10.0, 3.0, 10.0)  # newer hosts put the frame before it in front
+    assert levels in ({(0.0, 10.0, 3.0), second}, {(0.0, 10.0, 3.0), (0.0, *second)})
 
 
 def test_windows_that_shuffle_noise(call, frames_model, custom):
@@ -202,7 +204,7 @@ def test_windows_that_shuffle_noise(call, frames_model, custom):
     custom(latent(levels), model=model)
     plain, expected = seen_by(frames_model)
     custom(latent(levels), model=plain)
-    assert_close(seen[1][0][:1, :, -1], expected[0][0][:1, :, -1])
+    assert_close(seen[-1][0][:1, :, -1], expected[-1][0][:1, :, -1])
 
 
 def test_progress_previews_and_cancel(frames_model, ours, custom, monkeypatch):

@@ -185,7 +185,8 @@ def test_given_frames(g: CheckedGraph) -> None:
     g.assert_equal(g.ksampler(model=model, latent_image=latent), right)
     g.assert_equal(g.custom(model=model, latent_image=latent), right)
     g.assert_differ(right, g.ours())
-    g.assert_refused(g.custom("euler_ancestral", model=model, latent_image=latent), "SamplerCustom", "euler_ancestral")
+    noisy = g.custom("euler_ancestral", model=model, latent_image=latent)
+    g.assert_refused(noisy, "SamplerCustom", "euler_ancestral, which adds noise at each step")
 
 
 @pytest.mark.mixed("Mochi Transition, Load AsymmDiT", "EmptyImage, KSampler", "Mochi Sampler with the same")
