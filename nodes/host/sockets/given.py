@@ -1,8 +1,9 @@
 """Given frames, each with a noise level of its own, inside ComfyUI's sampling.
 
 A LATENT says by its noise mask, as ComfyUI's other image-to-video nodes have it, how much noise each frame gets: 1 for
-a free frame, 0 for one that stays, and what is between lets it move. Any sampler of ComfyUI that adds no noise of its
-own then gives each frame its own steps: what it is told of a frame is that it moves so much slower.
+a free frame, 0 for one that stays, and what is between lets it move. Any sampler of ComfyUI then gives each frame its
+own steps: what it is told of a frame is that it moves so much slower. One that adds noise of its own can do so only
+beside frames that stay.
 """
 
 import inspect
@@ -83,7 +84,13 @@ def _with_levels(
     levels, rest = levels_in(mask)
     if all(level == 1 for level in levels):
         return sample(guider, sigmas, extra_args, callback, noise, latents, mask, disable)
-    _check_sampler(sample.class_obj)
+    adding = _noise_adder(sample.class_obj)
+    if adding is not None and any(0 < level < 1 for level in levels):
+        raise MochiError(
+            f"sampler_name is {adding}, which adds noise at each step: it does not know that frames given at a "
+            "strength between 0 and 1 have less of it. Choose strength 1, a sampler that adds none (euler, heun, "
+            "dpmpp_2m), or Mochi Sampler."
+        )
 
     each = mask.new_tensor(levels)[:, None, None]
     free, kept = each == 1, each == 0
@@ -101,21 +108,17 @@ def _with_levels(
     options = extra_args["model_options"]["transformer_options"]
     options = {**options, GIVEN_FRAMES: levels}
     extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
-    still = bool((rest >= 1 - ROUNDING).logical_or(kept).all())
+    # Of frames that stay, a sampler that adds no noise makes nothing else. From others the host's mask keeps it away.
+    still = adding is None and bool((rest >= 1 - ROUNDING).logical_or(kept).all())
     samples = sample(guider, sigmas, extra_args, callback, noise, given, None if still else rest, disable)
     return torch.where(kept, latents, samples)
 
 
-def _check_sampler(sampler: Any) -> None:
-    """Raise MochiError for a sampler that adds noise as it goes: it would add a free frame's noise to given ones."""
+def _noise_adder(sampler: Any) -> str | None:
+    """The name of a sampler that adds noise as it goes; None for any other."""
     function: Callable | None = getattr(sampler, "sampler_function", None)
     if function is None:
-        return
-    name = getattr(function, "__name__", "this sampler").removeprefix("sample_")
+        return None
+    name = getattr(function, "__name__", "one").removeprefix("sample_")
     could = "noise_sampler" in inspect.signature(function).parameters and name not in KEEP_NOISE
-    if not sampler.extra_options.get("eta", could):
-        return
-    raise MochiError(
-        f"sampler_name is {name}, which adds noise at each step: it does not know that given frames have less of it. "
-        "Choose one that adds none (euler, heun, dpmpp_2m), or Mochi Sampler."
-    )
+    return name if sampler.extra_options.get("eta", could) else None

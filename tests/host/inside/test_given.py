@@ -1,5 +1,7 @@
 """Given frames, each with a noise level of its own: our sampler, ComfyUI's samplers and the core make the same."""
 
+from functools import partial
+
 import comfy.k_diffusion.sampling as solvers
 import comfy.model_management as mm
 import comfy.utils
@@ -128,10 +130,19 @@ def test_an_area_beside_given_frames(call, pack, small, custom, ours, prompts, s
 
 
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_2m_sde", "lcm", "er_sde"])
-def test_samplers_that_add_noise_are_refused(frames_model, custom, name, monkeypatch):
+def test_samplers_that_add_noise_are_refused_beside_frames_with_some(frames_model, custom, name, monkeypatch):
     monkeypatch.setattr(frames_model.model, "apply_model", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(ValueError, match=rf"{name}, which adds noise at each step.*euler, heun, dpmpp_2m"):
         custom(latent(), name)
+
+
+def test_samplers_that_add_noise_beside_frames_that_stay(pack, small, custom, prompts, sigmas):
+    levels = (0.0, 1.0, 1.0, 0.0)
+    given = latent(levels)
+    solver = partial(solvers.sample_euler_ancestral_RF, extra_args={"seed": SEED})
+    run = pack.module("tests.host.inside.core_run").solved
+    expected = run(solver, small.network, prompts, given["samples"], sigmas.tolist(), CFG, levels, given["noise_mask"])
+    assert_close(custom(given, "euler_ancestral"), expected)
 
 
 def test_those_that_could_and_do_not_are_fine(call, custom):
