@@ -1,5 +1,7 @@
 """Given frames: a picture that a video starts from, ends in, or passes through, and clips that it goes on from."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -211,7 +213,8 @@ def given(
     if mask is None:
         mask = samples.new_ones(1, 1, *samples.shape[2:])
     mask, samples = mask.clone(), samples.clone()
-    samples[:, :, places.start : places.stop] = vae.encode(shown).to(samples)
+    encoded: Any = vae.encode(shown)
+    samples[:, :, places.start : places.stop] = encoded.to(samples)
     mask[:, :, places.start : places.stop] = multiplier
     return {**latent, "samples": samples, "noise_mask": mask, GIVEN: taken}, shown
 

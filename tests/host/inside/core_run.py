@@ -52,7 +52,7 @@ def core_run(
 
     levels: the noise multiplier of each frame. raw: given frames enter without statistics.
     """
-    scales = [cfg] * (len(sigmas) - 1) if isinstance(cfg, float) else cfg
+    scales = [cfg] * (len(sigmas) - 1) if isinstance(cfg, (int, float)) else cfg
     start = samples if raw else to_dit(samples, PREVIEW.latents)
     given = Given(start, tuple(levels)) if levels else None
     noise = noise_like(samples, seed)
