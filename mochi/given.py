@@ -72,21 +72,27 @@ def noise_multiplier(strength: float, name: str = "strength") -> float:
 
 
 def fitted(pictures: Tensor, width: int, height: int, name: str = "image") -> Tensor:
-    """Pictures (F, H, W, 3 or 4) in [0, 1], cropped in the middle to the ratio of a video and resized to its size.
+    """Pictures (F, H, W, 1, 3 or 4) in [0, 1], cropped in the middle to the ratio of a video and resized to its size.
 
-    Raises MochiError on transparency, which a video does not have, and on pictures that are too small to show anything.
+    Raises MochiError on transparency, which a video does not have, on pictures that are too small to show anything, and
+    on values that are no numbers.
     """
     rows, columns, channels = pictures.shape[1:]
+    if channels not in (1, 3, 4):
+        raise MochiError(f"{name} has {channels} channels, but must have 3: red, green and blue")
+    if not pictures.isfinite().all():
+        raise MochiError(f"{name} has values that are no numbers (NaN): look at the node that it comes from")
     if min(rows, columns) < LEAST_SIDE:
         raise MochiError(f"{name} has {columns} x {rows} pixels, but must have {LEAST_SIDE} x {LEAST_SIDE} at least")
     if channels == 4 and (pictures[..., 3] < 1).any():
         raise MochiError(f"{name} is transparent in places, which a video cannot be: put it on a background first")
     top, left, kept_rows, kept_columns = crop_of(rows, columns, width, height)
     cropped = pictures[:, top : top + kept_rows, left : left + kept_columns, :3].movedim(-1, 1).float()
-    if (kept_rows, kept_columns) == (height, width):
-        return cropped.movedim(1, -1)
-    resized = F.interpolate(cropped, (height, width), mode="bicubic", antialias=True)
-    return resized.clamp(0, 1).movedim(1, -1)
+    if channels == 1:
+        cropped = cropped.expand(-1, 3, -1, -1)
+    if (kept_rows, kept_columns) != (height, width):
+        cropped = F.interpolate(cropped, (height, width), mode="bicubic", antialias=True)
+    return cropped.clamp(0, 1).movedim(1, -1)
 
 
 def crop_of(rows: int, columns: int, width: int, height: int) -> tuple[int, int, int, int]:

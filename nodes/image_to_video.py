@@ -1,5 +1,7 @@
 """Given frames: a picture that a video starts from, ends in, or passes through, and clips that it goes on from."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -15,10 +17,11 @@ from ..mochi.given import (
     noise_multiplier,
 )
 from . import widgets
-from .host.checks import ABSENT, check_at_most, check_latent, complaint
+from .host.checks import ABSENT, check_at_most, check_latent, check_patches, complaint
 from .host.sampling.given import GIVEN
 from .host.sampling.sampler import empty_latent
 from .host.sockets.latents import noise_mask
+from .host.sockets.vae import check_encodes
 from .host.types import Latent, Vae
 from .widgets import MAX_FRAMES, MAX_SIZE
 
@@ -151,6 +154,8 @@ class Transition(widgets.Node):
         second_strength: float | None,
     ) -> bool | str:
         found = complaint(check_at_most, "frames", frames, MAX_FRAMES)
+        found = found or complaint(check_at_most, "width", width, MAX_SIZE)
+        found = found or complaint(check_at_most, "height", height, MAX_SIZE)
         found = found or complaint(geometry.check_size, width, height) or complaint(geometry.check_frames, frames)
         found = found or complaint(_check_overlap, overlap, frames)
         found = found or complaint(noise_multiplier, first_strength, "first_strength")
@@ -184,7 +189,10 @@ def given(
     Its noise mask has the noise multiplier of each frame. Raises MochiError where it does not fit.
     """
     samples = latent["samples"]
+    multiplier = noise_multiplier(strength, "strength" if name == "image" else f"{name}_strength")
     check_latent(samples.shape)
+    check_patches(samples)
+    check_encodes(vae)
     latents, height, width = samples.shape[2:]
     if len(image) != geometry.nearest_frames(len(image)):
         raise MochiError(
@@ -205,14 +213,17 @@ def given(
     if mask is None:
         mask = samples.new_ones(1, 1, *samples.shape[2:])
     mask, samples = mask.clone(), samples.clone()
-    samples[:, :, places.start : places.stop] = vae.encode(shown).to(samples)
-    mask[:, :, places.start : places.stop] = noise_multiplier(strength)
+    encoded: Any = vae.encode(shown)
+    samples[:, :, places.start : places.stop] = encoded.to(samples)
+    mask[:, :, places.start : places.stop] = multiplier
     return {**latent, "samples": samples, "noise_mask": mask, GIVEN: taken}, shown
 
 
 def _check_overlap(overlap: int, frames: int) -> None:
     if overlap != geometry.nearest_frames(overlap):
         raise MochiError(f"overlap is {overlap}, but must be 6k + 1: the nearest is {geometry.nearest_frames(overlap)}")
+    if frames <= geometry.TIME:
+        raise MochiError(f"frames is {frames}, but a transition has a beginning and an end: the nearest is 7")
     if 2 * overlap > frames:
         most = _whole(frames // 2)
         raise MochiError(f"overlap is {overlap}, but a video of {frames} frames has room for {most} of each clip")

@@ -7,6 +7,7 @@ from ..mochi.geometry import check_frames
 from ..mochi.sampling.masks import extended, latent_mask
 from . import widgets
 from .host.checks import check_at_most, check_latent, complaint
+from .host.sampling.given import GIVEN
 from .host.sockets.latents import noise_mask
 from .host.types import Latent
 
@@ -66,5 +67,8 @@ class NoiseMask(widgets.Node):
     def execute(cls, samples: Latent, mask: Tensor) -> io.NodeOutput:
         clip = samples["samples"]
         check_latent(clip.shape)
-        mask = mask.reshape(-1, *mask.shape[-2:])
-        return io.NodeOutput({**samples, "noise_mask": latent_mask(mask, clip)})
+        area = latent_mask(mask.reshape(-1, *mask.shape[-2:]), clip)
+        levels = noise_mask(samples) if GIVEN in samples else None
+        if levels is not None:  # how much noise given frames get
+            area = area * levels.amax((-2, -1), keepdim=True)
+        return io.NodeOutput({**samples, "noise_mask": area})

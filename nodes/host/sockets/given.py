@@ -1,8 +1,9 @@
 """Given frames, each with a noise level of its own, inside ComfyUI's sampling.
 
 A LATENT says by its noise mask, as ComfyUI's other image-to-video nodes have it, how much noise each frame gets: 1 for
-a free frame, 0 for one that stays, and what is between lets it move. Any sampler of ComfyUI that adds no noise of its
-own then gives each frame its own steps: what it is told of a frame is that it moves so much slower.
+a free frame, 0 for one that stays, and what is between lets it move. Any sampler of ComfyUI then gives each frame its
+own steps: what it is told of a frame is that it moves so much slower. One that adds noise of its own can do so only
+beside frames that stay.
 """
 
 import inspect
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ....mochi.errors import MochiError
@@ -19,6 +20,12 @@ from ....mochi.variant import RAW_LATENTS
 
 GIVEN_FRAMES = "mochi_given_frames"
 """The key of our wrapper, and the transformer option with the noise multiplier of each latent frame."""
+
+ROUNDING = 1e-4
+FRAMES_AXIS = 2
+
+KEEP_NOISE = {"res_multistep", "res_multistep_cfg_pp"}
+"""Samplers of the host that could add noise, by an argument that these do not use."""
 
 
 def give_frames_levels(patcher: ModelPatcher) -> None:
@@ -33,6 +40,8 @@ def levels_in(mask: Tensor) -> tuple[tuple[float, ...], Tensor]:
     one that stays.
     """
     most = mask.amax((0, 1, 3, 4))
+    for sure in (0.0, 1.0):  # a mask that the host has resized has rounding errors
+        most[(most - sure).abs() < ROUNDING] = sure
     rest = torch.where(most[:, None, None] > 0, mask / most[:, None, None].clamp(min=1e-6), 0.0)
     return tuple(most.tolist()), rest
 
@@ -43,8 +52,9 @@ def levels_of(frames: int, options: Mapping[str, Any]) -> tuple[float, ...] | No
     if levels is None:
         return None
     window = options.get("context_window")
-    if window is not None:
-        levels = [levels[i] for i in window.index_list]
+    if window is not None and window.dim == FRAMES_AXIS:
+        anchor = getattr(window, "causal_anchor_index", None)  # a frame that newer hosts put before those of the window
+        levels = [levels[i] for i in ([] if anchor is None else [anchor]) + list(window.index_list)]
     if len(levels) != frames:
         raise MochiError(
             f"A node hands the model {frames} of {len(levels)} latent frames, and it is unknown which of them are "
@@ -65,43 +75,50 @@ def _with_levels(
     disable: bool = False,
 ) -> Tensor:
     """Around the host's `KSAMPLER.sample`: a run whose frames have levels as the mask says."""
-    if mask is None or mask.amax((0, 1, 3, 4)).min() == 1:
+    others = sample.wrappers[sample.idx + 1 :]
+    if others:  # they go first: they take the noise for that of free frames, and may shuffle it
+        around = WrapperExecutor.new_class_executor(sample.original, sample.class_obj, [*others, _with_levels])
+        return around.execute(guider, sigmas, extra_args, callback, noise, latents, mask, disable)
+    if mask is None:
         return sample(guider, sigmas, extra_args, callback, noise, latents, mask, disable)
     levels, rest = levels_in(mask)
-    free, kept = (mask.new_tensor([test(level) for level in levels])[:, None, None] for test in (_is_free, _is_kept))
-    _check_sampler(sample.class_obj, levels)
+    if all(level == 1 for level in levels):
+        return sample(guider, sigmas, extra_args, callback, noise, latents, mask, disable)
+    adding = _noise_adder(sample.class_obj)
+    if adding is not None and any(0 < level < 1 for level in levels):
+        raise MochiError(
+            f"sampler_name is {adding}, which adds noise at each step: it does not know that frames given at a "
+            "strength between 0 and 1 have less of it. Choose strength 1, a sampler that adds none (euler, heun, "
+            "dpmpp_2m), or Mochi Sampler."
+        )
 
+    each = mask.new_tensor(levels)[:, None, None]
+    free, kept = each == 1, each == 0
     model = guider.inner_model
     given = latents
     if model.given_latents == RAW_LATENTS:  # as this checkpoint was trained
-        given = torch.where(free > 0, latents, model.process_latent_out(latents))
-    each = mask.new_tensor(levels)[:, None, None]
-    if noise.any():  # else it is the second part of a run, whose latents have their noise
-        # The host's start, sigma * noise + (1 - sigma) * latents, is then each frame's own.
+        given = model.process_latent_out(latents)
+    # The host's start, sigma * noise + (1 - sigma) * latents, is then each frame's own.
+    if noise.any():
+        given = torch.where(free, latents, given)
         noise = torch.lerp(given, noise, each)
+    else:  # the second part of a run, whose latents have their noise, but for the frames that stay
+        given = torch.where(kept, given, latents)
+        noise = torch.where(kept, given, noise)
     options = extra_args["model_options"]["transformer_options"]
     options = {**options, GIVEN_FRAMES: levels}
     extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
-    still = bool((rest >= 1 - 1e-4).logical_or(kept > 0).all())
+    # Of frames that stay, a sampler that adds no noise makes nothing else. From others the host's mask keeps it away.
+    still = adding is None and bool((rest >= 1 - ROUNDING).logical_or(kept).all())
     samples = sample(guider, sigmas, extra_args, callback, noise, given, None if still else rest, disable)
-    return torch.where(kept > 0, latents, samples)
+    return torch.where(kept, latents, samples)
 
 
-def _is_free(level: float) -> bool:
-    return level == 1
-
-
-def _is_kept(level: float) -> bool:
-    return level == 0
-
-
-def _check_sampler(sampler: Any, levels: Sequence[float]) -> None:
-    """Raise MochiError for a sampler that adds noise as it goes: it would add a free frame's noise to given ones."""
+def _noise_adder(sampler: Any) -> str | None:
+    """The name of a sampler that adds noise as it goes; None for any other."""
     function: Callable | None = getattr(sampler, "sampler_function", None)
-    if function is None or "noise_sampler" not in inspect.signature(function).parameters:
-        return
-    name = getattr(function, "__name__", "this sampler").removeprefix("sample_")
-    raise MochiError(
-        f"sampler_name is {name}, which adds noise at each step: it does not know that given frames have less of it. "
-        "Choose one that adds none (euler, heun, dpmpp_2m), or Mochi Sampler."
-    )
+    if function is None:
+        return None
+    name = getattr(function, "__name__", "one").removeprefix("sample_")
+    could = "noise_sampler" in inspect.signature(function).parameters and name not in KEEP_NOISE
+    return name if sampler.extra_options.get("eta", could) else None

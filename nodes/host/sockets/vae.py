@@ -30,6 +30,9 @@ from .dtypes import DTYPES, chosen_dtype, free_memory
 # Values alive at the peak for each pixel of a frame, for each channel of the layers at full resolution.
 ENCODE_VALUES = 9
 
+VIDEO = 3
+"""Axes of the latents of a video, beside batch and channels: time, rows and columns."""
+
 
 class Operations(comfy.ops.disable_weight_init):
     """The host's layers, with the convolution that is fast on a CPU."""
@@ -112,7 +115,7 @@ class MochiVAE(comfy.sd.VAE):
         with _without_warning("No VAE weights detected"):
             super().__init__(sd={})  # sets the host's defaults and stops, since there is nothing to load
         self.first_stage_model: AsymmVAE = patcher.model.eval()
-        self.latent_channels, self.latent_dim = CHANNELS, 3
+        self.latent_channels, self.latent_dim = CHANNELS, VIDEO
         self.upscale_ratio = (lambda t: max(0, t * TIME - TIME + 1), SPACE, SPACE)
         self.upscale_index_formula = (TIME, SPACE, SPACE)
         self.downscale_ratio = (lambda f: max(0, (f + TIME - 1) // TIME), SPACE, SPACE)
@@ -222,3 +225,14 @@ def _without_warning(start: str) -> Iterator[None]:
         yield
     finally:
         root.removeFilter(other)
+
+
+def check_encodes(vae: comfy.sd.VAE) -> None:
+    """Raise MochiError for a VAE, ours or ComfyUI's, that cannot encode frames for Mochi."""
+    if vae.latent_channels != CHANNELS or vae.latent_dim != VIDEO:
+        raise MochiError(
+            f"vae is that of another model: its latents have {vae.latent_channels} channels and {vae.latent_dim} "
+            f"axes, but Mochi's {CHANNELS} and {VIDEO}. Use Load AsymmVAE (Mochi), or Load VAE with mochi_vae."
+        )
+    if isinstance(vae, MochiVAE):
+        vae.first_stage_model.need_encoder()

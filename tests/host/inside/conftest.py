@@ -152,6 +152,19 @@ def model(call: Callable[..., tuple], small: Any) -> Any:
     return call("MochiParallelLoadDiT", file=small.dit, dtype="auto")[0]
 
 
+@pytest.fixture(scope="module")
+def frames_model(call: Callable[..., tuple], small: Any) -> Any:
+    """The same, as a model that takes given frames."""
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="auto", variant="frames")[0]
+
+
+@pytest.fixture(scope="module")
+def core_run(pack: Pack, small: Any) -> Callable[..., Any]:
+    """`core_run.core_run` with the small network."""
+    run = pack.module("tests.host.inside.core_run").core_run
+    return lambda *args, **options: run(small.network, *args, **options)
+
+
 @pytest.fixture(scope="session")
 def groups(pack: Pack) -> Iterator[Any]:
     """The owner of the ranks in this process."""
@@ -169,6 +182,18 @@ def remote(call: Callable[..., tuple], small: Any, groups: Any) -> Any:
     if torch.cuda.device_count() == 1:
         pytest.skip("two ranks need no GPU, or two")
     return call("MochiParallelLoadDiT", file=small.dit, dtype="auto", gpus="2")[0]
+
+
+@pytest.fixture(scope="module")
+def frames_remote(call: Callable[..., tuple], small: Any, remote: Any) -> Any:
+    """The same, as a model that takes given frames."""
+    return call("MochiParallelLoadDiT", file=small.dit, dtype="auto", gpus="2", variant="frames")[0]
+
+
+@pytest.fixture(scope="module")
+def prompts(encode: Callable[[str], list]) -> list[list]:
+    """Positive and negative CONDITIONING of different lengths, the usual case."""
+    return [encode("a red circle moves left"), encode("")]
 
 
 @pytest.fixture(scope="module")

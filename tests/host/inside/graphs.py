@@ -10,6 +10,7 @@ import nodes
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("Note", "MarkdownNote")
+IN_FILE = "in the file itself"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -63,3 +64,28 @@ def complaints(prompt: dict[str, Any]) -> dict[str, str]:
     valid, _, _, errors = asyncio.run(execution.validate_prompt("id", prompt, None))
     assert valid == (not errors)
     return {node: " ".join(e["details"] for e in error["errors"]) for node, error in errors.items()}
+
+
+def whole(small: Any, **changes: Any) -> dict[str, Any]:
+    """A whole graph in API format; `changes` are `node__input` = value."""
+    nodes = {
+        "t5": ("MochiParallelLoadT5", {"file": small.t5, "dtype": "auto", "device": "default"}),
+        "dit": ("MochiParallelLoadDiT", {"file": small.dit, "dtype": "auto"}),
+        "vae": ("MochiParallelLoadVAE", {"file": small.vae, "encoder_file": IN_FILE, "dtype": "auto"}),
+        "positive": ("MochiParallelTextEncode", {"clip": ["t5", 0], "prompt": "a red circle"}),
+        "negative": ("MochiParallelTextEncode", {"clip": ["t5", 0], "prompt": ""}),
+        "sampler": (
+            "MochiParallelSampler",
+            {"model": ["dit", 0], "positive": ["positive", 0], "negative": ["negative", 0], "seed": 1, "steps": 4}
+            | {"cfg": 4.0, "width": 64, "height": 64, "frames": 7, "batch_size": 1},
+        ),
+        "decode": ("MochiParallelVAEDecode", {"vae": ["vae", 0], "samples": ["sampler", 0]}),
+        "save": (
+            "MochiParallelSaveVideo",
+            {"images": ["decode", 0], "fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi"},
+        ),
+    }
+    for key, value in changes.items():
+        node, _, name = key.partition("__")
+        nodes[node][1][name] = value
+    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}

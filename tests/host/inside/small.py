@@ -39,17 +39,24 @@ def write(base: Path) -> Small:
     torch.set_num_threads(1)  # such small networks are fastest on one
     models_folder = base / "models"
     torch.manual_seed(0)
-    dit, decoder, encoder = randomise(AsymmDiT(DIT)), randomise(Decoder(DECODER)), randomise(Encoder(ENCODER))
+    dit = write_dit(models_folder / "diffusion_models" / "small_dit.safetensors")
+    decoder, encoder = randomise(Decoder(DECODER)), randomise(Encoder(ENCODER))
     parts = {f"decoder.{key}": t for key, t in _weights(decoder)} | {
         f"encoder.{key}": t for key, t in _weights(encoder)
     }
-    _save(models_folder / "diffusion_models" / "small_dit.safetensors", dict(_weights(dit)), DIT)
     _save(models_folder / "vae" / "small_vae.safetensors", parts, ENCODER)
     _save(models_folder / "vae" / "small_decoder.safetensors", dict(_weights(decoder)), DECODER)
     _save(models_folder / "vae" / "small_encoder.safetensors", dict(_weights(encoder)), ENCODER)
     _write_t5(models_folder / "text_encoders" / "small_t5")
     names = ("small_vae.safetensors", "small_decoder.safetensors", "small_encoder.safetensors")
     return Small("small_t5/", "small_dit.safetensors", *names, dit.eval().requires_grad_(False), models_folder)
+
+
+def write_dit(path: Path, config: DiTConfig = DIT) -> AsymmDiT:
+    """A file of a denoiser, and the denoiser."""
+    dit = randomise(AsymmDiT(config))
+    _save(path, dict(_weights(dit)), config)
+    return dit
 
 
 def randomise(network: nn.Module) -> nn.Module:

@@ -1,48 +1,22 @@
 """What cannot work is refused with a clear message before anything heavy starts: when it is queued, if possible."""
 
-import asyncio
 import re
 import shutil
 from types import SimpleNamespace
 
-import execution
 import pytest
 import torch
 from graphs import complaints
+from graphs import whole as graph
 from safetensors.torch import save_file
 
-TINY, IN_FILE = "tiny (built in)", "in the file itself"
+IN_FILE = "in the file itself"
 
 
 @pytest.fixture(scope="module")
 def prompt(call, small):
     (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
     return call("MochiParallelTextEncode", clip=clip, prompt="a red circle")[0]
-
-
-def graph(small, **changes):
-    """A whole graph in API format; `changes` are `node__input` = value."""
-    nodes = {
-        "t5": ("MochiParallelLoadT5", {"file": small.t5, "dtype": "auto", "device": "default"}),
-        "dit": ("MochiParallelLoadDiT", {"file": small.dit, "dtype": "auto"}),
-        "vae": ("MochiParallelLoadVAE", {"file": small.vae, "encoder_file": IN_FILE, "dtype": "auto"}),
-        "positive": ("MochiParallelTextEncode", {"clip": ["t5", 0], "prompt": "a red circle"}),
-        "negative": ("MochiParallelTextEncode", {"clip": ["t5", 0], "prompt": ""}),
-        "sampler": (
-            "MochiParallelSampler",
-            {"model": ["dit", 0], "positive": ["positive", 0], "negative": ["negative", 0], "seed": 1, "steps": 4}
-            | {"cfg": 4.0, "width": 64, "height": 64, "frames": 7, "batch_size": 1},
-        ),
-        "decode": ("MochiParallelVAEDecode", {"vae": ["vae", 0], "samples": ["sampler", 0]}),
-        "save": (
-            "MochiParallelSaveVideo",
-            {"images": ["decode", 0], "fps": 30.0, "format": "mp4", "quality": 70, "filename_prefix": "video/mochi"},
-        ),
-    }
-    for key, value in changes.items():
-        node, _, name = key.partition("__")
-        nodes[node][1][name] = value
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
 
 def test_the_graph_itself_is_fine(small):
@@ -83,50 +57,6 @@ def test_refused_when_queued(small, node, name, value, message):
     said = complaints(graph(small, **{f"{node}__{name}": value}))
     assert set(said) == {node}
     assert re.search(message, said[node]), said[node]
-
-
-@pytest.mark.parametrize(
-    ("node", "name", "value"),
-    [
-        ("t5", "file", "absent.safetensors"),
-        ("dit", "file", "absent.safetensors"),
-        ("dit", "gpus", "many"),
-        ("vae", "file", "absent.safetensors"),
-        ("vae", "encoder_file", "absent.safetensors"),
-        ("vae", "encoder_file", "small_decoder.safetensors"),
-        ("vae", "gpus", "-1"),
-        ("sampler", "width", 100),
-        ("sampler", "frames", 24),
-        ("sampler", "cfg_schedule", "6, six"),
-        ("save", "format", "avi"),
-        ("save", "filename_prefix", "../outside"),
-        ("settings", "weights", "halved"),
-        ("cache", "end", 1.5),
-    ],
-)
-def test_said_once_and_at_the_widget(pack, small, node, name, value):
-    once, changed = pack.module("nodes.host.complaints").once, graph(small, dit__gpus="1", vae__gpus="1")
-    settings = {"gpus": "2", "guidance": "auto", "ulysses": 0, "weights": "auto", "timeout": 600.0}
-    changed["settings"] = {"class_type": "MochiParallelSettings", "inputs": settings}
-    changed["cache"] = {
-        "class_type": "MochiParallelTeaCache",
-        "inputs": {"model": ["dit", 0], "threshold": 0.1, "start": 0.0, "end": 1.0},
-    }
-    changed["sampler"]["inputs"] |= {"model": ["cache", 0], "cfg_schedule": ""}
-    if node == "settings":
-        changed["dit"]["inputs"]["parallel"] = ["settings", 0]
-    changed[node]["inputs"][name] = value
-    errors = asyncio.run(execution.validate_prompt("id", changed, None))[3]
-    once(errors)
-    (error,) = errors[node]["errors"]
-    assert error["extra_info"]["input_name"] == name and error["details"].startswith(f"{name} - ")
-
-
-def test_complaints_of_others_stay_as_they_are(pack):
-    said = [{"details": f"{name} - no such thing", "extra_info": {"input_name": name}} for name in "ab"]
-    errors = {"1": {"errors": [*said, {"details": "", "extra_info": {}}]}}
-    pack.module("nodes.host.complaints").once(errors)
-    assert len(errors["1"]["errors"]) == 3
 
 
 def test_widgets_that_are_not_used_are_not_checked(small):

@@ -56,6 +56,19 @@ def test_guidance_is_split(request, call, small, dtype, sampler):
     assert other.model.diffusion_model._table is None, "something of the run has stayed"
 
 
+@pytest.mark.parametrize("sampler", ["k_sampler", "mochi_sampler"])
+def test_given_frames_on_several_devices(request, call, frames_model, sampler):
+    """Guidance split over two, and all of it on the second."""
+    sample = request.getfixturevalue(sampler)
+    latent = {"samples": torch.randn(1, 12, 2, 6, 8), "noise_mask": torch.ones(1, 1, 2, 6, 8)}
+    latent["noise_mask"][:, :, 0] = 0.2
+    expected = sample(frames_model, latent=latent)
+    (split,) = call("MultiGPU_WorkUnits", model=frames_model, max_gpus=2)
+    for other in (split, moved(frames_model)):
+        assert relative_error(sample(other, latent=latent), expected) < 1e-5
+    assert relative_error(sample(frames_model), expected) > 1e-2
+
+
 def test_prompts_come_to_the_device_of_their_pass(model):
     network = model.model.diffusion_model
     cond = network.text_cond(torch.randn(1, 6, network.config.text_width), torch.ones(1, 6))

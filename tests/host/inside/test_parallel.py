@@ -102,13 +102,6 @@ def test_model_options_are_not_passed_by(model, remote, mochi_sampler, k_sampler
     assert seen.count(1) == 4 * STEPS and seen.count(2) >= 4 * STEPS
 
 
-def test_block_patches_say_what_to_do(call, remote, k_sampler):
-    settings = {"scale": 3.0, "start_percent": 0.0, "end_percent": 1.0, "double_layers": "1", "single_layers": ""}
-    (guided,) = call("SkipLayerGuidanceDiT", model=remote, rescaling_scale=0.0, **settings)
-    with pytest.raises(ValueError, match="Choose 1 GPU"):
-        k_sampler(guided)
-
-
 def test_compiled(remote, k_sampler):
     """There is nothing to compile, and nothing breaks."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper

@@ -59,6 +59,8 @@ def test_sockets_are_standard_types(schemas):
         "MochiParallelSigmas": ["SIGMAS"],
         "MochiParallelSampler": ["LATENT"],
         "MochiParallelExtend": ["LATENT"],
+        "MochiParallelImageToVideo": ["LATENT"],
+        "MochiParallelTransition": ["LATENT"],
         "MochiParallelNoiseMask": ["LATENT"],
         "MochiParallelInvert": ["LATENT", "SIGMAS"],
         "MochiParallelResample": ["LATENT"],

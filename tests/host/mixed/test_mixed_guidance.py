@@ -68,19 +68,16 @@ def test_projected_guidance(g: CheckedGraph) -> None:
     g.assert_differ(g.mochi(model=patched(0.0)), g.mochi(model=patched(1.0)))
 
 
-@pytest.mark.mixed("Load AsymmDiT", "SkipLayerGuidanceDiT, KSampler", "Mochi Sampler, at scale 0; at 3 it differs")
+@pytest.mark.mixed("Load AsymmDiT, Mochi Sampler", "SkipLayerGuidanceDiT, KSampler", "Mochi Sampler with `stg_scale`")
 def test_skip_layer_guidance(g: CheckedGraph) -> None:
     def patched(scale: float):
         layers = {"double_layers": "1, 2", "single_layers": "", "start_percent": 0.0, "end_percent": 1.0}
         return g("SkipLayerGuidanceDiT", model=g.model, scale=scale, rescaling_scale=0.0, **layers)
 
     g.assert_equal(g.ksampler(model=patched(0.0)), g.ours())
-    if g.ranks == 1:
-        g.assert_differ(g.ksampler(model=patched(3.0)), g.ours())
-    else:
-        says = "Choose 1 GPU in Load AsymmDiT (Mochi), or remove"
-        g.assert_refused(g.ksampler(model=patched(3.0)), "KSampler", says)
-        g.assert_refused(g.mochi(model=patched(3.0)), "MochiParallelSampler", says)
+    g.assert_equal(g.ksampler(model=patched(3.0)), g.ours(stg_scale=3.0, stg_layers="1, 2"))
+    g.assert_equal(g.mochi(stg_scale=3.0, stg_layers="1, 2"), g.ours(stg_scale=3.0, stg_layers="1, 2"))
+    g.assert_differ(g.mochi(stg_scale=3.0, stg_layers="1, 2"), g.ours())
 
 
 @pytest.mark.mixed("TeaCache (Mochi)", "KSampler", "TeaCache (Mochi) and Mochi Sampler; at threshold 0 no cache")

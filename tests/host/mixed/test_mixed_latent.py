@@ -164,3 +164,38 @@ def test_decode_of_an_image_refused(g: CheckedGraph) -> None:
 def test_odd_cut_refused(g: CheckedGraph) -> None:
     cut = g("LatentCut", samples=g.ours(), dim="x", index=0, amount=5)
     g.assert_refused(g.mochi(latent=cut), "MochiParallelSampler", "width and height must be multiples of 16")
+
+
+def given(g: CheckedGraph, vae: Link, frame: int, strength: float, **latent: Link) -> Link:
+    """A picture, which a built-in node makes, for a frame of the video."""
+    image = g("EmptyImage", width=100, height=60, batch_size=1, color=0xFF8000)
+    return g("MochiParallelImageToVideo", vae=vae, image=image, frame=frame, strength=strength, **SIZE, **latent)
+
+
+@pytest.mark.mixed(
+    "Mochi Image to Video, Load AsymmDiT",
+    "EmptyImage, KSampler, SamplerCustom",
+    "Mochi Sampler with the same; no given frame differs",
+)
+def test_given_frames(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    latent = given(g, g.vae, -1, 0.6, latent=given(g, g.vae, 0, 1.0))
+    right = g.ours(model=single, latent=given(g, g.single_vae, -1, 0.6, latent=given(g, g.single_vae, 0, 1.0)))
+    g.assert_equal(g.mochi(model=model, latent=latent), right)
+    g.assert_equal(g.ksampler(model=model, latent_image=latent), right)
+    g.assert_equal(g.custom(model=model, latent_image=latent), right)
+    g.assert_differ(right, g.ours())
+    noisy = g.custom("euler_ancestral", model=model, latent_image=latent)
+    g.assert_refused(noisy, "SamplerCustom", "euler_ancestral, which adds noise at each step")
+
+
+@pytest.mark.mixed("Mochi Transition, Load AsymmDiT", "EmptyImage, KSampler", "Mochi Sampler with the same")
+def test_transition(g: CheckedGraph) -> None:
+    first, second = (g("EmptyImage", width=64, height=48, batch_size=7, color=color) for color in (0xFF0000, 0x0000FF))
+
+    def joined(vae: Link) -> Link:
+        widgets = {"overlap": 1, "first_strength": 0.9, "second_strength": 0.7}
+        return g("MochiParallelTransition", vae=vae, first=first, second=second, **widgets, **SIZE)
+
+    right = g.ours(model=g.load(ranks=1, variant="frames"), latent=joined(g.single_vae))
+    g.assert_equal(g.ksampler(model=g.load(variant="frames"), latent_image=joined(g.vae)), right)
