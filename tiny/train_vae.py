@@ -24,7 +24,7 @@ from .clips import FRAMES, draw_with_mask, random_scene
 from .training import Run, computing_dtype, in_dtype, join_processes
 
 KL_WEIGHT = 1e-4
-LATENT_NOISE = 0.05  # what the decoder must tolerate from a denoiser that is nearly right
+LATENT_NOISE = 0.03  # what the decoder must tolerate from a denoiser that is nearly right
 
 
 class Autoencoder(nn.Module):
@@ -83,7 +83,7 @@ def loss_of(model: Autoencoder, video: Tensor, mask: Tensor) -> tuple[Tensor, Te
     error = in_dtype(model.decoder, dtype, (mean + noise).to(dtype)).float() - video
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
     weight = 1 + 4 * nn.functional.max_pool3d(mask, (1, 7, 7), stride=1, padding=(0, 3, 3))  # with a rim: no halos
-    return (weight * (error.abs() + 2 * error**2)).mean() + KL_WEIGHT * kl, (error.detach() ** 2).mean() / 4
+    return (weight * (error.abs() / 4 + 2 * error**2)).mean() + KL_WEIGHT * kl, (error.detach() ** 2).mean() / 4
 
 
 @torch.inference_mode()
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".cache/tiny"), help="folder of the checkpoint")
     parser.add_argument("--output", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--go-on", action="store_true", help="begin with the weights in `--output`")
     parser.add_argument("--encoder-rate", type=float, default=1.0, help="factor on the encoder's learning rate")
     parser.add_argument("--decoder-only", action="store_true", help="leave the encoder, and so the latents, as it is")
@@ -146,7 +147,7 @@ def main() -> None:
         model.decoder.load_state_dict(load_file(args.output / "decoder.safetensors"))
     model.encoder.requires_grad_(not args.decoder_only)
     rates = {"encoder": args.encoder_rate}
-    run = Run(model, args.work / "vae.safetensors", args.minutes, lr=1.5e-3, ema=0.998, rates=rates)
+    run = Run(model, args.work / "vae.safetensors", args.minutes, lr=args.lr, ema=0.998, rates=rates)
     rng = np.random.default_rng([1000, run.step, rank])
     torch.manual_seed(run.step * processes + rank)
     squared = []
