@@ -37,13 +37,14 @@ class Published:
 
 
 COMFY, GENMO, KIJAI = "Comfy-Org/mochi_preview_repackaged", "genmo/mochi-1-preview", "Kijai/Mochi_preview_comfy"
-CALCUIS, FAST = "calcuis/mochi", "FastVideo/FastMochi"
+CALCUIS, FAST, PUSA = "calcuis/mochi", "FastVideo/FastMochi", "RaphaelLiu/Pusa-V0.5"
 DIT, T5, VAE = FOLDERS
 
 DIT_BF16 = Published(COMFY, "split_files/diffusion_models/mochi_preview_bf16.safetensors", DIT, 20_100_000_000)
 DIT_FP8 = Published(COMFY, "split_files/diffusion_models/mochi_preview_fp8_scaled.safetensors", DIT, 10_000_000_000)
 DIT_FP32 = Published(GENMO, "dit.safetensors", DIT, 40_100_000_000)
 DIT_FAST = Published(FAST, "dit.safetensors", DIT, stored_as="fastmochi_dit.safetensors")
+DIT_PUSA = Published(PUSA, "pusa_v0_dit.safetensors", DIT)
 DIT_Q8 = Published(KIJAI, "mochi_preview_dit_GGUF_Q8_0.safetensors", DIT, 10_900_000_000)
 DIT_Q4 = Published(KIJAI, "mochi_preview_dit_GGUF_Q4_0_v2.safetensors", DIT, 5_980_000_000)
 DIT_Q3 = Published(CALCUIS, "mochi-q3_k_m.gguf", DIT, 4_310_000_000)
@@ -63,6 +64,7 @@ VARIANTS: dict[str, tuple[Published, ...]] = {
     "gguf4": (DIT_Q4, T5_FP8, VAE_BOTH),
     "gguf8": (DIT_Q8, T5_FP8, VAE_BOTH),
     "fast": (DIT_FAST, T5_FP16, VAE_BOTH),
+    "pusa": (DIT_PUSA, T5_FP16, VAE_BOTH),
     "published": (DIT_FP32, T5_FP16, DECODER, ENCODER),
 }
 """The files of a whole model, by the name of its kind of weights."""
