@@ -120,6 +120,72 @@ def test_extend(g: CheckedGraph) -> None:
     g.note("the clip stays")
 
 
+def square(g: CheckedGraph, x: int) -> Link:
+    """A picture of a red square, of another size than the video."""
+    background, square = (
+        g("EmptyImage", width=side, height=side, batch_size=1, color=colour) for side, colour in ((64, 0), (24, 0xFF0000))
+    )
+    place = {"x": x, "y": 20, "resize_source": False}
+    return g("ImageCompositeMasked", destination=background, source=square, **place)
+
+
+def image_to_video(g: CheckedGraph, x: int, frame: int, strength: float = 1.0, **latent: Link) -> Link:
+    """A picture given to a frame."""
+    where = {"frame": frame, "strength": strength}
+    return g("MochiParallelImageToVideo", vae=g.vae, image=square(g, x), **SIZE, **where, **latent)
+
+
+@pytest.mark.mixed(
+    "Mochi Image to Video",
+    "EmptyImage, ImageCompositeMasked, KSampler, SamplerCustom",
+    "Mochi Sampler with the same; the frame stays",
+)
+def test_image_to_video(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    given = image_to_video(g, 8, frame=0)
+    ours = g.ours(model=single, latent=given)
+    g.assert_equal(g.ksampler(model=model, latent_image=given), ours)
+    g.assert_equal(g.custom(model=model, latent_image=given), ours)
+    g.assert_equal(g.mochi(model=model, latent=given), ours)
+    made, before = g.run(ours, given)
+    assert difference(made[:, :, :1], before[:, :, :1]) < 1e-5
+    assert difference(made[:, :, 1:], before[:, :, 1:]) > 0.1
+    g.note("the frame stays")
+
+
+@pytest.mark.mixed(
+    "Mochi Image to Video, twice", "KSampler with heun and dpmpp_2m", "the same in one process; another strength differs"
+)
+def test_start_and_end(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    start = image_to_video(g, 8, frame=0, strength=0.7)
+    both, kept = (image_to_video(g, 32, frame=-1, strength=s, latent=start) for s in (0.3, 1.0))
+    for name in ("heun", "dpmpp_2m"):
+        made, right = (g.ksampler(model=m, latent_image=both, sampler_name=name) for m in (model, single))
+        g.assert_equal(made, right)
+    g.assert_differ(g.mochi(model=model, latent=both), g.mochi(model=model, latent=kept))
+
+
+@pytest.mark.mixed("Mochi Image to Video", "KSampler with euler_ancestral", "it adds noise, of which frames have less")
+def test_ancestral_refused(g: CheckedGraph) -> None:
+    given = image_to_video(g, 8, frame=0, strength=0.6)
+    made = g.ksampler(model=g.load(variant="frames"), latent_image=given, sampler_name="euler_ancestral")
+    g.assert_refused(made, "KSampler", "sampler_name is euler_ancestral, which adds noise at each step")
+
+
+@pytest.mark.mixed("Mochi Transition", "ImageFromBatch, KSampler", "Mochi Sampler with the same; both ends stay")
+def test_transition(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    clip, stays = g.ours(), {"overlap": 1, "first_strength": 1.0, "second_strength": 1.0}
+    ends = {"first": g.frames(clip, 0, 7), "second": g.frames(clip, 7, 6)}
+    joined = g("MochiParallelTransition", vae=g.vae, **ends, **SIZE, **stays)
+    ours = g.ours(model=single, latent=joined)
+    g.assert_equal(g.ksampler(model=model, latent_image=joined), ours)
+    made, before = g.run(ours, joined)
+    assert difference(made[:, :, ::2], before[:, :, ::2]) < 1e-5
+    g.note("both ends stay")
+
+
 @pytest.mark.mixed("Mochi Noise Mask", "MaskComposite, KSampler", "Mochi Sampler with the same")
 def test_own_mask(g: CheckedGraph) -> None:
     masked = g("MochiParallelNoiseMask", samples=g.ours(seed=1), mask=left_half(g))
