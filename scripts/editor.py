@@ -52,11 +52,6 @@ DROP = """([bytes, name, type, x, y]) => {
     const target = document.elementFromPoint(x, y)
     for (const kind of ['dragenter', 'dragover', 'drop']) target.dispatchEvent(new DragEvent(kind, event))
 }"""
-# A place on a node, in pixels of the page.
-NODE_PLACE = """id => {
-    const [x, y] = app.graph.getNodeById(id).pos
-    return [...app.canvas.ds.convertOffsetToCanvas([x + 60, y + 20])]
-}"""
 
 
 class NoBrowser(RuntimeError):
@@ -191,10 +186,9 @@ class Editor:
         """The nodes around which the canvas draws the frame of an error."""
         return self.page.evaluate(ERROR_FRAMES)
 
-    def drop(self, file: Path, node: int | None = None) -> None:
-        """Drop a file on a node, or on the canvas."""
+    def drop(self, file: Path, x: float = 800, y: float = 850) -> None:
+        """Drop a file on the page, by default where there is nothing but the canvas."""
         kind, _ = mimetypes.guess_type(file.name)
-        x, y = (800, 850) if node is None else self.page.evaluate(NODE_PLACE, node)
         self.page.evaluate(DROP, [base64.b64encode(file.read_bytes()).decode(), file.name, kind, x, y])
 
     def link(self, source: int, output: int, target: int, socket: str) -> None:

@@ -12,8 +12,8 @@ TINY_IMAGE_NOTE = """## A video of a picture
 
 Two built-in nodes draw a red square; the video starts with it, and the **tiny model** moves it as the prompt says.
 
-- Your own picture: drop it on **Load Image**, and link that to *image* in place of the drawn one. The tiny model knows
-  one circle, square, triangle or star of one colour, on one background.
+- Your own picture: drop it on the canvas. It comes in a **Load Image**; link that to *image*, in place of the drawn one.
+  The tiny model knows one circle, square, triangle or star of one colour, on one background.
 - *frame* says where in the video the picture stands: 0 is the first frame, -1 the last one.
 - The published model's template is **mochi_image_to_video**.
 """
@@ -23,7 +23,7 @@ TINY_ENDS_NOTE = """## From one picture to another
 The video starts with one picture and ends in another; the **tiny model** makes what is between them.
 
 - Two **Mochi Image to Video**, one after the other, give *frame* 0 and *frame* -1. More of them give any frames between.
-- Your own pictures: drop them on the canvas, and link **Load Image** to *image*.
+- Your own pictures: drop them on the canvas. Each comes in a **Load Image**; link these to *image*.
 - The published model's template is **mochi_start_and_end**.
 """
 
@@ -114,15 +114,13 @@ def of_pictures(graph: Graph, name: str, text: str, pictures: list[str], latent:
 
 
 def tiny_image_to_video() -> Graph:
-    """A drawn picture, and what comes of it; a person's own is one link away."""
     graph = tiny_text_to_video()
     graph.nodes["positive"].inputs["prompt"] = "a red square moves right on a gray background"
     graph.nodes |= drawn_square("picture", 8)
-    graph.nodes["own"] = Node("LoadImage", {"image": "example.png"}, height=320, title="Or your own picture", outputs=2)
     graph.nodes["given"] = given("picture", 0, 1.0, TINY_SIZE)
     graph.nodes["save"] = save(12.0, "video/mochi_tiny_image", 400, 545)
     graph = of_pictures(graph, "tiny_image_to_video", TINY_IMAGE_NOTE, ["given"], "given")
-    graph.groups.insert(2, Group("A picture", ["background", "square", "picture", "own"]))
+    graph.groups.insert(2, Group("A picture", ["background", "square", "picture"]))
     return graph
 
 

@@ -5,51 +5,64 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from scripts.comfyui import PROJECT
+from tests.browser.conftest import WORKFLOWS
 from tests.browser.editor import AnyEditor
 from tests.host.conftest import Comfy
 from tests.host.test_server import frames_of
 
-WORKFLOW = PROJECT / "workflows" / "tiny_image_to_video.json"
+PROMPT = "a blue square moves up on a white background"
 WHITE, BLUE = (255, 255, 255), (26, 41, 235)
-# The picture has been through encoder, decoder and mp4, which soften edges. One pixel aside is an error of 0.04.
-CLOSE = 0.06
+CLOSE = 0.06  # mean over pixels and colours: encoder, decoder and mp4 soften edges
+LOADERS = "() => app.graph.nodes.filter(node => node.type === 'LoadImage').map(node => node.id)"
+HAS_PICTURE = "id => app.graph.getNodeById(id).widgets.some(widget => String(widget.value).startsWith('square'))"
 
 
-def drawn(file: Path) -> np.ndarray:
-    """A blue square on white, where no prompt says that it is, in a file that is wider than the video. The middle of it."""
+@pytest.fixture
+def square(tmp_path: Path) -> Path:
+    """A blue square on white, where no prompt says that it is, in a file that is wider than the video."""
     picture = Image.new("RGB", (96, 64), WHITE)
     picture.paste(BLUE, (22, 34, 42, 54))
-    picture.save(file)
-    return np.asarray(picture)[:, 16:80] / 255
+    picture.save(tmp_path / "square.png")
+    return tmp_path / "square.png"
+
+
+def template(name: str) -> tuple[dict, dict[str, int]]:
+    """A workflow, and the numbers of its nodes by their type or title."""
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    return workflow, {node.get("title") or node["type"]: node["id"] for node in workflow["nodes"]}
 
 
 def test_a_video_starts_with_the_picture_that_was_dropped(
-    editor: AnyEditor, comfy: Comfy, tmp_path: Path, screenshot: Callable[[str], None]
+    editor: AnyEditor, comfy: Comfy, square: Path, screenshot: Callable[[str], None]
 ):
-    picture = drawn(tmp_path / "blue_square.png")
-    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    ids = {node["type"]: node["id"] for node in workflow["nodes"]}
-    loader, given, prompt = ids["LoadImage"], ids["MochiParallelImageToVideo"], "a blue square moves up on a white background"
+    workflow, number = template("tiny_image_to_video")
     editor.open(workflow)
-    editor.drop(tmp_path / "blue_square.png", loader)
-    editor.page.wait_for_function(
-        "id => app.graph.getNodeById(id).widgets.find(w => w.name === 'image').value.startsWith('blue_square')", arg=loader
-    )
+    editor.drop(square)
+    editor.page.wait_for_function(f"() => ({LOADERS})().length === 1")
+    (loader,) = editor.page.evaluate(LOADERS)
+    editor.page.wait_for_function(HAS_PICTURE, arg=loader)
+    given = number["MochiParallelImageToVideo"]
     editor.link(loader, 0, given, "image")
-    positive = next(node["id"] for node in workflow["nodes"] if node.get("title") == "Prompt")
-    editor.set(positive, prompt=prompt)
-    editor.set(ids["MochiParallelLoadDiT"], variant="frames")
-    editor.set(ids["MochiParallelSampler"], steps=4)
+    editor.set(number["Prompt"], prompt=PROMPT)
+    editor.set(number["MochiParallelLoadDiT"], variant="frames")
+    editor.set(number["MochiParallelSampler"], steps=4)
     before = set(comfy.output.rglob("*.mp4"))
     editor.run()
-    editor.wait_for_picture(given)  # what the node shows of the picture
+    editor.wait_for_picture(given)  # what is used of it
     editor.video()
     screenshot("at its end")
 
     (video,) = set(comfy.output.rglob("*.mp4")) - before
-    frames = frames_of(video)
-    assert np.abs(frames[0] - picture).mean() < CLOSE
-    assert np.abs(frames[-1] - picture).mean() > CLOSE  # it has moved
+    frames, used = frames_of(video), np.asarray(Image.open(square))[:, 16:80] / 255
+    assert np.abs(frames[0] - used).mean() < CLOSE < np.abs(frames[-1] - used).mean()
+
+
+def test_a_picture_is_dropped_on_its_loader(editor: AnyEditor, square: Path):
+    workflow, number = template("mochi_image_to_video")
+    editor.open(workflow)
+    editor.drop_on(number["Picture"], square)
+    editor.page.wait_for_function(HAS_PICTURE, arg=number["Picture"])
+    assert editor.page.evaluate(LOADERS) == [number["Picture"]]
