@@ -12,8 +12,8 @@ TINY_IMAGE_NOTE = """## A video of a picture
 
 Two built-in nodes draw a red square; the video starts with it, and the **tiny model** moves it as the prompt says.
 
-- Your own picture: drop it on the canvas. It comes in a **Load Image**; link that to *image*, in place of the drawn one.
-  The tiny model knows one circle, square, triangle or star of one colour, on one background.
+- Your own picture: drop it on the canvas. It comes in a **Load Image**; link that to *image*, in place of the drawn
+  one. The tiny model knows one circle, square, triangle or star of one colour, on one background.
 - *frame* says where in the video the picture stands: 0 is the first frame, -1 the last one.
 - The published model's template is **mochi_image_to_video**.
 """
@@ -22,7 +22,7 @@ TINY_ENDS_NOTE = """## From one picture to another
 
 The video starts with one picture and ends in another; the **tiny model** makes what is between them.
 
-- Two **Mochi Image to Video**, one after the other, give *frame* 0 and *frame* -1. More of them give any frames between.
+- Two **Mochi Image to Video**, one after the other, give *frame* 0 and *frame* -1. Further ones give frames between.
 - Your own pictures: drop them on the canvas. Each comes in a **Load Image**; link these to *image*.
 - The published model's template is **mochi_start_and_end**.
 """

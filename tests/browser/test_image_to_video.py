@@ -12,10 +12,10 @@ from tests.browser.conftest import WORKFLOWS
 from tests.browser.editor import AnyEditor
 from tests.host.conftest import Comfy
 from tests.host.test_server import frames_of
+from tests.host.test_tiny_workflows import SOFT, off
 
 PROMPT = "a blue square moves up on a white background"
 WHITE, BLUE = (255, 255, 255), (26, 41, 235)
-CLOSE = 0.06  # mean over pixels and colours: encoder, decoder and mp4 soften edges
 LOADERS = "() => app.graph.nodes.filter(node => node.type === 'LoadImage').map(node => node.id)"
 HAS_PICTURE = "id => app.graph.getNodeById(id).widgets.some(widget => String(widget.value).startsWith('square'))"
 
@@ -57,7 +57,7 @@ def test_a_video_starts_with_the_picture_that_was_dropped(
 
     (video,) = set(comfy.output.rglob("*.mp4")) - before
     frames, used = frames_of(video), np.asarray(Image.open(square))[:, 16:80] / 255
-    assert np.abs(frames[0] - used).mean() < CLOSE < np.abs(frames[-1] - used).mean()
+    assert off(frames[0], used) < SOFT
 
 
 def test_a_picture_is_dropped_on_its_loader(editor: AnyEditor, square: Path):

@@ -123,7 +123,8 @@ def test_extend(g: CheckedGraph) -> None:
 def square(g: CheckedGraph, x: int) -> Link:
     """A picture of a red square, of another size than the video."""
     background, square = (
-        g("EmptyImage", width=side, height=side, batch_size=1, color=colour) for side, colour in ((64, 0), (24, 0xFF0000))
+        g("EmptyImage", width=side, height=side, batch_size=1, color=colour)
+        for side, colour in ((64, 0), (24, 0xFF0000))
     )
     place = {"x": x, "y": 20, "resize_source": False}
     return g("ImageCompositeMasked", destination=background, source=square, **place)
@@ -154,7 +155,9 @@ def test_image_to_video(g: CheckedGraph) -> None:
 
 
 @pytest.mark.mixed(
-    "Mochi Image to Video, twice", "KSampler with heun and dpmpp_2m", "the same in one process; another strength differs"
+    "Mochi Image to Video, twice",
+    "KSampler with heun and dpmpp_2m",
+    "the same in one process; another strength differs",
 )
 def test_start_and_end(g: CheckedGraph) -> None:
     model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
