@@ -10,7 +10,7 @@ RED, GRAY = 0xE61414, 0x808080  # as the tiny model knows them
 
 TINY_IMAGE_NOTE = """## A video of a picture
 
-Two built-in nodes draw a red square; the video starts with it, and the **tiny model** moves it as the prompt says.
+Built-in nodes draw a red square; the video starts with it, and the **tiny model** moves it as the prompt says.
 
 - Your own picture: drop it on the canvas. It comes in a **Load Image**; link that to *image*, in place of the drawn
   one. The tiny model knows one circle, square, triangle or star of one colour, on one background.
