@@ -1,5 +1,6 @@
 """A picture that a person drops becomes the beginning of a video."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from tests.host.test_tiny_workflows import SOFT, off
 
 PROMPT = "a blue square moves up on a white background"
 WHITE, BLUE = (255, 255, 255), (26, 41, 235)
-LOADERS = "() => app.graph.nodes.filter(node => node.type === 'LoadImage').map(node => node.id)"
+PLACES = itertools.count(20, 4)  # another one each time: the server would not encode the same picture twice
+LOADERS = "() => app.graph.nodes.filter(node => node.type === 'LoadImage').map(node => Number(node.id))"
 HAS_PICTURE = "id => app.graph.getNodeById(id).widgets.some(widget => String(widget.value).startsWith('square'))"
 
 
@@ -24,7 +26,8 @@ HAS_PICTURE = "id => app.graph.getNodeById(id).widgets.some(widget => String(wid
 def square(tmp_path: Path) -> Path:
     """A blue square on white, where no prompt says that it is, in a file that is wider than the video."""
     picture = Image.new("RGB", (96, 64), WHITE)
-    picture.paste(BLUE, (22, 34, 42, 54))
+    left = next(PLACES)
+    picture.paste(BLUE, (left, 34, left + 20, 54))
     picture.save(tmp_path / "square.png")
     return tmp_path / "square.png"
 
