@@ -68,9 +68,9 @@ class Graph:
         inputs = self.info(kind)["input"]
         return {*inputs.get("required", {}), *inputs.get("optional", {})}
 
-    def load(self, file: str = TINY, ranks: int | None = None, variant: str = "auto") -> Link:
+    def load(self, file: str = TINY, ranks: int | None = None, **widgets: Any) -> Link:
         inputs = {"parallel": self.parallel} if (ranks or self.ranks) > 1 else {}
-        return self("MochiParallelLoadDiT", file=file, dtype="auto", variant=variant, **inputs)
+        return self("MochiParallelLoadDiT", file=file, dtype="auto", **inputs, **widgets)
 
     def load_vae(self, ranks: int | None = None) -> Link:
         inputs = {"parallel": self.parallel} if (ranks or self.ranks) > 1 else {}
