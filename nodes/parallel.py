@@ -13,7 +13,7 @@ from .host.ranks.group import PLACE, groups
 from .host.sockets.dtypes import runs_on_cpu
 
 MAX_GPUS = 16
-GUIDANCE = ("auto", "1", "2")
+GUIDANCE = ("auto", "1", "2", "3")
 
 MochiParallel = io.Custom("MOCHI_PARALLEL")
 
@@ -38,7 +38,8 @@ class Parallel(widgets.Node):
                     "guidance",
                     GUIDANCE,
                     "2: one half of the GPUs computes with the prompt, the other one with the negative prompt, which "
-                    "sends the least. auto: 2 where the number of GPUs is even and cfg is not 1.",
+                    "sends the least. 3: with skip-layer guidance, a third for each of its passes. auto: as many as a "
+                    "step has passes, where the number of GPUs divides by it.",
                 ),
                 widgets.count(
                     "ulysses",

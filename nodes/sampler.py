@@ -131,6 +131,15 @@ class Sampler(widgets.Node):
                     "are given.",
                     optional=True,
                 ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="Latents to start from instead of an empty video of the size above; their noise mask is "
+                    "respected.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas", optional=True, tooltip="A noise schedule instead of Mochi's own for `steps` steps."
+                ),
                 widgets.number(
                     "stg_scale",
                     0.0,
@@ -147,15 +156,6 @@ class Sampler(widgets.Node):
                     default="34",
                     tooltip="The layers that are left out, from 0, with commas between: 34 for the published model, "
                     f"which has 48; {TINY_STG_LAYER} for the tiny one, which has {TINY.dit.depth}.",
-                ),
-                io.Latent.Input(
-                    "latent",
-                    optional=True,
-                    tooltip="Latents to start from instead of an empty video of the size above; their noise mask is "
-                    "respected.",
-                ),
-                io.Sigmas.Input(
-                    "sigmas", optional=True, tooltip="A noise schedule instead of Mochi's own for `steps` steps."
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="VAE latents, for Mochi VAE Decode or VAE Decode.")],

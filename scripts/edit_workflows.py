@@ -70,7 +70,7 @@ def with_a_clip(graph: Graph, target: str) -> Graph:
 def denoised(source: Node, latent: str, denoise: float) -> Node:
     """A sampler like another, that starts from a clip."""
     links = {"positive": Link("target"), "latent": Link(latent)}
-    return Node("MochiParallelSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=740)
+    return Node("MochiParallelSampler", {**source.inputs, **links, "seed": 2, "denoise": denoise}, height=source.height)
 
 
 def edited(steps: int, cfg: float, end: float) -> dict[str, Node]:

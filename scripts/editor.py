@@ -45,11 +45,12 @@ WIDGET_PLACE = """async ([id, name]) => {
 }"""
 ERROR_FRAMES = """() => app.graph.nodes.filter(node => Object.entries(node.strokeStyles).some(
     ([name, style]) => /error/i.test(name) && style.call(node))).map(node => Number(node.id))"""
-DROP = """([bytes, name, type]) => {
+DROP = """([bytes, name, type, x, y]) => {
     const dropped = new DataTransfer(), content = Uint8Array.from(atob(bytes), byte => byte.charCodeAt(0))
     dropped.items.add(new File([content], name, {type}))
-    const event = {dataTransfer: dropped, bubbles: true, cancelable: true, clientX: 800, clientY: 850}
-    document.querySelector('#graph-canvas').dispatchEvent(new DragEvent('drop', event))
+    const event = {dataTransfer: dropped, bubbles: true, cancelable: true, clientX: x, clientY: y}
+    const target = document.elementFromPoint(x, y)
+    for (const kind of ['dragenter', 'dragover', 'drop']) target.dispatchEvent(new DragEvent(kind, event))
 }"""
 
 
@@ -185,10 +186,18 @@ class Editor:
         """The nodes around which the canvas draws the frame of an error."""
         return self.page.evaluate(ERROR_FRAMES)
 
-    def drop(self, file: Path) -> None:
-        """Drop a file on the canvas."""
+    def drop(self, file: Path, x: float = 800, y: float = 850) -> None:
+        """Drop a file on the page, by default where there is nothing but the canvas."""
         kind, _ = mimetypes.guess_type(file.name)
-        self.page.evaluate(DROP, [base64.b64encode(file.read_bytes()).decode(), file.name, kind])
+        self.page.evaluate(DROP, [base64.b64encode(file.read_bytes()).decode(), file.name, kind, x, y])
+
+    def link(self, source: int, output: int, target: int, socket: str) -> None:
+        """A link from an output of a node to an input of another, in place of the one that it has."""
+        connect = """([source, output, target, socket]) => {
+            const to = app.graph.getNodeById(target)
+            app.graph.getNodeById(source).connect(output, to, to.findInputSlot(socket))
+        }"""
+        self.page.evaluate(connect, [source, output, target, socket])
 
     def _listen(self, socket: WebSocket) -> None:
         self.socket = socket

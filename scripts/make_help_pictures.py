@@ -13,6 +13,7 @@ from scripts.client import ComfyClient
 from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
 from scripts.edit_workflows import mochi_edit, mochi_video_to_video
 from scripts.editor import Editor, chromium, write_settings
+from scripts.image_workflows import mochi_image_to_video, mochi_transition
 from scripts.make_screenshots import PAGE, clip_of
 from scripts.mask_workflows import mochi_extend, mochi_replace_area
 from scripts.server import ComfyServer
@@ -58,6 +59,8 @@ PICTURED = {
     "again": mochi_edit,
     "longer": mochi_extend,
     "masked": mochi_replace_area,
+    "given": mochi_image_to_video,
+    "joined": mochi_transition,
     "parallel": mochi_text_to_video_4_gpus,
     "status": mochi_text_to_video_4_gpus,
 }

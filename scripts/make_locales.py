@@ -22,7 +22,11 @@ def main() -> None:
         with ComfyServer(find_or_fetch_comfyui(), base) as server:
             object_info = ComfyClient(server.url).object_info()
     module = f"custom_nodes.{PACK_NAME}"
-    texts = {_key(node): texts_of(info) for node, info in object_info.items() if info["python_module"] == module}
+    texts = {
+        _key(node): texts_of(info)
+        for node, info in object_info.items()
+        if info["python_module"] == module and not info["deprecated"]  # an old id of one of them
+    }
     if not texts:
         raise SystemExit("ComfyUI did not load the pack: start it with `python -m scripts.serve` to see why.")
     ENGLISH.parent.mkdir(parents=True, exist_ok=True)

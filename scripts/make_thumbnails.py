@@ -54,6 +54,15 @@ SHOWN = {
         "a red circle moves left on a black background",
         "a yellow star moves down on a black background",
     ],
+    "tiny_image_to_video": ["a red square moves right on a gray background"],
+    "tiny_start_and_end": ["a red square moves right on a gray background"],
+    "tiny_transition": ["a red circle moves left on a black background"],
+    "tiny_skip_layer_guidance": [
+        "a blue circle moves left on a white background",
+        "a yellow star moves right on a brown background",
+        "a magenta triangle moves up on a gray background",
+        "a green square moves down on a black background",
+    ],
 }
 # What opens in app mode is the same graph.
 APPS = ("tiny_text_to_video", "mochi_text_to_video")
@@ -63,6 +72,10 @@ TITLES = {
     "mochi_edit": [("Mochi 1", 84), ("a clip edited by its words", 38), ("848 x 480, 163 frames", 32)],
     "mochi_extend": [("Mochi 1", 84), ("a clip that goes on", 42), ("848 x 480, 163 frames", 32)],
     "mochi_replace_area": [("Mochi 1", 84), ("an area made anew", 42), ("848 x 480, 163 frames", 32)],
+    "mochi_image_to_video": [("Pusa V0.5", 84), ("image to video", 44), ("848 x 480, 163 frames", 32)],
+    "mochi_start_and_end": [("Pusa V0.5", 84), ("start and end", 44), ("848 x 480, 163 frames", 32)],
+    "mochi_transition": [("Pusa V0.5", 84), ("from clip to clip", 44), ("848 x 480, 163 frames", 32)],
+    "mochi_skip_layer_guidance": [("Mochi 1", 84), ("skip-layer guidance", 42), ("848 x 480, 163 frames", 32)],
     "mochi_from_wrapper": [("Mochi 1", 84), ("from MochiWrapper", 44), ("848 x 480, 49 frames", 32)],
     "mochi_text_to_video_4_gpus": [("Mochi 1", 84), ("on 4 GPUs", 44), ("848 x 480, 163 frames", 32)],
 }
@@ -79,10 +92,13 @@ def with_prompt(api: dict, prompt: str) -> dict:
     return api
 
 
-def middle_frame(video: Path) -> Image.Image:
+def frames_of(video: Path, count: int) -> list[Image.Image]:
+    """The middle one, or several from the first to the last."""
     with av.open(str(video)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
-    return frames[len(frames) // 2]
+    if count == 1:
+        return [frames[len(frames) // 2]]
+    return [frames[i * (len(frames) - 1) // (count - 1)] for i in range(count)]
 
 
 def mosaic(pictures: list[Image.Image]) -> Image.Image:
@@ -115,7 +131,8 @@ def main() -> None:
                 api = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
                 runs = [client.run(with_prompt(api, prompt)) for prompt in prompts]
                 # A graph that makes a clip of another saves both.
-                pictures = [middle_frame(path) for run in runs for path in run.paths(base / "output")]
+                videos = [path for run in runs for path in run.paths(base / "output") if path.suffix == ".mp4"]
+                pictures = [frame for video in videos for frame in frames_of(video, 4 // len(videos))]
                 mosaic(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
                 print(WORKFLOWS / f"{name}.jpg")
     for name in APPS:

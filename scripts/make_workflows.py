@@ -14,15 +14,25 @@ from scripts.client import ComfyClient
 from scripts.comfyui import PROJECT, find_or_fetch_comfyui, prepare_base
 from scripts.converted_workflows import mochi_from_wrapper
 from scripts.edit_workflows import mochi_edit, mochi_video_to_video, tiny_edit, tiny_video_to_video
+from scripts.image_workflows import (
+    mochi_image_to_video,
+    mochi_start_and_end,
+    mochi_transition,
+    tiny_image_to_video,
+    tiny_start_and_end,
+    tiny_transition,
+)
 from scripts.mask_workflows import mochi_extend, mochi_replace_area, tiny_extend, tiny_replace_area
 from scripts.server import ComfyServer
 from scripts.text_workflows import (
     mixed_with_builtin_nodes,
     mochi_app,
+    mochi_skip_layer_guidance,
     mochi_text_to_video,
     mochi_text_to_video_4_gpus,
     tiny_app,
     tiny_on_two_ranks,
+    tiny_skip_layer_guidance,
     tiny_text_to_video,
 )
 from scripts.workflow_format import Drawn
@@ -44,6 +54,14 @@ GRAPHS = (
     tiny_replace_area,
     mochi_extend,
     mochi_replace_area,
+    tiny_image_to_video,
+    tiny_start_and_end,
+    tiny_transition,
+    mochi_image_to_video,
+    mochi_start_and_end,
+    mochi_transition,
+    tiny_skip_layer_guidance,
+    mochi_skip_layer_guidance,
     tiny_app,
     mochi_app,
     mochi_from_wrapper,

@@ -23,7 +23,7 @@ def download(name: str) -> list[dict[str, str]]:
 def loaders(t5: str, dit: str, vae: str, **parallel: str | Link) -> dict[str, Node]:
     """The three loaders. `parallel` is `gpus`, or a link from Mochi Parallel Settings."""
     parallel = {"gpus": "1", **parallel}
-    ways = {"attention": "sdpa", "compile": False}
+    ways = {"attention": "sdpa", "compile": False, "variant": "auto"}
     vae_values = {"file": vae, "encoder_file": "in the file itself", "dtype": "auto"}
     return {
         "t5": Node("MochiParallelLoadT5", {"file": t5, "dtype": "auto", "device": "default"}),
@@ -45,8 +45,8 @@ def sampler(seed: int, steps: int, cfg: float, width: int, height: int, frames: 
     return Node(
         "MochiParallelSampler",
         {**links, "seed": seed, "steps": steps, "cfg": cfg, **size, "cfg_schedule": "", "schedule": "mochi"}
-        | {"denoise": 1.0},
-        height=740,
+        | {"denoise": 1.0, "stg_scale": 0.0, "stg_layers": "34"},
+        height=800,
     )
 
 

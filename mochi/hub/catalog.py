@@ -44,9 +44,8 @@ DIT_BF16 = Published(COMFY, "split_files/diffusion_models/mochi_preview_bf16.saf
 DIT_FP8 = Published(COMFY, "split_files/diffusion_models/mochi_preview_fp8_scaled.safetensors", DIT, 10_000_000_000)
 DIT_FP32 = Published(GENMO, "dit.safetensors", DIT, 40_100_000_000)
 DIT_FAST = Published(FAST, "dit.safetensors", DIT, stored_as="fastmochi_dit.safetensors")
-DIT_PUSA = Published(
-    PUSA, "pusa_v0_dit.safetensors", DIT
-)  # its size was not at hand here: the hub says it, and its hash
+# Its size and hash were not at hand: the hub says them.
+DIT_PUSA = Published(PUSA, "pusa_v0_dit.safetensors", DIT)
 DIT_Q8 = Published(KIJAI, "mochi_preview_dit_GGUF_Q8_0.safetensors", DIT, 10_900_000_000)
 DIT_Q4 = Published(KIJAI, "mochi_preview_dit_GGUF_Q4_0_v2.safetensors", DIT, 5_980_000_000)
 DIT_Q3 = Published(CALCUIS, "mochi-q3_k_m.gguf", DIT, 4_310_000_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.editor import Editor
@@ -41,6 +42,13 @@ RESTED = """async () => {
         still = now === before ? still + 1 : 0
         before = now
     }
+}"""
+
+
+# The middle of the title bar of a node, in pixels of the page.
+TITLE_PLACE = """id => {
+    const node = app.graph.getNodeById(id)
+    return [...app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] - 15])]
 }"""
 
 
@@ -90,6 +98,11 @@ class AnyEditor(Editor):
             return self.page.get_by_role("option")
         self.page.mouse.click(*self.place(node, widget))
         return self.page.locator(".litecontextmenu .litemenu-entry")
+
+    def drop_on(self, node: int, file: Path) -> None:
+        """Drop a file on a node."""
+        self.page.evaluate(RESTED)
+        self.drop(file, *self.page.evaluate(TITLE_PLACE, node))
 
     def wait_for_picture(self, node: int) -> None:
         """Until a node shows a picture of its run."""

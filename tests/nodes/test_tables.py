@@ -18,6 +18,8 @@ NODES = [
     "MochiParallelSigmas",
     "MochiParallelSampler",
     "MochiParallelExtend",
+    "MochiParallelImageToVideo",
+    "MochiParallelTransition",
     "MochiParallelNoiseMask",
     "MochiParallelInvert",
     "MochiParallelResample",

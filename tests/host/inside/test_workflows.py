@@ -64,10 +64,12 @@ def test_layout_is_tidy(file):
     assert any(node["type"] == "MarkdownNote" and node["widgets_values"][0].strip() for node in graph["nodes"])
 
 
-PUBLISHED = pytest.mark.parametrize("name", ["mochi_text_to_video", "mochi_text_to_video_4_gpus"])
+AS_PUBLISHED = ["mochi_text_to_video", "mochi_text_to_video_4_gpus"]
+OF_PUSA = ["mochi_image_to_video", "mochi_start_and_end", "mochi_transition"]
+PUBLISHED = pytest.mark.parametrize("name", AS_PUBLISHED)
 
 
-@PUBLISHED
+@pytest.mark.parametrize("name", [*AS_PUBLISHED, *OF_PUSA])
 def test_download_hints_belong_to_widgets(name):
     graph = read(WORKFLOWS / f"{name}.json")
     hints = [(node, model) for node in graph["nodes"] for model in node["properties"].get("models", [])]
@@ -99,3 +101,10 @@ def test_published_workflow_is_as_published(pack, name):
     values = widgets_of(name)
     for name in ("width", "height", "frames", "steps", "cfg", "fps"):
         assert values[name] == getattr(defaults, name)
+
+
+@pytest.mark.parametrize("name", OF_PUSA)
+def test_given_frames_have_the_values_of_their_release(name):
+    values = widgets_of(name)
+    assert (values["steps"], values["cfg"]) == (30, 4.5)
+    assert (values["width"], values["height"], values["frames"]) == (848, 480, 163)

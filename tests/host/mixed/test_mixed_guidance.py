@@ -68,16 +68,37 @@ def test_projected_guidance(g: CheckedGraph) -> None:
     g.assert_differ(g.mochi(model=patched(0.0)), g.mochi(model=patched(1.0)))
 
 
-@pytest.mark.mixed("Load AsymmDiT, Mochi Sampler", "SkipLayerGuidanceDiT, KSampler", "Mochi Sampler with `stg_scale`")
-def test_skip_layer_guidance(g: CheckedGraph) -> None:
-    def patched(scale: float):
-        layers = {"double_layers": "1, 2", "single_layers": "", "start_percent": 0.0, "end_percent": 1.0}
-        return g("SkipLayerGuidanceDiT", model=g.model, scale=scale, rescaling_scale=0.0, **layers)
+def skipping(g: CheckedGraph, model: Link, scale: float, rescaling: float = 0.0) -> Link:
+    """The model under ComfyUI's own skip-layer guidance, for the whole run."""
+    layers = {"double_layers": "1, 2", "single_layers": "", "start_percent": 0.0, "end_percent": 1.0}
+    return g("SkipLayerGuidanceDiT", model=model, scale=scale, rescaling_scale=rescaling, **layers)
 
-    g.assert_equal(g.ksampler(model=patched(0.0)), g.ours())
-    g.assert_equal(g.ksampler(model=patched(3.0)), g.ours(stg_scale=3.0, stg_layers="1, 2"))
-    g.assert_equal(g.mochi(stg_scale=3.0, stg_layers="1, 2"), g.ours(stg_scale=3.0, stg_layers="1, 2"))
-    g.assert_differ(g.mochi(stg_scale=3.0, stg_layers="1, 2"), g.ours())
+
+@pytest.mark.mixed(
+    "Load AsymmDiT, Mochi Sampler", "SkipLayerGuidanceDiT, KSampler", "Mochi Sampler with the same *stg_scale*"
+)
+def test_skip_layer_guidance(g: CheckedGraph) -> None:
+    ours = g.ours(stg_scale=2.0, stg_layers="1, 2")
+    g.assert_equal(g.ksampler(model=skipping(g, g.model, 2.0)), ours)
+    g.assert_equal(g.mochi(stg_scale=2.0, stg_layers="1, 2"), ours)
+    g.assert_equal(g.ksampler(model=skipping(g, g.model, 0.0)), g.ours())
+    g.assert_differ(ours, g.ours())
+
+
+@pytest.mark.mixed(
+    "Load AsymmDiT",
+    "SkipLayerGuidanceDiT with rescaling, SkipLayerGuidanceDiTSimple, KSampler",
+    "Mochi Sampler with the same node; no node differs",
+)
+def test_other_skip_layer_guidance(g: CheckedGraph) -> None:
+    simple = {"double_layers": "1, 2", "single_layers": "", "start_percent": 0.0, "end_percent": 1.0}
+    ways = (
+        lambda model: skipping(g, model, 2.0, 0.7),
+        lambda model: g("SkipLayerGuidanceDiTSimple", model=model, **simple),
+    )
+    for patched in ways:
+        g.assert_equal(g.ksampler(model=patched(g.model)), g.ours(model=patched(g.single)))
+        g.assert_differ(g.ksampler(model=patched(g.model)), g.ours())
 
 
 @pytest.mark.mixed("TeaCache (Mochi)", "KSampler", "TeaCache (Mochi) and Mochi Sampler; at threshold 0 no cache")

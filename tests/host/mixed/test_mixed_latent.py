@@ -120,6 +120,75 @@ def test_extend(g: CheckedGraph) -> None:
     g.note("the clip stays")
 
 
+def square(g: CheckedGraph, x: int) -> Link:
+    """A picture of a red square, of another size than the video."""
+    background, square = (
+        g("EmptyImage", width=side, height=side, batch_size=1, color=colour)
+        for side, colour in ((64, 0), (24, 0xFF0000))
+    )
+    place = {"x": x, "y": 20, "resize_source": False}
+    return g("ImageCompositeMasked", destination=background, source=square, **place)
+
+
+def image_to_video(g: CheckedGraph, x: int, frame: int, strength: float = 1.0, **latent: Link) -> Link:
+    """A picture given to a frame."""
+    where = {"frame": frame, "strength": strength}
+    return g("MochiParallelImageToVideo", vae=g.vae, image=square(g, x), **SIZE, **where, **latent)
+
+
+@pytest.mark.mixed(
+    "Mochi Image to Video",
+    "EmptyImage, ImageCompositeMasked, KSampler, SamplerCustom",
+    "Mochi Sampler with the same; the frame stays",
+)
+def test_image_to_video(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    given = image_to_video(g, 8, frame=0)
+    ours = g.ours(model=single, latent=given)
+    g.assert_equal(g.ksampler(model=model, latent_image=given), ours)
+    g.assert_equal(g.custom(model=model, latent_image=given), ours)
+    g.assert_equal(g.mochi(model=model, latent=given), ours)
+    made, before = g.run(ours, given)
+    assert difference(made[:, :, :1], before[:, :, :1]) < 1e-5
+    assert difference(made[:, :, 1:], before[:, :, 1:]) > 0.1
+    g.note("the frame stays")
+
+
+@pytest.mark.mixed(
+    "Mochi Image to Video, twice",
+    "KSampler with heun and dpmpp_2m",
+    "the same in one process; another strength differs",
+)
+def test_start_and_end(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    start = image_to_video(g, 8, frame=0, strength=0.7)
+    both, kept = (image_to_video(g, 32, frame=-1, strength=s, latent=start) for s in (0.3, 1.0))
+    for name in ("heun", "dpmpp_2m"):
+        made, right = (g.ksampler(model=m, latent_image=both, sampler_name=name) for m in (model, single))
+        g.assert_equal(made, right)
+    g.assert_differ(g.mochi(model=model, latent=both), g.mochi(model=model, latent=kept))
+
+
+@pytest.mark.mixed("Mochi Image to Video", "KSampler with euler_ancestral", "it adds noise, of which frames have less")
+def test_ancestral_refused(g: CheckedGraph) -> None:
+    given = image_to_video(g, 8, frame=0, strength=0.6)
+    made = g.ksampler(model=g.load(variant="frames"), latent_image=given, sampler_name="euler_ancestral")
+    g.assert_refused(made, "KSampler", "sampler_name is euler_ancestral, which adds noise at each step")
+
+
+@pytest.mark.mixed("Mochi Transition", "ImageFromBatch, KSampler", "Mochi Sampler with the same; both ends stay")
+def test_transition(g: CheckedGraph) -> None:
+    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
+    clip, stays = g.ours(), {"overlap": 1, "first_strength": 1.0, "second_strength": 1.0}
+    ends = {"first": g.frames(clip, 0, 7), "second": g.frames(clip, 7, 6)}
+    joined = g("MochiParallelTransition", vae=g.vae, **ends, **SIZE, **stays)
+    ours = g.ours(model=single, latent=joined)
+    g.assert_equal(g.ksampler(model=model, latent_image=joined), ours)
+    made, before = g.run(ours, joined)
+    assert difference(made[:, :, ::2], before[:, :, ::2]) < 1e-5
+    g.note("both ends stay")
+
+
 @pytest.mark.mixed("Mochi Noise Mask", "MaskComposite, KSampler", "Mochi Sampler with the same")
 def test_own_mask(g: CheckedGraph) -> None:
     masked = g("MochiParallelNoiseMask", samples=g.ours(seed=1), mask=left_half(g))
@@ -164,38 +233,3 @@ def test_decode_of_an_image_refused(g: CheckedGraph) -> None:
 def test_odd_cut_refused(g: CheckedGraph) -> None:
     cut = g("LatentCut", samples=g.ours(), dim="x", index=0, amount=5)
     g.assert_refused(g.mochi(latent=cut), "MochiParallelSampler", "width and height must be multiples of 16")
-
-
-def given(g: CheckedGraph, vae: Link, frame: int, strength: float, **latent: Link) -> Link:
-    """A picture, which a built-in node makes, for a frame of the video."""
-    image = g("EmptyImage", width=100, height=60, batch_size=1, color=0xFF8000)
-    return g("MochiParallelImageToVideo", vae=vae, image=image, frame=frame, strength=strength, **SIZE, **latent)
-
-
-@pytest.mark.mixed(
-    "Mochi Image to Video, Load AsymmDiT",
-    "EmptyImage, KSampler, SamplerCustom",
-    "Mochi Sampler with the same; no given frame differs",
-)
-def test_given_frames(g: CheckedGraph) -> None:
-    model, single = g.load(variant="frames"), g.load(ranks=1, variant="frames")
-    latent = given(g, g.vae, -1, 0.6, latent=given(g, g.vae, 0, 1.0))
-    right = g.ours(model=single, latent=given(g, g.single_vae, -1, 0.6, latent=given(g, g.single_vae, 0, 1.0)))
-    g.assert_equal(g.mochi(model=model, latent=latent), right)
-    g.assert_equal(g.ksampler(model=model, latent_image=latent), right)
-    g.assert_equal(g.custom(model=model, latent_image=latent), right)
-    g.assert_differ(right, g.ours())
-    noisy = g.custom("euler_ancestral", model=model, latent_image=latent)
-    g.assert_refused(noisy, "SamplerCustom", "euler_ancestral, which adds noise at each step")
-
-
-@pytest.mark.mixed("Mochi Transition, Load AsymmDiT", "EmptyImage, KSampler", "Mochi Sampler with the same")
-def test_transition(g: CheckedGraph) -> None:
-    first, second = (g("EmptyImage", width=64, height=48, batch_size=7, color=color) for color in (0xFF0000, 0x0000FF))
-
-    def joined(vae: Link) -> Link:
-        widgets = {"overlap": 1, "first_strength": 0.9, "second_strength": 0.7}
-        return g("MochiParallelTransition", vae=vae, first=first, second=second, **widgets, **SIZE)
-
-    right = g.ours(model=g.load(ranks=1, variant="frames"), latent=joined(g.single_vae))
-    g.assert_equal(g.ksampler(model=g.load(variant="frames"), latent_image=joined(g.vae)), right)
