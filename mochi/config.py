@@ -165,7 +165,7 @@ TINY = ModelConfig(
     name="tiny",
     # Written by the trainer of the tiny VAE; before it has run, latents pass as they are.
     latents=LatentStats.load(_TINY_STATS) if _TINY_STATS.exists() else LatentStats((0.0,) * 12, (1.0,) * 12),
-    defaults=RunDefaults(width=64, height=64, frames=25, steps=16, cfg=4.0, fps=12.0, stg_layers=(4,)),
+    defaults=RunDefaults(width=64, height=64, frames=25, steps=16, cfg=4.0, fps=12.0, stg_layers=(3,)),
     dit=DiTConfig(depth=6, num_heads=8, hidden_x=192, hidden_y=96, mlp_x=512, mlp_y=256, text_width=128),
     decoder=DecoderConfig(base=16, multipliers=(1, 2, 4, 4), res_blocks=(1, 1, 1, 1, 1), groups=4),
     encoder=EncoderConfig(

@@ -17,8 +17,6 @@ from .host.sampling.sampler import empty_latent, sample
 from .host.types import Conditioning, Latent, Model
 from .widgets import MAX_FRAMES, MAX_SIZE, MAX_STEPS
 
-TINY_STG_LAYER = 3
-
 
 class Sigmas(widgets.Node):
     @classmethod
@@ -155,7 +153,7 @@ class Sampler(widgets.Node):
                     optional=True,
                     default="34",
                     tooltip="The layers that are left out, from 0, with commas between: 34 for the published model, "
-                    f"which has 48; {TINY_STG_LAYER} for the tiny one, which has {TINY.dit.depth}.",
+                    f"which has 48; {tiny.stg_layers[0]} for the tiny one, which has {TINY.dit.depth}.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="VAE latents, for Mochi VAE Decode or VAE Decode.")],
