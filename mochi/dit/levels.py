@@ -38,6 +38,14 @@ Vectors = Tensor | FrameVectors
 """silu(time + caption) (B, D), or one for each frame."""
 
 
+def alike(sigma: Tensor) -> bool:
+    """Whether each sample has one level for all its frames (B, T), so that the plain way computes the same bits.
+
+    A GPU is not asked, since the host would wait for its answer: there the two ways differ by rounding.
+    """
+    return sigma.device.type == "cpu" and bool((sigma == sigma[:, :1]).all())
+
+
 def rows_of(c: Vectors, rows: Any) -> Vectors:
     """The vectors of some samples of a batch."""
     return c.rows(rows) if isinstance(c, FrameVectors) else c[rows]
