@@ -50,7 +50,9 @@ def bytes_of_step(config: DiTConfig, passes: list[Input], split: Split, rank: in
         batch, tokens = len(mine.z), mine.z[0, 0].numel() // 4
         sizes = tokens, max(mine.prompts), split.ulysses_degree, within, 4
         total += batch * bytes_of_pass(config, *sizes, mine.skip)
-        total += mine.z.nbytes * (len(together) - 1)
+        total += (
+            mine.z.nbytes * (split.cfg_degree - 1) if len(together) > 1 else 0
+        )  # to all groups, with or without one
     return total
 
 
