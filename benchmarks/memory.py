@@ -84,14 +84,18 @@ def denoiser(
     ulysses: int = 1,
     quant: Ggml | None = None,
     real: bool = False,
+    levels: bool = False,
 ) -> Figures:
-    """A forward pass and its table of positions, on one of `ulysses` ranks that share the tokens. real: with values."""
+    """A forward pass and its table of positions, on one of `ulysses` ranks that share the tokens.
+
+    real: with values. levels: each latent frame has a noise level of its own; only with values, which are compared.
+    """
     with nullcontext() if real else WithoutValues():
-        return _denoiser(config, latents, dtype, ulysses, quant)
+        return _denoiser(config, latents, dtype, ulysses, quant, levels)
 
 
 def _denoiser(
-    config: DiTConfig, latents: tuple[int, ...], dtype: torch.dtype, ulysses: int, quant: Ggml | None
+    config: DiTConfig, latents: tuple[int, ...], dtype: torch.dtype, ulysses: int, quant: Ggml | None, levels: bool
 ) -> Figures:
     model = _random(AsymmDiT(config, dtype=dtype))
     if quant is not None:
@@ -102,6 +106,8 @@ def _denoiser(
     words = torch.randn(batch, length, config.hidden_y, dtype=dtype)
     prompts = TextContext(torch.randn(batch, config.hidden_x, dtype=dtype), words, (length,) * batch)
     z, sigma = torch.randn(latents, dtype=dtype), torch.full((batch,), 0.5)
+    if levels:
+        sigma = torch.linspace(0.5, 0.6, latents[2]).expand(batch, -1)
 
     def run() -> None:
         model(z, sigma, prompts, _part(model.rotary(*latents[2:]), ulysses), runner)

@@ -1,6 +1,10 @@
-"""The comparison with recorded tensors: it passes on what the model computes, and fails on anything else."""
+"""The comparison with recorded tensors: it passes on what the model computes, and fails on anything else.
+
+What has a noise level for each frame is recorded from the plain formula, one frame after the other.
+"""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from mochi.dit import AsymmDiT
 from mochi.sampling import guided, linear_quadratic, per_step_cfg, sample
 from mochi.vae import Decoder, Encoder, to_vae
 from tests.golden import BOUNDS, main
+from tests.peers.plain import plain_dit
 from tests.random_weights import randomised
 
 DIT = DiTConfig(depth=2, num_heads=2, hidden_x=32, hidden_y=16, mlp_x=64, mlp_y=32, text_width=32)
@@ -57,6 +62,35 @@ def recorded() -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.fixture(scope="module")
+@torch.inference_mode()
+def with_levels(recorded) -> dict[str, torch.Tensor]:
+    """Its last frame is given, and a little noise with it."""
+    model = AsymmDiT(DIT)
+    model.load_state_dict({k.removeprefix("dit.weights."): v for k, v in recorded.items() if "dit.weights." in k})
+    z, text, mask = recorded["dit.z"], recorded["dit.text"], recorded["dit.text_mask"].bool()
+    sigma, multipliers = torch.tensor([[0.9, 0.2]]), torch.tensor([[1.0, 0.3]])
+    condition = torch.randn(1, 12, 1, 4, 4, generator=torch.Generator().manual_seed(4))
+    frames = [z[:, :, :1], 0.7 * condition + 0.3 * z[:, :, 1:]]
+    levels = recorded["sampler.sigmas"].float()
+    for i in range(len(levels) - 1):
+        now = torch.cat(frames, 2), levels[i] * multipliers, text
+        cond, uncond = plain_dit(model, *now, mask), plain_dit(model, *now, mask & False)
+        flow = uncond + 3.0 * (cond - uncond)
+        for frame, multiplier in enumerate(multipliers[0]):
+            step = (levels[i] - levels[i + 1]) * multiplier
+            frames[frame] = frames[frame] + step * flow[:, :, frame : frame + 1]
+    return {
+        "frame_sigma.sigma": sigma,
+        "frame_sigma.out": plain_dit(model, z, sigma, text, mask),
+        "frame_sigma.out_empty_prompt": plain_dit(model, z, sigma, text, mask & False),
+        "run.frame": torch.tensor([1]),
+        "run.noise_multiplier": torch.tensor([0.3]),
+        "run.condition": condition,
+        "run.latents_dit": torch.cat(frames, 2),
+    }
+
+
 OUTPUTS = {
     "dit": "dit.out",
     "dit_empty_prompt": "dit.out_empty_prompt",
@@ -66,21 +100,38 @@ OUTPUTS = {
     "encoder_logvar": "encoder.logvar",
     "sampler": "sampler.latents_vae",
 }
+LEVEL_OUTPUTS = {
+    "frame_sigma": "frame_sigma.out",
+    "frame_sigma_empty_prompt": "frame_sigma.out_empty_prompt",
+    "frame_sigma_run": "run.latents_dit",
+}
 METADATA = {"steps": json.dumps(4), "threshold_noise": json.dumps(0.025), "cfg_scale": json.dumps(3.0)}
 
 
-def test_prints_every_part_and_passes(recorded, tmp_path, capsys):
-    save_file(recorded, tmp_path / "golden.safetensors", METADATA)
-    assert main([str(tmp_path / "golden.safetensors")]) == 0
+LEVEL_METADATA = {"weights_in": "golden.safetensors", "cfg_scale": json.dumps(3.0)}
+
+
+def written(folder: Path, recorded: dict[str, torch.Tensor], with_levels: dict[str, torch.Tensor]) -> list[str]:
+    """The two files, of which the second one has its weights and inputs in the first."""
+    paths = [folder / "golden.safetensors", folder / "golden_frame_sigma.safetensors"]
+    for path, tensors, metadata in zip(paths, (recorded, with_levels), (METADATA, LEVEL_METADATA), strict=True):
+        save_file(tensors, path, metadata)
+    return list(map(str, paths))
+
+
+def test_prints_every_part_and_passes(recorded, with_levels, tmp_path, capsys):
+    assert main(written(tmp_path, recorded, with_levels)) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [part for part, _ in lines] == list(BOUNDS)
     assert all(float(error) <= BOUNDS[part] for part, error in lines)
 
 
-@pytest.mark.parametrize("part", OUTPUTS)
-def test_fails_over_the_bound(recorded, tmp_path, capsys, part):
-    wrong = {name: value * (1 + 1e-4) if name == OUTPUTS[part] else value for name, value in recorded.items()}
-    save_file(wrong, tmp_path / "golden.safetensors", METADATA)
-    assert main([str(tmp_path / "golden.safetensors")]) == 1
+@pytest.mark.parametrize("part", [*OUTPUTS, *LEVEL_OUTPUTS])
+def test_fails_over_the_bound(recorded, with_levels, tmp_path, capsys, part):
+    def spoilt(tensors: dict[str, torch.Tensor], name: str | None) -> dict[str, torch.Tensor]:
+        return {key: value * (1 + 1e-4) if key == name else value for key, value in tensors.items()}
+
+    paths = written(tmp_path, spoilt(recorded, OUTPUTS.get(part)), spoilt(with_levels, LEVEL_OUTPUTS.get(part)))
+    assert main(paths[part in LEVEL_OUTPUTS :][:1]) == 1
     over = [line for line in capsys.readouterr().out.splitlines() if "OVER THE BOUND" in line]
     assert len(over) == 1 and over[0].startswith(f"{part} ")

@@ -111,6 +111,15 @@ def test_a_rank_holds_what_is_predicted(ranks: int, dtype: torch.dtype):
     assert 0.9 * measured <= predicted <= 1.15 * measured
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_levels_of_frames_take_no_more(ranks: int):
+    """But for the modulation itself. Of 5 frames, the two ranks have half of the third each."""
+    config, latents = replace(benchmark.MEDIUM, num_heads=6, hidden_x=384, hidden_y=192), (1, 12, 5, 24, 24)
+    run = (config, latents, torch.bfloat16, ranks, None, True)
+    one, each = (benchmark.denoiser(*run, levels=levels).measured for levels in (False, True))
+    assert one < each <= 1.01 * one
+
+
 @pytest.mark.parametrize("config", [TINY.decoder, DecoderConfig(base=32)])
 def test_the_decoder_holds_what_is_predicted(config: DecoderConfig):
     predicted, measured, *_ = benchmark.decoder(config, (1, 12, 4, 8, 12), torch.bfloat16)

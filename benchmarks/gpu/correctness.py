@@ -18,7 +18,7 @@ from mochi.checkpoint import load_decoder, load_dit, load_encoder
 from mochi.config import TINY, TINY_WEIGHTS
 from mochi.dit import PLAIN, BlockRunner
 from mochi.dit.cache import CachePlan, StepCache
-from mochi.quant import QUANT_DTYPE, Float8, Ggml, QuantLinear
+from mochi.quant import QUANT_DTYPE, Float8, Ggml, QuantLinear, use_float8_products
 from mochi.quant.ggml import FORMATS
 from tests.exact import relative_error
 
@@ -39,11 +39,17 @@ AS_NEAR = 1.5
 FLOAT8 = 0.05
 """float8 rounds each activation by up to 1/16 of it, 2.6 % of all."""
 SIGMAS = (1.0, 0.9, 0.8, 0.5)
+ONE_LEVEL = (0.7,)
+LEVELS = (0.0, 0.3, 0.7)
+"""Noise levels of the 3 latent frames."""
 
 
 def section(s: Setting) -> Iterator[Part]:
     for lengths in PROMPTS:
         yield f"denoiser, text tokens {list(lengths)}", partial(denoiser, s, lengths)
+    yield "denoiser, levels of frames", partial(denoiser, s, (9, 0), LEVELS)
+    yield "denoiser, levels of frames, compiled", partial(compiled, s, LEVELS)
+    yield "denoiser, levels of frames, float8 products", lambda: fast_levels(s)
     yield "denoiser, compiled", lambda: compiled(s)
     yield "TeaCache", lambda: {"ok": skipped_passes(s.device) == skipped_passes(CPU)}
     for kind in FORMATS:
@@ -54,39 +60,65 @@ def section(s: Setting) -> Iterator[Part]:
     yield "pipeline", lambda: pipeline(s)
 
 
-def denoiser(s: Setting, lengths: Sequence[int]) -> dict[str, Any]:
-    right = on_cpu(torch.float32, lengths)
-    found = {"float32": judged(relative_error(dit_pass(s.device, torch.float32, lengths), right), ROUNDING)}
+def denoiser(s: Setting, lengths: Sequence[int], levels: Sequence[float] = ONE_LEVEL) -> dict[str, Any]:
+    def here(dtype: torch.dtype) -> Tensor:
+        return dit_pass(s.device, dtype, lengths, levels=levels)
+
+    right = on_cpu(torch.float32, lengths, levels)
+    found = {"float32": judged(relative_error(here(torch.float32), right), ROUNDING)}
     for dtype in (torch.bfloat16, torch.float16):
-        there = relative_error(on_cpu(dtype, lengths), right)
-        here = relative_error(dit_pass(s.device, dtype, lengths), right) if s.cuda else there
-        found[str(dtype).removeprefix("torch.")] = judged(here, AS_NEAR * there)
+        there = relative_error(on_cpu(dtype, lengths, levels), right)
+        error = relative_error(here(dtype), right) if s.cuda else there
+        found[str(dtype).removeprefix("torch.")] = judged(error, AS_NEAR * there)
     return found
 
 
-def compiled(s: Setting) -> dict[str, Any]:
+def fast_levels(s: Setting) -> dict[str, Any]:
+    """Norms then hand on quantised rows, frame by frame. Nothing but rounding sets one card apart from another."""
+    right = on_cpu(torch.float32, (9, 0), LEVELS)
+    there = relative_error(on_cpu(torch.bfloat16, (9, 0), LEVELS, fast=True), right)
+    here = dit_pass(s.device, torch.bfloat16, (9, 0), levels=LEVELS, fast=True)
+    return judged(relative_error(here, right), AS_NEAR * there)
+
+
+def compiled(s: Setting, levels: Sequence[float] = ONE_LEVEL) -> dict[str, Any]:
     from mochi.dit.compiled import CompiledBlocks
 
-    found = dit_pass(s.device, torch.float32, (9, 9), BlockRunner(CompiledBlocks(s.compiler)))
-    return judged(relative_error(found, on_cpu(torch.float32, (9, 9))), ROUNDING)
+    found = dit_pass(s.device, torch.float32, (9, 9), BlockRunner(CompiledBlocks(s.compiler)), levels)
+    return judged(relative_error(found, on_cpu(torch.float32, (9, 9), levels)), ROUNDING)
 
 
-def dit_pass(device: torch.device, dtype: torch.dtype, lengths: Sequence[int], runner: BlockRunner = PLAIN) -> Tensor:
+def dit_pass(
+    device: torch.device,
+    dtype: torch.dtype,
+    lengths: Sequence[int],
+    runner: BlockRunner = PLAIN,
+    levels: Sequence[float] = ONE_LEVEL,
+    fast: bool = False,
+) -> Tensor:
     """A pass of the tiny denoiser over a batch with such prompts; the same inputs on any device. In float32, here.
 
     The patch embedding is a convolution.
+
+    Args:
+        levels: a noise level, or one for each latent frame.
+        fast: whether weights are rounded to float8, and multiplied so.
     """
-    model = load_dit(TINY_WEIGHTS / "dit.safetensors", dtype, device)
+    model = load_dit(TINY_WEIGHTS / "dit.safetensors", torch.float8_e4m3fn if fast else dtype, device, compute=dtype)
+    if fast:
+        use_float8_products(model)
     z, features, mask = inputs(lengths)
     text = model.encode_text(features.to(device, dtype), mask.to(device))
     with without_tf32():
-        sigma = torch.full((len(lengths),), 0.7, device=device)
+        sigma = torch.tensor([levels[0] if len(levels) == 1 else levels] * len(lengths), device=device)
         return model(z.to(device, dtype), sigma, text, runner=runner).float().cpu()
 
 
 @lru_cache
-def on_cpu(dtype: torch.dtype, lengths: Sequence[int]) -> Tensor:
-    return dit_pass(CPU, dtype, lengths)
+def on_cpu(
+    dtype: torch.dtype, lengths: Sequence[int], levels: Sequence[float] = ONE_LEVEL, fast: bool = False
+) -> Tensor:
+    return dit_pass(CPU, dtype, lengths, levels=levels, fast=fast)
 
 
 def inputs(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mochi.checkpoint import load_decoder, load_encoder
 from mochi.config import TINY_WEIGHTS
-from mochi.dit import AsymmDiT
+from mochi.dit import PLAIN, AsymmDiT, BlockRunner
 from mochi.kernels import failed_kernels
 from mochi.quant import Float8, Ggml, QuantFormat, QuantLinear, quant_linears
 from mochi.quant.ggml import FORMATS
@@ -33,6 +34,9 @@ def section(s: Setting) -> Iterator[Part]:
         yield f"denoiser, {name}", partial(calls, partial(denoiser, s, dtype))
         yield f"VAE, {name}", partial(calls, partial(vae, s, dtype))
     yield "float8 products", lambda: calls(lambda: float8(s))
+    for name, runner in {"whole frames": PLAIN, "cut frames": Cut()}.items():
+        yield f"levels of {name}", partial(calls, partial(levels, s, runner))
+        yield f"levels of {name}, float8 products", partial(calls, partial(levels, s, runner, quantized=True))
     for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
         yield str(kind).removeprefix("torch."), partial(calls, partial(dequantised, s, Float8(kind, 1e-3)))
     calibrated = Float8(torch.float8_e4m3fn, 1e-3, input_scale=0.02, fast=True)
@@ -56,9 +60,36 @@ def vae(s: Setting, dtype: torch.dtype) -> None:
 
 def float8(s: Setting) -> None:
     """A pass of a toy whose blocks are multiplied in float8."""
+    Forward(Setting(s.device, small=True), toy(s, quantized=True))()
+
+
+def toy(s: Setting, quantized: bool) -> AsymmDiT:
     model = AsymmDiT(TOY, dtype=s.dtype, device=s.device)
-    quant_linears(model, dict.fromkeys(quantisable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
-    Forward(Setting(s.device, small=True), with_weights(model))()
+    if quantized:
+        quant_linears(model, dict.fromkeys(quantisable(model), Float8(torch.float8_e4m3fn, 1e-3, fast=True)))
+    return with_weights(model)
+
+
+class Cut(BlockRunner):
+    """Hands the blocks all tokens but the first 3, as a rank has them that begins within a frame."""
+
+    FIRST = 3
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        return tokens[:, self.FIRST :]
+
+    def first_token(self, tokens: int) -> int:
+        return self.FIRST
+
+    def leave(self, tokens: Tensor) -> Tensor:
+        return F.pad(tokens, (0, 0, self.FIRST, 0))
+
+
+def levels(s: Setting, runner: BlockRunner, quantized: bool = False) -> None:
+    """A pass of a toy whose frames have noise levels of their own."""
+    run = Forward(Setting(s.device, small=True), toy(s, quantized), runner=runner, levels=True)
+    run.rotary = run.rotary[runner.first_token(len(run.rotary)) :]
+    run()
 
 
 def dequantised(s: Setting, quant: QuantFormat) -> None:

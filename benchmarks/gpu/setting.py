@@ -98,19 +98,24 @@ class Setting:
 
 @dataclass
 class Forward:
-    """A forward pass over the setting's latents, with the attention that mochi chooses: calling it runs it."""
+    """A forward pass over the setting's latents, with the attention that mochi chooses: calling it runs it.
+
+    levels: each latent frame has a noise level of its own.
+    """
 
     setting: Setting
     model: AsymmDiT
     text: int | None = None  # tokens of the prompt; None: as many as there can be
     runner: BlockRunner = PLAIN
+    levels: bool = False
 
     def __post_init__(self) -> None:
         s, config = self.setting, self.model.config
         use_attention(self.model.blocks, attention_named(SDPA, s.device, s.dtype, config.head_dim))
         length = s.text if self.text is None else self.text
         self.z = s.random(*s.latents)
-        self.sigma = torch.full((1,), 0.7, device=s.device)
+        levels = torch.linspace(0.0, 0.9, s.latents[2], device=s.device)[None]
+        self.sigma = levels if self.levels else torch.full((1,), 0.7, device=s.device)
         self.context = TextContext(s.random(1, config.hidden_x), s.random(1, length, config.hidden_y), (length,))
         self.rotary = self.model.rotary(*s.latents[2:])
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.h100 import Machine, forward_pass
 from mochi.dit import AsymmDiT, BlockRunner
+from mochi.dit.runner import call_block, without
 from mochi.kernels import without_kernels
 from mochi.memory import activations
 from mochi.parallel.split import Split
@@ -30,6 +31,7 @@ def section(s: Setting) -> Iterator[Part]:
     yield "eager", partial(eager, s, run, found)
     yield "paper", lambda: paper(s)
     yield "compiled", partial(compiled, s, run, found)
+    yield "levels and skipped blocks", lambda: variants(s)
 
 
 def fused(s: Setting, run: Forward, found: dict[str, Tensor]) -> dict[str, Any]:
@@ -79,6 +81,23 @@ def seconds(s: Setting, run: Forward) -> float:
     run()
     synchronize(s.device)
     return time.perf_counter() - started
+
+
+def variants(s: Setting) -> dict[str, Any]:
+    """Of few blocks: a pass whose frames have noise levels of their own, and one that leaves a block out, as the third
+    pass of skip-layer guidance does; beside the plain pass."""
+    run = Forward(s, s.made(AsymmDiT, s.few_blocks()))
+    skipping = BlockRunner(without(call_block, [run.model.blocks[1]]))
+    passes = {
+        "plain": run,
+        "levels of frames": Forward(s, run.model, levels=True),
+        "a block left out": Forward(s, run.model, runner=skipping),
+    }
+    found: dict[str, Any] = {"blocks": len(run.model.blocks)}
+    for name, one in passes.items():
+        found[name] = {**peak(one, s.device), **milliseconds(one, s.device, warm=0)}
+        found[name]["x a plain pass"] = found[name]["ms"] / found["plain"]["ms"]
+    return found | all_kernels_ran()
 
 
 def paper(s: Setting) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-from .levels import Vectors
+from .levels import FrameVectors, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class CompiledBlocks:
             return block(x, y, c, rotary, text_lengths)
         length = y.shape[1]
         text = F.pad(y, (0, 0, 0, LEAST_TEXT - length)) if length < LEAST_TEXT else y
+        if isinstance(c, FrameVectors) and x.shape[1]:  # a rank can be without tokens
+            c = c.for_compiled(x.shape[1])
         # Tokens of a single latent frame come from the embedding in another order of memory.
         x, text = self._run(block, x.contiguous(), text, c, rotary, Lengths(text_lengths))
         return x, text[:, :length]

@@ -22,20 +22,35 @@ class FrameVectors(NamedTuple):
         text: silu of their mean before it, (B, D): the text has no frame.
         each: tokens of a frame, N / T.
         first: the number, among all N, of the first token on this device.
+        frame_of: for compiled code, in place of the two numbers: the frame of each token on this device, (n,).
     """
 
     frames: Tensor
     text: Tensor
     each: int
     first: int = 0
+    frame_of: Tensor | None = None
 
     def rows(self, rows: Any) -> FrameVectors:
         """Those of some samples of the batch."""
         return self._replace(frames=self.frames[rows], text=self.text[rows])
 
+    def for_compiled(self, tokens: int) -> FrameVectors:
+        """The same for so many tokens, without a number in it, for each value of which code would be compiled anew."""
+        numbers = torch.arange(self.first, self.first + tokens, device=self.frames.device)
+        return self._replace(each=0, first=0, frame_of=numbers // self.each)
+
 
 Vectors = Tensor | FrameVectors
 """silu(time + caption) (B, D), or one for each frame."""
+
+
+def alike(sigma: Tensor) -> bool:
+    """Whether each sample has one level for all its frames (B, T), so that the plain way computes the same bits.
+
+    A GPU is not asked, since the host would wait for its answer: there the two ways differ by rounding.
+    """
+    return sigma.device.type == "cpu" and bool((sigma == sigma[:, :1]).all())
 
 
 def rows_of(c: Vectors, rows: Any) -> Vectors:
@@ -65,6 +80,8 @@ def per_frame(formula: Callable[..., Any], c: Vectors, tokens: Sequence[Tensor],
     """
     if not isinstance(c, FrameVectors):
         return formula(*tokens, *modulation)
+    if c.frame_of is not None:  # compiled code reads what modulates a token as it goes
+        return _folded(formula, tokens, [m[:, c.frame_of] for m in modulation])
     pieces = [
         _folded(formula, [t[:, tokens_of] for t in tokens], [m[:, frames] for m in modulation])
         for tokens_of, frames in _pieces(c.first, tokens[0].shape[1], c.each)
@@ -77,7 +94,7 @@ def per_frame(formula: Callable[..., Any], c: Vectors, tokens: Sequence[Tensor],
 
 
 def _folded(formula: Callable[..., Any], tokens: Sequence[Tensor], modulation: Sequence[Tensor]) -> Any:
-    """The formula for whole frames, or for a part of one, with the frames as samples of the batch."""
+    """The formula for whole frames, a part of one, or single tokens, with these as samples of the batch."""
     batch, frames = modulation[0].shape[:2]
 
     def unfold(t: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..errors import MochiError
 from .attention import AsymmetricAttention
 from .formulas import gated_residual, norm_for, residual_norm_for
 from .layers import CaptionPool, FinalLayer, PatchEmbed, SwiGLU, TimestepEmbedder
-from .levels import FrameVectors, Vectors, of_text, of_tokens, per_frame
+from .levels import FrameVectors, Vectors, alike, of_text, of_tokens, per_frame
 from .rotary import rotary_table
 from .runner import PLAIN, BlockRunner
 
@@ -135,11 +135,14 @@ class AsymmDiT(nn.Module):
 
     def _vectors(self, z: Tensor, sigma: Tensor, caption: Tensor, runner: BlockRunner) -> Vectors:
         """silu(time + caption). Raises MochiError where sigma is not one for each sample, or each of its frames."""
-        if sigma.shape == z.shape[:1]:
+        batch, frames = z.shape[0], z.shape[2]
+        if sigma.shape == (batch, frames) and alike(sigma):
+            sigma = sigma[:, 0]
+        if sigma.shape == (batch,):
             return F.silu(self.t_embedder(sigma, z.dtype) + caption)
-        if sigma.shape != (z.shape[0], frames := z.shape[2]):
+        if sigma.shape != (batch, frames):
             raise MochiError(
-                f"sigma has the shape {tuple(sigma.shape)}, but must be {(z.shape[0],)}, or {(z.shape[0], frames)}: a "
+                f"sigma has the shape {tuple(sigma.shape)}, but must be {(batch,)}, or {(batch, frames)}: a "
                 f"level for each of the {frames} latent frames"
             )
         c = self.t_embedder(sigma.flatten(), z.dtype).unflatten(0, sigma.shape) + caption.unsqueeze(1)

@@ -55,7 +55,7 @@ class LocalDenoiser:
         plan = settings.cache()
         cache = StepCache(plan) if plan is not None else None
 
-        most = 1.0 if given is None else max(given.multipliers)  # of frames' levels, in parts of the step's
+        most = 1.0 if given is None else max(given.multipliers) or 1.0  # of frames' levels, in parts of the step's
 
         def flow_of(
             side: int, text: TextContext, runner: BlockRunner = self._runner

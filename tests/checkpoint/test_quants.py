@@ -155,7 +155,8 @@ def test_rows_that_are_quantised_already(bias, files):
 
 
 @torch.no_grad()
-def test_norms_and_gates_hand_quantised_rows_on(files, monkeypatch):
+@pytest.mark.parametrize("sigma", [(0.3, 0.9), ((0.3, 0.9), (1.0, 0.0))], ids=["one level", "levels of frames"])
+def test_norms_and_gates_hand_quantised_rows_on(files, monkeypatch, sigma):
     """That changes nothing, but that nobody reads activations only to quantize them."""
     network = load_dit(files("old scaled"), compute=torch.bfloat16)
     use_float8_products(network)
@@ -164,12 +165,12 @@ def test_norms_and_gates_hand_quantised_rows_on(files, monkeypatch):
         layer.register_forward_pre_hook(
             lambda _, args, name=name: taken.add(name) if isinstance(args[0], QuantRows) else None
         )
-    found = toys.output(network, torch.bfloat16)
+    found = toys.output(network, torch.bfloat16, sigma=sigma)
     names = {"attn.qkv_x", "attn.qkv_y", "mlp_x.w1", "mlp_x.w2"}
     assert {f"blocks.{i}.{name}" for i in range(len(network.blocks)) for name in names} <= taken
     monkeypatch.setattr(formulas, "takes_rows", lambda *_: False)
     taken.clear()
-    assert toys.output(network, torch.bfloat16).equal(found) and not taken
+    assert toys.output(network, torch.bfloat16, sigma=sigma).equal(found) and not taken
 
 
 def test_layers_that_take_no_quantised_rows(files):

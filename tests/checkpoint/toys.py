@@ -1,6 +1,7 @@
 """Networks of test size with random weights, and something to compute with them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,14 +51,19 @@ def with_weights(config: DiTConfig, weights: Weights) -> AsymmDiT:
 
 
 @torch.inference_mode()
-def output(network: AsymmDiT, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
-    """What it predicts for fixed random latents and prompts, computed in `dtype` on `device`."""
+def output(
+    network: AsymmDiT,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    sigma: Sequence[float] | Sequence[Sequence[float]] = (0.3, 0.9),
+) -> Tensor:
+    """What it predicts for fixed random latents of 2 frames and 2 prompts, computed in `dtype` on `device`."""
     generator = torch.Generator().manual_seed(7)
     z = torch.randn(2, network.config.channels, 2, 4, 6, generator=generator).to(dtype)
     features = torch.randn(2, 16, network.config.text_width, generator=generator).to(dtype)
     mask = torch.arange(16) < torch.tensor([[16], [5]])
     text = network.encode_text(features.to(device), mask.to(device))
-    return network(z.to(device), torch.tensor([0.3, 0.9], device=device), text).cpu()
+    return network(z.to(device), torch.tensor(sigma, device=device), text).cpu()
 
 
 def save(path: Path, weights: Weights, **metadata: object) -> Path:

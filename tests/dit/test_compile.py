@@ -62,6 +62,28 @@ def test_blocks_share_their_code_whatever_prompt_and_size():
                 assert counter.frame_count == graphs, (size, lengths)
 
 
+SIZES_OF_LEVELS = [(2, 4, 6), (3, 8, 10), (4, 4, 4), (5, 6, 4)]
+
+
+def run_with_levels(model: AsymmDiT, size: tuple[int, int, int], runner: BlockRunner = PLAIN) -> torch.Tensor:
+    """A pass in which each frame has a noise level of its own."""
+    generator = torch.Generator().manual_seed(0)
+    z, features = torch.randn(1, 12, *size, generator=generator), torch.randn(1, 256, 32, generator=generator)
+    text = model.encode_text(features, torch.arange(256)[None] < 37)
+    return model(z, torch.rand(1, size[0], generator=generator), text, runner=runner)
+
+
+@torch.inference_mode()
+def test_levels_of_frames_have_code_of_their_own_and_share_it_whatever_size():
+    """Their first sizes can be alike by chance: two make all code that there is."""
+    plain, compiled, counter = network(), network(), CompileCounter()
+    runner, graphs = BlockRunner(CompiledBlocks(counter)), []
+    for size in SIZES_OF_LEVELS:
+        assert relative_error(run_with_levels(compiled, size, runner), run_with_levels(plain, size)) < 2e-6
+        graphs.append(counter.frame_count)
+    assert graphs[1] == graphs[-1] <= 2 * PIECES
+
+
 @pytest.fixture
 def rank_of_two():
     with fake_group(2, rank=0):
@@ -80,6 +102,18 @@ def test_a_rank_s_blocks_share_their_code_whatever_prompt_and_size(rank_of_two):
             rank.predict([Pass(torch.zeros(1, 12, *size), torch.ones(1), text)], Split(1, 2))
             graphs = graphs or counter.frame_count
             assert counter.frame_count == graphs, (size, lengths)
+
+
+@torch.inference_mode()
+def test_a_rank_s_blocks_share_their_code_wherever_it_cuts_a_frame(rank_of_two):
+    """Half of 2 frames is a frame, half of 3 or 5 is not."""
+    model, counter, graphs = network(), CompileCounter(), []
+    rank = ParallelDiT(model, Meshes("cpu"), CompiledBlocks(counter))
+    text = rank.encode_text(torch.zeros(1, 256, 32), torch.arange(256)[None] < 37)
+    for size in SIZES_OF_LEVELS:
+        rank.predict([Pass(torch.zeros(1, 12, *size), torch.rand(1, size[0]), text)], Split(1, 2))
+        graphs.append(counter.frame_count)
+    assert graphs[1] == graphs[-1]
 
 
 @torch.inference_mode()

@@ -1,11 +1,12 @@
 """A toy denoiser that splits over 1, 2, 3, 4 and 6 ranks, and inputs and patches for it."""
 
 import copy
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from mochi.config import DiTConfig
 from mochi.dit import AsymmDiT
@@ -18,15 +19,17 @@ NETWORK = randomised(
 
 
 class Input(NamedTuple):
-    """One forward pass, as Denoiser.predict takes it."""
+    """One forward pass, as Denoiser.predict takes it. sigma: (B,), or (B, T)."""
 
     z: Tensor
     sigma: Tensor
     features: Tensor
     mask: Tensor
+    skip: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
-        return f"latents {tuple(self.z.shape)}, prompts of {self.prompts} tokens"
+        levels = "levels of frames" if self.sigma.ndim == 2 else "one level"
+        return f"latents {tuple(self.z.shape)}, {levels}, prompts of {self.prompts} tokens, without blocks {self.skip}"
 
     @property
     def prompts(self) -> list[int]:
@@ -35,18 +38,24 @@ class Input(NamedTuple):
 
 @st.composite
 def steps(draw: st.DrawFn) -> list[Input]:
-    """The passes of a step: latents of one shape, other prompts in each."""
+    """The passes of a step: latents of one shape, other prompts in each; with a level for each frame or one for all.
+
+    Any of them may leave blocks out.
+    """
     batch, frames = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     lengths = st.lists(st.sampled_from([0, 1, 17, 256]), min_size=batch, max_size=batch)
     passes = draw(st.lists(lengths, min_size=1, max_size=3))
+    levels = (batch, frames) if draw(st.booleans()) else (batch,)
+    skips = st.sampled_from([(), (), (0,), (1,), (0, 2)])
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     return [
         Input(
             z=torch.randn(batch, 12, frames, 2 * rows, 2 * columns, generator=generator),
-            sigma=torch.rand(batch, generator=generator),
+            sigma=torch.rand(levels, generator=generator),
             features=torch.randn(batch, 256, NETWORK.config.text_width, generator=generator),
             mask=torch.arange(256) < torch.tensor(prompts)[:, None],
+            skip=draw(skips),
         )
         for prompts in passes
     ]
@@ -55,7 +64,17 @@ def steps(draw: st.DrawFn) -> list[Input]:
 @torch.inference_mode()
 def predicted(network: AsymmDiT, passes: list[Input]) -> list[Tensor]:
     """What one device makes of the passes."""
-    return [network(one.z, one.sigma, network.encode_text(one.features, one.mask)) for one in passes]
+    return [lacking(network, one.skip)(one.z, one.sigma, network.encode_text(one.features, one.mask)) for one in passes]
+
+
+def lacking(network: AsymmDiT, layers: Collection[int]) -> AsymmDiT:
+    """A network with the same weights but without some blocks."""
+    if not layers:
+        return network
+    fewer = copy.copy(network)
+    fewer._modules = dict(network._modules)
+    fewer.blocks = nn.ModuleList(block for i, block in enumerate(network.blocks) if i not in layers)
+    return fewer
 
 
 Patches = dict[str, list[WeightPatch]]

@@ -41,11 +41,13 @@ class Denoiser:
         self.dit = ParallelDiT(self.weights.model, self.meshes)
         return told
 
-    def predict(
-        self, passes: list[tuple[Tensor, Tensor, Tensor, Tensor]], split: tuple[int, int]
-    ) -> tuple[list[Tensor], int]:
-        """passes: z, sigma, features, mask. Returns their results, and the bytes sent."""
-        made = [Pass(z, sigma, self.dit.encode_text(features, mask)) for z, sigma, features, mask in passes]
+    def predict(self, passes: list[tuple[Any, ...]], split: tuple[int, int]) -> tuple[list[Tensor], int]:
+        """passes: z, sigma, features, mask, and where some are left out, the blocks. Returns their results, and the
+        bytes sent."""
+        made = [
+            Pass(z, sigma, self.dit.encode_text(features, mask), skip=[i for blocks in skip for i in blocks])
+            for z, sigma, features, mask, *skip in passes
+        ]
         before = self.dit.bytes_sent
         results = self.dit.predict(made, Split(*split))
         self.dit.forget_run()

@@ -1,5 +1,7 @@
 """A forward pass over several ranks is the forward pass of one device, and sends what the formula says."""
 
+from collections.abc import Collection
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ denoisers = groups_of(1, 2, 3, 4, 6)
 def test_all_ranks_predict_what_one_device_does(denoisers, checkpoint, data):
     passes = data.draw(steps())
     patches = data.draw(patch_sets())
-    split = data.draw(st.sampled_from(splits(denoisers.size, NETWORK.config.num_heads)))
+    split = data.draw(st.sampled_from(splits(denoisers.size, NETWORK.config.num_heads, passes=3)))
     # FSDP takes every process seconds to import.
     sharding = data.draw(st.sampled_from(SHARDINGS if denoisers.size <= 4 else ["replicated"]))
     ask(denoisers, "load", path=checkpoint, sharding=sharding)
@@ -46,19 +48,26 @@ def bytes_of_step(config: DiTConfig, passes: list[Input], split: Split, rank: in
         together = passes[first : first + split.cfg_degree]
         mine = together[min(group, len(together) - 1)]
         batch, tokens = len(mine.z), mine.z[0, 0].numel() // 4
-        total += batch * bytes_of_pass(config, tokens, max(mine.prompts), split.ulysses_degree, within, itemsize=4)
-        total += mine.z.nbytes * (len(together) - 1)
+        sizes = tokens, max(mine.prompts), split.ulysses_degree, within, 4
+        total += batch * bytes_of_pass(config, *sizes, mine.skip)
+        total += (
+            mine.z.nbytes * (split.cfg_degree - 1) if len(together) > 1 else 0
+        )  # to all groups, with or without one
     return total
 
 
-def bytes_of_pass(config: DiTConfig, tokens: int, text: int, ranks: int, rank: int, itemsize: int) -> int:
+def bytes_of_pass(
+    config: DiTConfig, tokens: int, text: int, ranks: int, rank: int, itemsize: int, skip: Collection[int] = ()
+) -> int:
     """Sent by a rank in a forward pass of one sample: q, k, v and output of each block, the text output of all blocks
-    but the last, and the pixels."""
+    but the last, and the pixels. Nothing of blocks that are left out."""
     n = len(torch.arange(tokens).tensor_split(ranks)[rank])
+    blocks = [i for i in range(config.depth) if i not in skip]
+    write_text = [i for i in blocks if i < config.depth - 1]
     heads_of_own = 3 * n * (ranks - 1)
     own_heads = tokens - n
-    visual = config.depth * (heads_of_own + own_heads) * config.hidden_x // ranks
-    written = (config.depth - 1) * (ranks - 1) * text * config.hidden_x // ranks
+    visual = len(blocks) * (heads_of_own + own_heads) * config.hidden_x // ranks
+    written = len(write_text) * (ranks - 1) * text * config.hidden_x // ranks
     pixels = (ranks - 1) * -(-tokens // ranks) * config.patch_size**2 * config.channels
     return (visual + written + pixels) * itemsize
 

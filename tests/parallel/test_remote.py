@@ -14,10 +14,10 @@ from mochi.errors import Cancelled, MochiError
 from mochi.lora import LoraPatch
 from mochi.parallel.owner.client import RemoteDiT, RemoteVAE, finish
 from mochi.parallel.owner.manager import GroupManager
-from mochi.parallel.protocol import FramesDecoded, GetStatus, LoadVAE, StepDone, TensorLoaded, Unload
-from mochi.sampling import guide, guided, linear_quadratic, sample
+from mochi.parallel.protocol import FramesDecoded, GetStatus, LoadVAE, SplitChosen, StepDone, TensorLoaded, Unload
+from mochi.sampling import Given, SkipLayers, guide, guided, linear_quadratic, sample
 from tests.exact import InFloat64, float32_bound, relative_error
-from tests.parallel.dit_cases import NETWORK
+from tests.parallel.dit_cases import NETWORK, lacking
 from tests.parallel.dit_groups import weight_file
 from tests.parallel.helpers import float32_dit, frames_of, tiny_dit, tiny_vae
 
@@ -38,23 +38,29 @@ def dit(request, manager, checkpoint) -> RemoteDiT:
     return float32_dit(manager, checkpoint, request.param)
 
 
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def prompts(lengths: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     features = torch.randn(len(lengths), 256, WIDTH, generator=torch.Generator().manual_seed(seed))
     return features, torch.arange(256) < torch.tensor(lengths)[:, None]
 
 
 @torch.inference_mode()
-def on_one_device(network, noise, sigmas, cfg, positive, negative) -> torch.Tensor:
+def on_one_device(network, noise, sigmas, cfg, positive, negative, frames=None, skip=None) -> torch.Tensor:
     cond, uncond = network.encode_text(*positive), network.encode_text(*negative)
-    predict = guided(lambda z, s: network(z, s, cond), lambda z, s: network(z, s, uncond), cfg)
-    return sample(predict, noise, sigmas)
+    fewer = lacking(network, () if skip is None else skip.layers)
+    flows = (lambda z, s: network(z, s, cond), lambda z, s: network(z, s, uncond))
+    predict = guided(*flows, cfg, lambda z, s: fewer(z, s, cond), skip)
+    return sample(predict, noise, sigmas, given=frames)
 
 
-def exactly(noise, sigmas, cfg, *texts) -> torch.Tensor:
+def exactly(noise, sigmas, cfg, positive, negative, frames=None, skip=None) -> torch.Tensor:
     """The run without rounding."""
-    in_double = [(features.double(), mask) for features, mask in texts]
+    texts = [(features.double(), mask) for features, mask in (positive, negative)]
     with InFloat64():
-        return on_one_device(EXACT_NETWORK, noise.double(), sigmas, cfg, *in_double)
+        return on_one_device(EXACT_NETWORK, noise.double(), sigmas, cfg, *texts, frames, skip)
 
 
 @given(
@@ -62,25 +68,56 @@ def exactly(noise, sigmas, cfg, *texts) -> torch.Tensor:
     lengths=st.lists(st.sampled_from([0, 1, 17, 256]), min_size=2, max_size=2),
     batch=st.integers(1, 2),
     cfg=st.lists(st.sampled_from([1.0, 1.5, 4.0]), min_size=3, max_size=3),
+    levels=st.none() | st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=3, max_size=3),
+    skip=st.none() | st.builds(SkipLayers, st.sampled_from([(1,), (0, 2)]), rescale=st.sampled_from([0.0, 0.7])),
+    start=st.sampled_from([1.0, 0.6]),
 )
-@settings(max_examples=6)
-def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg):
+@settings(max_examples=8)
+def test_a_run_is_the_run_of_one_device(dit, size, lengths, batch, cfg, levels, skip, start):
     """Against the run without rounding, since guidance multiplies what either rounds."""
-    noise = torch.randn(batch, 12, size[0], 2 * size[1], 2 * size[2], generator=torch.Generator().manual_seed(1))
-    sigmas = linear_quadratic(3)
+    noise, clip = torch.randn(2, batch, 12, size[0], 2 * size[1], 2 * size[2], generator=seeded(1))
+    sigmas = [start * sigma for sigma in linear_quadratic(3)]
+    frames = None if levels is None else Given(clip[:1], tuple(levels[: size[0]]))
     positive, negative = prompts([lengths[0]] * batch, 2), prompts([lengths[1]] * batch, 3)
     texts = dit.text(*positive), dit.text(*negative)
     rows = [[(text, row) for row in range(batch)] for text in texts]
     told = []
-    run = finish(dit.sample(noise, sigmas, cfg, *rows), lambda event: told.append(event))
-    exact = exactly(noise, sigmas, cfg, positive, negative)
-    expected = on_one_device(NETWORK, noise, sigmas, cfg, positive, negative)
+    run = finish(dit.sample(noise, sigmas, cfg, *rows, given=frames, skip=skip), lambda event: told.append(event))
+    exact = exactly(noise, sigmas, cfg, positive, negative, frames, skip)
+    expected = on_one_device(NETWORK, noise, sigmas, cfg, positive, negative, frames, skip)
     assert relative_error(run, exact) <= float32_bound(NETWORK, expected, exact)
+    for frame, level in enumerate(frames.multipliers if frames is not None else ()):
+        if level == 0:
+            assert torch.equal(run[:, :, frame], clip[:1, :, frame].expand(batch, -1, -1, -1))
     every = [event for event in told if isinstance(event.payload, StepDone)]
     steps = [event.payload for event in every if event.rank == 0]
     assert [step.done for step in steps] == [1, 2, 3]
     assert torch.equal(steps[-1].latents, run)
     assert {event.rank for event in every if event.payload.memory} == set(range(dit.manager.use().size))
+
+
+def test_three_passes_of_a_step_go_over_three_ranks(dit):
+    noise, rows = torch.zeros(1, 12, 1, 2, 2), [(dit.text(*prompts([5], 6)), 0)]
+    told = []
+    for skip, cfg in ((SkipLayers((1,)), 4.0), (SkipLayers((1,)), 1.0), (None, 4.0)):
+        finish(dit.sample(noise, [1.0, 0.0], [cfg], rows, rows, skip=skip), lambda event: told.append(event.payload))
+    chosen = {2: ["1 x Ulysses 2", "2 x Ulysses 1", "2 x Ulysses 1"], 3: ["3 x Ulysses 1"] + ["1 x Ulysses 3"] * 2}
+    splits = [one.split for one in told if isinstance(one, SplitChosen)][:: dit.manager.use().size]
+    assert splits == [f"guidance {way}" for way in chosen[dit.manager.use().size]]
+
+
+def test_single_passes_with_levels_and_without_blocks_are_those_of_the_run(dit):
+    """As a host asks for them, which makes its own steps."""
+    noise, clip = torch.randn(2, 1, 12, 3, 4, 4, generator=seeded(1))
+    sigmas, frames, skip = linear_quadratic(3), Given(clip, (0.0, 0.3, 1.0)), SkipLayers((1,), 1.5)
+    sides = [(dit.text(*prompts([length], seed)), 0) for length, seed in ((256, 2), (17, 3))]
+
+    def predict(z: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
+        cond, uncond = finish(dit.forward(torch.cat((z, z)), sigma.repeat(2, 1), sides)).chunk(2)
+        return skip.guide(guide(cond, uncond, 4.0), cond, finish(dit.forward(z, sigma, sides[:1], skip=skip.layers)))
+
+    run = finish(dit.sample(noise, sigmas, [4.0] * 3, *([side] for side in sides), given=frames, skip=skip))
+    assert relative_error(run, sample(predict, noise, sigmas, given=frames)) <= 1e-6
 
 
 @pytest.mark.parametrize("cfg", [[4.0, 4.0, 4.0], [6.0, 4.5, 1.0]])

@@ -1,5 +1,6 @@
 """Which splits there are, which is chosen, and which devices a person means."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -13,16 +14,64 @@ from mochi.parallel.split import Split, choose_split, splits, usable_ranks
 from mochi.parallel.spmd.vae import plan_strips
 
 
-@given(ranks=st.integers(1, 64), heads=st.integers(1, 48), passes=st.integers(1, 2))
+@given(ranks=st.integers(1, 64), heads=st.integers(1, 48), passes=st.integers(1, 3))
 def test_a_chosen_split_keeps_all_ranks_busy(ranks, heads, passes):
-    if not splits(ranks, heads):
+    if not splits(ranks, heads, max(passes, 2)):
         with pytest.raises(MochiError, match="heads"):
             choose_split(ranks, heads, passes)
         assert usable_ranks(ranks, heads) < ranks
         return
     split = choose_split(ranks, heads, passes)
-    assert split.ranks == ranks and heads % split.ulysses_degree == 0 and split.cfg_degree in (1, 2)
-    assert usable_ranks(ranks, heads) == ranks
+    assert split.ranks == ranks and heads % split.ulysses_degree == 0 and 1 <= split.cfg_degree <= max(passes, 2)
+    assert passes == 3 or usable_ranks(ranks, heads) == ranks
+
+
+def share_of(split: Split, passes: int) -> float:
+    """Forward passes of a step that a rank makes, in parts of a whole one."""
+    return math.ceil(passes / split.cfg_degree) / split.ulysses_degree
+
+
+@given(ranks=st.integers(1, 24), heads=st.sampled_from([12, 24, 48]), passes=st.integers(1, 3))
+def test_no_split_is_faster_or_sends_less(ranks, heads, passes):
+    """Of splits in which a rank has as much to do, the one with the fewest ranks to a pass sends least."""
+    possible = [
+        Split(degree, ranks // degree)
+        for degree in range(1, max(passes, 2) + 1)
+        if ranks % degree == 0 and heads % (ranks // degree) == 0
+    ]
+    if not possible:
+        return
+    chosen = choose_split(ranks, heads, passes)
+    assert share_of(chosen, passes) == min(share_of(split, passes) for split in possible)
+    alike = [split for split in possible if share_of(split, passes) == share_of(chosen, passes)]
+    assert chosen.ulysses_degree == min(split.ulysses_degree for split in alike)
+
+
+@given(
+    ranks=st.integers(1, 24),
+    passes=st.integers(1, 3),
+    cfg_degree=st.integers(0, 3),
+    ulysses_degree=st.sampled_from([0, 1, 2, 3, 4, 6, 8, 5]),
+)
+def test_what_a_person_has_chosen_is_respected_or_refused(ranks, passes, cfg_degree, ulysses_degree):
+    """A degree of 3 also where a step has fewer passes: a group without one repeats another's."""
+    try:
+        split = choose_split(ranks, 24, passes, cfg_degree, ulysses_degree)
+    except MochiError as error:
+        degrees = cfg_degree or range(1, max(passes, 2) + 1)
+        degrees = [degrees] if isinstance(degrees, int) else degrees
+        ways = [(g, ranks // g) for g in degrees if ranks % g == 0 and 24 % (ranks // g) == 0]
+        assert not [u for _, u in ways if ulysses_degree in (0, u)]
+        assert f"guidance {cfg_degree or 'auto'} x Ulysses {ulysses_degree or 'auto'}" in str(error)
+        return
+    assert split.ranks == ranks and cfg_degree in (0, split.cfg_degree) and ulysses_degree in (0, split.ulysses_degree)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "split"), [(1, (1, 1)), (2, (1, 2)), (3, (3, 1)), (4, (1, 4)), (6, (3, 2)), (8, (1, 8)), (12, (3, 4))]
+)
+def test_three_passes_go_over_three_groups_where_ranks_divide(ranks, split):
+    assert choose_split(ranks, 24, 3) == split
 
 
 @pytest.mark.parametrize(
