@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from mochi.dit.cache import CachePlan, Passes, StepCache
+from mochi.dit.runner import BlockRunner, call_block, without
 from mochi.errors import Cancelled
 from mochi.parallel.owner.client import RemoteDiT, finish, join_passes
 from mochi.parallel.owner.manager import GroupManager
 from mochi.parallel.protocol import PassesComputed, StepDone
-from mochi.sampling import guided, sample
+from mochi.sampling import Given, SkipLayers, guided, sample
 from tests.exact import relative_error
 from tests.parallel.dit_cases import NETWORK
 from tests.parallel.dit_groups import weight_file
@@ -46,21 +47,38 @@ SIDES = prompts([17, 40], 2), prompts([1, 5], 3)
 
 
 @torch.inference_mode()
-def on_one_device(cfg: list[float], plan: CachePlan) -> tuple[Tensor, Passes]:
+def on_one_device(
+    cfg: list[float],
+    plan: CachePlan,
+    noise: Tensor = NOISE,
+    frames: Given | None = None,
+    skip: SkipLayers | None = None,
+) -> tuple[Tensor, Passes]:
     cache = StepCache(plan)
 
-    def flow_of(side: int, text):
+    def flow_of(side: int, text, skipped: tuple[int, ...] = ()):
+        call = without(call_block, [NETWORK.blocks[i] for i in skipped])
+
         def flow(z: Tensor, sigma: Tensor) -> Tensor:
-            runner = cache.around([(side, row) for row in range(len(z))], sigma[0].item())
+            runner = cache.around([(side, row) for row in range(len(z))], sigma.max().item(), BlockRunner(call))
             return NETWORK(z, sigma, text, runner=runner)
 
         return flow
 
-    texts = (NETWORK.encode_text(*side) for side in SIDES)
-    return sample(guided(*(flow_of(*pair) for pair in enumerate(texts)), cfg), NOISE, SIGMAS), cache.passes
+    positive, negative = (NETWORK.encode_text(*side) for side in SIDES)
+    skipping = None if skip is None else flow_of(2, positive, skip.layers)
+    predict = guided(flow_of(0, positive), flow_of(1, negative), cfg, skipping, skip)
+    return sample(predict, noise, SIGMAS, given=frames), cache.passes
 
 
-def over_ranks(dit: RemoteDiT, cfg: list[float], plan: CachePlan | None) -> tuple[Tensor, list[Passes]]:
+def over_ranks(
+    dit: RemoteDiT,
+    cfg: list[float],
+    plan: CachePlan | None,
+    noise: Tensor = NOISE,
+    frames: Given | None = None,
+    skip: SkipLayers | None = None,
+) -> tuple[Tensor, list[Passes]]:
     """A whole run, and what each rank tells of its passes."""
     rows = [[(text, row) for row in range(2)] for text in (dit.text(*side) for side in SIDES)]
     told: dict[int, Passes] = {}
@@ -69,7 +87,7 @@ def over_ranks(dit: RemoteDiT, cfg: list[float], plan: CachePlan | None) -> tupl
         if isinstance(event.payload, PassesComputed):
             told[event.rank] = event.payload.passes
 
-    result = finish(dit.sample(NOISE, SIGMAS, cfg, *rows, plan), hear)
+    result = finish(dit.sample(noise, SIGMAS, cfg, *rows, plan, frames, skip), hear)
     return result, [told[rank] for rank in sorted(told)]
 
 
@@ -89,6 +107,18 @@ def test_a_run_decides_and_makes_what_one_device_does(dit):
         for group in range(guidance):
             alike = told[group * ulysses : (group + 1) * ulysses]
             assert all(of_rank == alike[0] for of_rank in alike)
+
+
+def test_given_frames_and_skipped_blocks_are_cached_too(dit):
+    noise, clip = torch.randn(2, 2, 12, 3, 4, 6, generator=torch.Generator().manual_seed(4))
+    frames, skip, cfg = Given(clip[:1], (0.0, 0.5, 1.0)), SkipLayers((1,)), [4.0] * STEPS
+    expected, passes = on_one_device(cfg, PLAN, noise, frames, skip)
+    assert set(passes.values()) == {True, False}
+    for degrees in SPLITS[len(dit.manager.devices)]:
+        dit.degrees = degrees
+        result, told = over_ranks(dit, cfg, PLAN, noise, frames, skip)
+        assert relative_error(result, expected) <= 1e-5
+        assert join_passes(told) == passes
 
 
 def test_threshold_0_changes_no_bit(dit):
