@@ -168,14 +168,17 @@ class RemoteDiT(RemoteModel):
         rows: TextRows,
         cache: CachePlan | None = None,
         keys: Sequence[Key] = (),
-        level: float = 1.0,
+        level: float | None = None,
         skip: tuple[int, ...] = (),
     ) -> Work[Tensor]:
-        """One forward pass, see Forward. A run with a cache ends with `forget_run`."""
+        """One forward pass, see Forward. A run with a cache ends with `forget_run`.
+
+        level: of the step; by default the highest in sigma.
+        """
         group = yield from self._load_patched()
         prompts = {"rows": _rows(rows), **self._texts(rows)}
         levels = {"sigma": sigma.tolist(), "degrees": self.degrees, "cache": cache, "keys": list(keys)}
-        levels |= {"level": level, "skip": skip}
+        levels |= {"level": float(sigma.max()) if level is None else level, "skip": skip}
         return (yield from self._denoise(group, protocol.Forward(name=self.name, z=z, **levels, **prompts)))
 
     def forget_run(self) -> Passes:
