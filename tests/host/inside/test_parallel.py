@@ -125,7 +125,7 @@ def test_settings_that_cannot_be(call, small, pack):
     validate = pack.nodes["MochiParallelSettings"].validate_inputs
     good = {"gpus": "2", "guidance": "auto", "ulysses": 0, "weights": "auto", "timeout": 600.0}
     assert validate(**good) is True
-    for change in ({"gpus": "two"}, {"guidance": "3"}, {"weights": "some"}, {"timeout": 0.0}):
+    for change in ({"gpus": "two"}, {"guidance": "4"}, {"weights": "some"}, {"timeout": 0.0}):
         assert next(iter(change)) in validate(**(good | change))
     assert "gpus" in pack.nodes["MochiParallelLoadDiT"].validate_inputs(file=small.dit, gpus="many")
     assert pack.nodes["MochiParallelLoadDiT"].validate_inputs(file=small.dit, gpus="many", parallel=None) is True
