@@ -7,7 +7,7 @@ import pytest
 from tests.inner import InnerRun, files_in, run_inside
 
 INSIDE = Path(__file__).parent / "inside"
-LIMIT = 2400
+LIMIT = 1200
 
 
 @pytest.fixture(scope="module")
