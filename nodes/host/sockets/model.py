@@ -108,9 +108,10 @@ class Mochi(comfy.model_base.GenmoMochi):
         """The estimate of z_0; of a frame with a noise level of its own, from that level."""
         options = transformer_options or {}
         levels = levels_of(x.shape[2], options)
-        estimate = super()._apply_model(x, t, c_concat, c_crossattn, control, options, frame_levels=levels, **kwargs)
+        inputs = x, t, c_concat, c_crossattn, control, options
         if levels is None:
-            return estimate
+            return super()._apply_model(*inputs, **kwargs)
+        estimate = super()._apply_model(*inputs, frame_levels=levels, **kwargs)
         # The host takes the flow for noisier than it is by the level.
         return torch.lerp(x, estimate, x.new_tensor(levels)[:, None, None])
 
