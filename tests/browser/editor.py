@@ -43,8 +43,12 @@ RESTED = """async () => {
         before = now
     }
 }"""
-
-
+LOADERS = "() => app.graph.nodes.filter(node => node.type === 'LoadImage').map(node => Number(node.id))"
+ADD_LOADER = """() => {
+    const loader = LiteGraph.createNode('LoadImage')
+    loader.pos = app.canvas.ds.convertCanvasToOffset([800, 700])
+    app.graph.add(loader)
+}"""
 # The middle of the title bar of a node, in pixels of the page.
 TITLE_PLACE = """id => {
     const node = app.graph.getNodeById(id)
@@ -98,6 +102,19 @@ class AnyEditor(Editor):
             return self.page.get_by_role("option")
         self.page.mouse.click(*self.place(node, widget))
         return self.page.locator(".litecontextmenu .litemenu-entry")
+
+    def drop_picture(self, file: Path) -> int:
+        """Drop a picture on the canvas: the Load Image node of it. The older editor wants one to drop it on."""
+        before = self.page.evaluate(LOADERS)
+        if NEW:
+            self.drop(file)
+        else:
+            self.page.evaluate(ADD_LOADER)
+        self.page.wait_for_function(f"before => ({LOADERS})().length > before.length", arg=before)
+        (loader,) = set(self.page.evaluate(LOADERS)) - set(before)
+        if not NEW:
+            self.drop_on(loader, file)
+        return loader
 
     def drop_on(self, node: int, file: Path) -> None:
         """Drop a file on a node."""

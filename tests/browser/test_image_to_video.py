@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.browser.conftest import WORKFLOWS
-from tests.browser.editor import AnyEditor
+from tests.browser.editor import LOADERS, AnyEditor
 from tests.host.conftest import Comfy
 from tests.host.test_server import frames_of
 from tests.host.test_tiny_workflows import SOFT, off
@@ -18,7 +18,6 @@ from tests.host.test_tiny_workflows import SOFT, off
 PROMPT = "a blue square moves up on a white background"
 WHITE, BLUE = (255, 255, 255), (26, 41, 235)
 PLACES = itertools.count(20, 4)  # another one each time: the server would not encode the same picture twice
-LOADERS = "() => app.graph.nodes.filter(node => node.type === 'LoadImage').map(node => Number(node.id))"
 HAS_PICTURE = "id => app.graph.getNodeById(id).widgets.some(widget => String(widget.value).startsWith('square'))"
 
 
@@ -43,9 +42,7 @@ def test_a_video_starts_with_the_picture_that_was_dropped(
 ):
     workflow, number = template("tiny_image_to_video")
     editor.open(workflow)
-    editor.drop(square)
-    editor.page.wait_for_function(f"() => ({LOADERS})().length === 1")
-    (loader,) = editor.page.evaluate(LOADERS)
+    loader = editor.drop_picture(square)
     editor.page.wait_for_function(HAS_PICTURE, arg=loader)
     given = number["MochiParallelImageToVideo"]
     editor.link(loader, 0, given, "image")
@@ -66,6 +63,7 @@ def test_a_video_starts_with_the_picture_that_was_dropped(
 def test_a_picture_is_dropped_on_its_loader(editor: AnyEditor, square: Path):
     workflow, number = template("mochi_image_to_video")
     editor.open(workflow)
+    assert "pusa_v0_dit.safetensors" in editor.missing()
     editor.drop_on(number["Picture"], square)
     editor.page.wait_for_function(HAS_PICTURE, arg=number["Picture"])
     assert editor.page.evaluate(LOADERS) == [number["Picture"]]
