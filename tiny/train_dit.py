@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=Recipe.batch, help="clips in a step of each process")
+    parser.add_argument("--given", type=float, default=Recipe.given, help="share of clips with given frames")
     parser.add_argument("--go-on", action="store_true", help="begin with the weights in `--output`")
     parser.add_argument("--compile", action="store_true", help="1.6 times faster, but takes a C++ compiler and minutes")
     args = parser.parse_args()
@@ -209,12 +210,13 @@ def main() -> None:
     if args.go_on:
         model.dit.load_state_dict(load_file(args.output / "dit.safetensors"))
         model.t5.load_state_dict(T5EncoderModel.from_pretrained(str(args.output / "t5")).state_dict())
+    recipe = Recipe(batch=args.batch, given=args.given)
     run = Run(model, args.work / "dit.safetensors", args.minutes, lr=args.lr, ema=0.998)
     if args.compile:
         run.model.flow = torch.compile(run.model.flow)
-        loss_of(run.model, batch_of(pool, tokenizer, Recipe(batch=args.batch), np.random.default_rng(0))).backward()
+        loss_of(run.model, batch_of(pool, tokenizer, recipe, np.random.default_rng(0))).backward()
         run.pause()
-    train(run, pool, tokenizer, Recipe(batch=args.batch), lambda: check(run, tokenizer, decoder))
+    train(run, pool, tokenizer, recipe, lambda: check(run, tokenizer, decoder))
     if not first:
         return
     export(run, tokenizer, args.output)
