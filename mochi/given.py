@@ -27,19 +27,20 @@ def frame_number(frame: int, frames: int, name: str = "frame") -> int:
     return frame % frames
 
 
-def latent_places(frame: int, clip: int, frames: int, name: str = "frame") -> range:
+def latent_places(frame: int, clip: int, frames: int, name: str = "frame", image: str = "image") -> range:
     """The latent frames of a video that a picture, or a clip, is given to.
 
     Args:
         frame: where its first frame stands or, counted from the end, its last one.
         clip: how many frames it has, 6k + 1.
         frames: how many the video has.
+        name, image: of the widgets, for messages.
 
     Raises MochiError where it does not fit.
     """
     check_frames(clip)
     if clip > frames:
-        raise MochiError(f"The clip has {clip} frames, but the video only {frames}: take {frames} of them at most")
+        raise MochiError(f"{image} has {clip} frames, but the video only {frames}: take {frames} of them at most")
     number = frame_number(frame, frames, name)
     first = number - (clip - 1) if frame < 0 else number
     if not 0 <= first <= frames - clip:

@@ -1,5 +1,7 @@
 """Given frames: a picture that a video starts from, ends in, or passes through, and clips that it goes on from."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from ..mochi.given import (
     frame_number,
     frames_of_latent,
     latent_places,
+    nearest_free,
     noise_multiplier,
 )
 from . import widgets
 from .host.checks import ABSENT, check_at_most, check_latent, check_patches, complaint
-from .host.sampling.given import GIVEN
+from .host.sampling.given import GIVEN, GivenFrames
 from .host.sampling.sampler import empty_latent
 from .host.sockets.latents import noise_mask
 from .host.sockets.vae import check_encodes
@@ -107,7 +110,7 @@ class ImageToVideo(widgets.Node):
     ) -> io.NodeOutput:
         if latent is None:
             latent = empty_latent(width, height, frames, 1)
-        latent, shown = given(latent, vae, image, frame, strength)
+        latent, (shown,) = give(latent, vae, Given(image, frame, strength))
         return io.NodeOutput(latent, ui=ui.PreviewImage(shown[:1], cls=cls))
 
 
@@ -176,47 +179,76 @@ class Transition(widgets.Node):
     ) -> io.NodeOutput:
         _check_overlap(overlap, frames)
         latent = empty_latent(width, height, frames, 1)
-        latent, begin = given(latent, vae, first[-min(overlap, _whole(len(first))) :], 0, first_strength, "first")
-        latent, end = given(latent, vae, second[: min(overlap, _whole(len(second)))], -1, second_strength, "second")
+        ending, beginning = first[-min(overlap, _whole(len(first))) :], second[: min(overlap, _whole(len(second)))]
+        latent, (begin, end) = give(
+            latent,
+            vae,
+            Given(ending, 0, first_strength, "first", "first_strength"),
+            Given(beginning, -1, second_strength, "second", "second_strength"),
+        )
         return io.NodeOutput(latent, ui=ui.PreviewImage(torch.cat((begin[-1:], end[:1])), cls=cls))
 
 
-def given(
-    latent: Latent, vae: Vae, image: Tensor, frame: int, strength: float, name: str = "image"
-) -> tuple[Latent, Tensor]:
-    """A LATENT with a picture or a clip (F, H, W, 3) given to its frames, and what of that it shows.
+@dataclass(frozen=True)
+class Given:
+    """A picture or a clip (F, H, W, 3) for frames of a video. Names are those of its widgets, for messages."""
 
-    Its noise mask has the noise multiplier of each frame. Raises MochiError where it does not fit.
+    image: Tensor
+    frame: int
+    strength: float
+    name: str = "image"
+    strength_name: str = "strength"
+
+
+def give(latent: Latent, vae: Vae, *pictures: Given) -> tuple[Latent, list[Tensor]]:
+    """A LATENT with pictures given to its frames, and what of each it shows.
+
+    Its noise mask has the noise multiplier of each frame. Raises MochiError where one does not fit, before any is
+    encoded.
     """
     samples = latent["samples"]
-    multiplier = noise_multiplier(strength, "strength" if name == "image" else f"{name}_strength")
     check_latent(samples.shape)
     check_patches(samples)
     check_encodes(vae)
-    latents, height, width = samples.shape[2:]
-    if len(image) != geometry.nearest_frames(len(image)):
-        raise MochiError(
-            f"{name} has {len(image)} frames, but must be a picture or a clip of 6k + 1 frames: the nearest is "
-            f"{geometry.nearest_frames(len(image))}"
-        )
-    places = latent_places(frame, len(image), geometry.frame_count(latents))
-    taken: dict[int, int] = dict(latent.get(GIVEN, {}))
-    for place in places:
-        if place in taken:
-            raise MochiError(
-                f"frame is {frame}, but {frames_of_latent(place)} have one given already (frame {taken[place]}): "
-                f"a latent stands for {geometry.TIME} frames. Choose another frame"
-            )
-        taken[place] = frame
-    shown = fitted(image, width * geometry.SPACE, height * geometry.SPACE, name)
+    frames, (height, width) = geometry.frame_count(samples.shape[2]), samples.shape[3:]
+    earlier: GivenFrames | None = latent.get(GIVEN)
+    taken = dict(earlier.frames) if earlier is not None else {}
+    multipliers, places, shown = [], [], []
+    for given in pictures:
+        multipliers.append(noise_multiplier(given.strength, given.strength_name))
+        places.append(_places(given, frames, taken))
+        taken |= dict.fromkeys(places[-1], given.frame)
+        shown.append(fitted(given.image, width * geometry.SPACE, height * geometry.SPACE, given.name))
+
     mask = noise_mask(latent)
     if mask is None:
         mask = samples.new_ones(1, 1, *samples.shape[2:])
     mask, samples = mask.clone(), samples.clone()
-    encoded: Any = vae.encode(shown)
-    samples[:, :, places.start : places.stop] = encoded.to(samples)
-    mask[:, :, places.start : places.stop] = multiplier
-    return {**latent, "samples": samples, "noise_mask": mask, GIVEN: taken}, shown
+    for multiplier, place, picture in zip(multipliers, places, shown, strict=True):
+        encoded: Any = vae.encode(picture)
+        samples[:, :, place.start : place.stop] = encoded.to(samples)
+        mask[:, :, place.start : place.stop] = multiplier
+    return {**latent, "samples": samples, "noise_mask": mask, GIVEN: GivenFrames(taken, samples)}, shown
+
+
+def _places(given: Given, frames: int, taken: Mapping[int, int]) -> range:
+    """The latent frames of a picture or a clip. Raises MochiError where it does not fit beside those taken."""
+    frame, count = given.frame, len(given.image)
+    if count != geometry.nearest_frames(count):
+        raise MochiError(
+            f"{given.name} has {count} frames, but must be a picture or a clip of 6k + 1 frames: the nearest is "
+            f"{geometry.nearest_frames(count)}"
+        )
+    places = latent_places(frame, count, frames, image=given.name)
+    for place in places:
+        if place in taken:
+            nearest = nearest_free(frame_number(frame, frames), taken, frames) if count == 1 else None
+            raise MochiError(
+                f"frame is {frame}, but {frames_of_latent(place)} have one given already (frame {taken[place]}): "
+                f"a latent stands for {geometry.TIME} frames. Choose another frame"
+                f"{'' if nearest is None else f': the nearest that is free is {nearest}'}"
+            )
+    return places
 
 
 def _check_overlap(overlap: int, frames: int) -> None:

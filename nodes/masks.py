@@ -7,7 +7,7 @@ from ..mochi.geometry import check_frames
 from ..mochi.sampling.masks import extended, latent_mask
 from . import widgets
 from .host.checks import check_at_most, check_latent, complaint
-from .host.sampling.given import GIVEN
+from .host.sampling.given import GIVEN, GivenFrames, to_be_made
 from .host.sockets.latents import noise_mask
 from .host.types import Latent
 
@@ -38,9 +38,16 @@ class Extend(widgets.Node):
 
     @classmethod
     def execute(cls, samples: Latent, frames: int) -> io.NodeOutput:
-        check_latent(samples["samples"].shape)
-        longer, mask = extended(samples["samples"], frames, noise_mask(samples))
-        return io.NodeOutput({**samples, "samples": longer, "noise_mask": mask})
+        clip = samples["samples"]
+        check_latent(clip.shape)
+        waiting = to_be_made(samples)
+        made = GIVEN in samples and not waiting  # a video, of which the mask said how
+        longer, mask = extended(clip, frames, None if made else noise_mask(samples))
+        extension = {**samples, "samples": longer, "noise_mask": mask}
+        given = extension.pop(GIVEN, None)
+        if waiting:
+            extension[GIVEN] = GivenFrames(given.frames, longer)
+        return io.NodeOutput(extension)
 
 
 class NoiseMask(widgets.Node):
@@ -68,7 +75,7 @@ class NoiseMask(widgets.Node):
         clip = samples["samples"]
         check_latent(clip.shape)
         area = latent_mask(mask.reshape(-1, *mask.shape[-2:]), clip)
-        levels = noise_mask(samples) if GIVEN in samples else None
+        levels = noise_mask(samples) if to_be_made(samples) else None
         if levels is not None:  # how much noise given frames get
             area = area * levels.amax((-2, -1), keepdim=True)
         return io.NodeOutput({**samples, "noise_mask": area})

@@ -11,7 +11,7 @@ from ..mochi.sampling.guidance import SkipLayers, parse_cfg, parse_layers, per_s
 from ..mochi.sampling.schedule import linear_quadratic, scheduled
 from . import widgets
 from .host.checks import ABSENT, check_at_most, check_range, check_run, complaint, depth
-from .host.sampling.given import tell_of_given
+from .host.sampling.given import as_taken
 from .host.sampling.loop import ScheduledGuider
 from .host.sampling.sampler import empty_latent, sample
 from .host.types import Conditioning, Latent, Model
@@ -223,8 +223,8 @@ class Sampler(widgets.Node):
         if stg_scale:
             skip = SkipLayers(parse_layers(stg_layers), stg_scale)
             skip.check(depth(model))
-        tell_of_given(model, latent)
-        return io.NodeOutput(sample(ScheduledGuider(model, positive, negative, scales, skip), latent, seed, levels))
+        guider = ScheduledGuider(model, positive, negative, scales, skip)
+        return io.NodeOutput(sample(guider, as_taken(model, latent), seed, levels))
 
 
 def last_part(schedule: Callable[[int], list[float]], steps: int, denoise: float) -> list[float]:

@@ -14,7 +14,8 @@ def skipped_blocks(options: Mapping[str, Any]) -> list[int]:
     Raises MochiError where a patch does anything else: its code cannot run in the ranks.
     """
     patches = options.get("patches_replace", {}).get("dit", {})
-    blocks = [(number, patch) for (kind, number), patch in patches.items() if kind == "double_block"]
+    # Of longer keys (kind, number, part of the block) the model takes no notice.
+    blocks = [(key[1], patch) for key, patch in patches.items() if key[0] == "double_block" and len(key) == 2]
     for number, patch in blocks:
         if not _leaves_out(patch, options):
             raise MochiError(

@@ -13,7 +13,7 @@ def with_skip(model_options: dict[str, Any], skip: SkipLayers) -> dict[str, Any]
     """Options of a model whose predictions are guided away from those without some blocks."""
 
     def guide(args: dict[str, Any]) -> Tensor:
-        options, z, sigma = args["model_options"], args["input"], args["sigma"][0]
+        options, z, sigma = args["model_options"].copy(), args["input"], args["sigma"][0]
         for layer in skip.layers:
             options = comfy.model_patcher.set_model_options_patch_replace(options, _go_by, "dit", "double_block", layer)
         (skipped,) = comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], z, args["sigma"], options)

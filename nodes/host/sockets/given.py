@@ -27,6 +27,9 @@ FRAMES_AXIS = 2
 KEEP_NOISE = {"res_multistep", "res_multistep_cfg_pp"}
 """Samplers of the host that could add noise, by an argument that these do not use."""
 
+ADD_NOISE = {"lcm_upscale"}
+"""Those that add noise without such an argument."""
+
 
 def give_frames_levels(patcher: ModelPatcher) -> None:
     """Have the samplers of a MODEL give noise levels to the frames of a LATENT."""
@@ -77,6 +80,7 @@ def _with_levels(
     """Around the host's `KSAMPLER.sample`: a run whose frames have levels as the mask says."""
     others = sample.wrappers[sample.idx + 1 :]
     if others:  # they go first: they take the noise for that of free frames, and may shuffle it
+        others = [other for other in others if other is not _with_levels]
         around = WrapperExecutor.new_class_executor(sample.original, sample.class_obj, [*others, _with_levels])
         return around.execute(guider, sigmas, extra_args, callback, noise, latents, mask, disable)
     if mask is None:
@@ -84,16 +88,19 @@ def _with_levels(
     levels, rest = levels_in(mask)
     if all(level == 1 for level in levels):
         return sample(guider, sigmas, extra_args, callback, noise, latents, mask, disable)
-    adding = _noise_adder(sample.class_obj)
-    if adding is not None and any(0 < level < 1 for level in levels):
+    each = mask.new_tensor(levels)[:, None, None]
+    free, kept = each == 1, each == 0
+    area = bool((rest < 1 - ROUNDING).logical_and(~kept).any())  # that stays in frames that are made
+    sampler = sample.class_obj
+    adding = _noise_adder(sampler)
+    renewing = "ddim" if area and sampler.inpaint_options.get("random") else adding
+    if renewing is not None and any(0 < level < 1 for level in levels):
         raise MochiError(
-            f"sampler_name is {adding}, which adds noise at each step: it does not know that frames given at a "
+            f"sampler_name is {renewing}, which adds noise at each step: it does not know that frames given at a "
             "strength between 0 and 1 have less of it. Choose strength 1, a sampler that adds none (euler, heun, "
             "dpmpp_2m), or Mochi Sampler."
         )
 
-    each = mask.new_tensor(levels)[:, None, None]
-    free, kept = each == 1, each == 0
     model = guider.inner_model
     given = latents
     if model.given_latents == RAW_LATENTS:  # as this checkpoint was trained
@@ -108,9 +115,9 @@ def _with_levels(
     options = extra_args["model_options"]["transformer_options"]
     options = {**options, GIVEN_FRAMES: levels}
     extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
-    # Of frames that stay, a sampler that adds no noise makes nothing else. From others the host's mask keeps it away.
-    still = adding is None and bool((rest >= 1 - ROUNDING).logical_or(kept).all())
-    samples = sample(guider, sigmas, extra_args, callback, noise, given, None if still else rest, disable)
+    if adding is None:  # of frames that stay it makes nothing else; from others the host's mask keeps their noise away
+        rest = torch.where(kept, 1.0, rest) if area else None
+    samples = sample(guider, sigmas, extra_args, callback, noise, given, rest, disable)
     return torch.where(kept, latents, samples)
 
 
@@ -121,4 +128,5 @@ def _noise_adder(sampler: Any) -> str | None:
         return None
     name = getattr(function, "__name__", "one").removeprefix("sample_")
     could = "noise_sampler" in inspect.signature(function).parameters and name not in KEEP_NOISE
-    return name if sampler.extra_options.get("eta", could) else None
+    how_much = [sampler.extra_options[option] for option in ("eta", "s_noise") if option in sampler.extra_options]
+    return name if (could and all(how_much)) or name in ADD_NOISE else None

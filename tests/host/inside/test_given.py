@@ -114,7 +114,9 @@ def test_a_cfg_for_each_step(core_run, ours, prompts, sigmas):
 
 
 def test_an_area_beside_given_frames(call, pack, small, custom, ours, prompts, sigmas):
-    given = {**latent(free=1.0), "mochi_given": {0: 0, 2: 7}}
+    given = latent(free=1.0)
+    record = pack.module("nodes.host.sampling.given").GivenFrames({0: 0, 2: 7}, given["samples"])
+    given["mochi_given"] = record
     right = torch.zeros(1, SIZE[0] * 8, SIZE[1] * 8)
     right[..., 32:] = 1
     (masked,) = call("MochiParallelNoiseMask", samples=given, mask=right)
@@ -134,6 +136,45 @@ def test_samplers_that_add_noise_are_refused_beside_frames_with_some(frames_mode
     monkeypatch.setattr(frames_model.model, "apply_model", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(ValueError, match=rf"{name}, which adds noise at each step.*euler, heun, dpmpp_2m"):
         custom(latent(), name)
+
+
+def test_areas_whose_noise_ddim_renews(call, frames_model, custom, monkeypatch):
+    """Kept frames are clean in each step; of frames with less noise it is refused."""
+    (ddim,) = call("KSamplerSelect", sampler_name="ddim")
+
+    def with_area(levels):
+        given = latent(levels, free=1.0)
+        given["noise_mask"][..., :4] *= torch.tensor(levels)[:, None, None] < 1  # the left of free frames stays
+        given["noise_mask"][:, :, 2, :, :4] *= 0
+        return given
+
+    given = with_area((0.0, 1.0, 1.0, 1.0))
+    model, seen = seen_by(frames_model)
+    made = custom(given, ddim, model=model)
+    for z, _ in seen:
+        assert_close(z[:1, :, 0], frames_model.model.process_latent_in(given["samples"])[:, :, 0], 1e-5)
+    assert_close(made[:, :, 1:, :, :4], given["samples"][:, :, 1:, :, :4])
+    monkeypatch.setattr(frames_model.model, "apply_model", lambda *_, **__: pytest.fail("it began"))
+    with pytest.raises(ValueError, match="ddim, which adds noise"):
+        custom(with_area(LEVELS), ddim)
+
+
+def test_a_sampler_that_adds_noise_without_saying_so(call, frames_model, custom):
+    (upscaling,) = call("SamplerLCMUpscale", scale_ratio=1.0, scale_steps=-1, upscale_method="bilinear")
+    with pytest.raises(ValueError, match="lcm_upscale, which adds noise"):
+        custom(latent(), upscaling)
+    given = latent((0.0, 1.0, 1.0, 1.0))
+    model, seen = seen_by(frames_model)
+    custom(given, upscaling, model=model)
+    for z, _ in seen:
+        assert_close(z[:1, :, 0], frames_model.model.process_latent_in(given["samples"])[:, :, 0], 1e-5)
+
+
+def test_a_wrapper_that_is_there_twice(pack, frames_model, custom):
+    """Merged options of two clones have it twice."""
+    clone = frames_model.clone()
+    pack.module("nodes.host.sockets.given").give_frames_levels(clone)
+    assert_close(custom(latent(), model=clone), custom(latent()), 1e-6)
 
 
 def ancestral(model, x, sigmas, disable):
@@ -159,6 +200,8 @@ def test_samplers_that_add_noise_beside_frames_that_stay(pack, small, custom, pr
 def test_those_that_could_and_do_not_are_fine(call, custom):
     (still,) = call("SamplerEulerAncestral", eta=0.0, s_noise=1.0)
     assert_close(custom(latent(), still), custom(latent()))
+    (ode,) = call("SamplerER_SDE", solver_type="ODE", max_stage=1, eta=1.0, s_noise=1.0)
+    assert_close(custom(latent(), ode)[:, :, 0], latent()["samples"][:, :, 0], 1e-6)
     assert_close(custom(latent(), "res_multistep")[:, :, 0], latent()["samples"][:, :, 0], 1e-6)
 
 

@@ -127,7 +127,7 @@ def test_the_node_shows_what_is_used(pack, vae):
         (pictures(2), {}, r"image has 2 frames.*6k \+ 1.*nearest is 1"),
         (pictures(0), {}, "image has 0 frames.*nearest is 1"),
         (pictures(24), {}, "image has 24 frames.*nearest is 25"),
-        (pictures(31), {}, "31 frames, but the video only 25: take 25"),
+        (pictures(31), {}, "image has 31 frames, but the video only 25: take 25"),
         (pictures(7), {"frame": 20}, "frame is 20, but a clip of 7 frames does not fit.*25: the nearest is 18"),
         (pictures(7), {"frame": -20}, "frame is -20, but a clip of 7 frames.*the nearest is -19"),
         (pictures(), {"frame": 25}, "frame is 25, but the video has 25 frames, 0 to 24.*the nearest is 24"),
@@ -152,11 +152,15 @@ def test_what_cannot_be_is_refused_before_anything_is_encoded(vae, give, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [((0, 1), (0, 1)), ((7, 1), (11, 1)), ((0, 13), (12, 1)), ((-1, 1), (19, 1))]
+    ("first", "second", "free"),
+    [((0, 1), (0, 1), 1), ((7, 1), (11, 1), 13), ((0, 13), (12, 1), 13), ((-1, 1), (19, 1), 18)],
 )
-def test_two_pictures_for_one_latent_frame(give, first, second):
+def test_two_pictures_for_one_latent_frame(give, first, second, free):
     latent = give(pictures(first[1]), frame=first[0])
-    with pytest.raises(ValueError, match=rf"frame is {second[0]}, but frames? .* given already \(frame {first[0]}\)"):
+    message = (
+        rf"frame is {second[0]}, but frames? .* given already \(frame {first[0]}\).*nearest that is free is {free}$"
+    )
+    with pytest.raises(ValueError, match=message):
         give(pictures(second[1]), frame=second[0], latent=latent)
 
 
@@ -229,14 +233,47 @@ def test_a_transition_that_cannot_be(pack, join, change, message):
     assert re.search(message, check(**(values | change)))
 
 
-def test_clips_that_cannot_be_joined(join):
+def test_clips_that_cannot_be_joined(vae, join, monkeypatch):
+    monkeypatch.setattr(vae, "encode", lambda _: pytest.fail("something was encoded"))
     for first, second, message in (
         (pictures(1, 4, 4), pictures(), "first has 4 x 4 pixels"),
         (pictures(), pictures(channels=4), "second is transparent"),
+        (pictures(), pictures(1, 1, 1), "second has 1 x 1 pixels"),
         (pictures(0), pictures(), "first has 0 frames"),
     ):
         with pytest.raises(ValueError, match=message):
             join(first, second)
+
+
+def test_frames_that_leave_nothing_to_make(frames_model, model, mochi_sampler, give, join):
+    latent = join(pictures(7), pictures(7), frames=19, first_strength=1.0, second_strength=1.0)
+    with pytest.raises(ValueError, match=r"nothing is left to make.*or choose a strength below 1"):
+        mochi_sampler(frames_model, latent=latent)
+    soft = join(pictures(7), pictures(7), frames=19)
+    mochi_sampler(frames_model, latent=soft)
+    with pytest.raises(ValueError, match=r"nothing is left to make. Give fewer of them\."):
+        mochi_sampler(model, latent=soft)
+
+
+def test_a_video_that_was_made_is_a_clip(call, frames_model, prompts, give):
+    """It goes on as it is, and an area may be of its given frames too."""
+    latent = give(pictures())
+    mask = torch.ones(1, 48, 64)
+    (room,) = call("MochiParallelExtend", samples=latent, frames=37)
+    assert levels(room) == [0.0] + [1.0] * 6
+    (area,) = call("MochiParallelNoiseMask", samples=room, mask=mask)
+    assert levels(area) == [0.0] + [1.0] * 6
+    values = {"model": frames_model, "positive": prompts[0], "negative": prompts[1], "seed": 3, "steps": 2, "cfg": 3.0}
+    euler = {"sampler_name": "euler", "scheduler": "linear_quadratic", "denoise": 1.0, "latent_image": latent}
+    for video in (
+        call("MochiParallelSampler", **values, **SIZE, batch_size=1, latent=latent)[0],
+        call("KSampler", **values, **euler)[0],
+    ):
+        (longer,) = call("MochiParallelExtend", samples=video, frames=37)
+        assert levels(longer) == [0.0] * 5 + [1.0] * 2
+        assert levels(give(pictures(), frame=-1, latent=longer)) == [0.0] * 5 + [1.0, 0.0]
+        (area,) = call("MochiParallelNoiseMask", samples=video, mask=mask)
+        assert levels(area) == [1.0] * 5
 
 
 def test_a_video_goes_with_its_first_frame(frames_model, mochi_sampler, give):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from exact import assert_close, relative_error
 
 STEPS, CFG = 3, 3.0
@@ -50,6 +51,20 @@ def test_off_by_default(model, mochi_sampler):
 def test_without_a_negative_prompt(core_run, skip_layers, model, prompts, sigmas, mochi_sampler):
     expected = core_run(prompts, torch.zeros(1, 12, 2, 6, 8), sigmas, 1.0, skip=skip_layers((1,), 1.5))
     assert_close(mochi_sampler(model, *prompts, cfg=1.0, **STG), expected)
+
+
+def test_a_wrapper_that_predicts_twice_gets_the_same(model, mochi_sampler):
+    """The pass without layers changes nothing of the next."""
+    clone, predictions = model.clone(), []
+
+    def twice(predict, *args, **kwargs):
+        made = predict(*args, **kwargs), predict(*args, **kwargs)
+        predictions.append(made)
+        return made[0]
+
+    clone.add_wrapper(WrappersMP.PREDICT_NOISE, twice)
+    mochi_sampler(clone, stg_scale=1.0, stg_layers="1")
+    assert predictions and all(torch.equal(*made) for made in predictions)
 
 
 def test_beside_given_frames(core_run, skip_layers, frames_model, prompts, sigmas, mochi_sampler):
@@ -122,6 +137,16 @@ def test_another_patch_of_a_block_is_refused_by_its_name(remote, k_sampler, moch
             with pytest.raises(ValueError, match=rf"{patch.__name__}.*block 1.*Choose 1 GPU.*skip-layer"):
                 sample(clone)
     k_sampler(remote)
+
+
+def test_a_patch_of_a_part_of_a_block_does_nothing_as_in_one_process(model, remote, k_sampler):
+    """ComfyUI's `transformer_index` is a third part of the key, which its Mochi does not know."""
+    made = []
+    for each in (model, remote):
+        clone = each.clone()
+        clone.set_model_patch_replace(lambda args, _: args, "dit", "double_block", 1, 0)
+        made.append(k_sampler(clone))
+    assert_close(*made)
 
 
 def test_guidance_of_three_over_three_ranks(pack, call, small, groups, mochi_sampler, protocol, monkeypatch):

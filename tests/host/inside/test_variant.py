@@ -114,6 +114,11 @@ def test_a_plain_checkpoint_does_what_extend_does(call, model, vae, mochi_sample
     assert not said
 
 
+def test_a_plain_checkpoint_keeps_frames_of_any_strength(model, mochi_sampler, given):
+    kept = mochi_sampler(model, latent=given())
+    assert_close(mochi_sampler(model, latent=given(strength=0.3)), kept, 1e-6)
+
+
 def test_no_message_where_frames_are_taken(frames_model, mochi_sampler, given, said):
     mochi_sampler(frames_model, latent=given())
     assert not said
