@@ -155,8 +155,11 @@ PREVIEW = ModelConfig(
     defaults=RunDefaults(width=848, height=480, frames=163, steps=64, cfg=6.0),
 )
 
-PUSA_DEFAULTS = replace(PREVIEW.defaults, steps=30, cfg=4.5)
-"""What the release of Pusa V0.5 samples with."""
+
+def pusa_defaults(defaults: RunDefaults) -> RunDefaults:
+    """Those of a model, with what the release of Pusa V0.5 samples with."""
+    return replace(defaults, steps=30, cfg=4.5)
+
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 _TINY_STATS = TINY_WEIGHTS / "latents.json"

@@ -43,7 +43,7 @@ class GivenImage:
         if isinstance(value, str):
             return _parsed(value)
         known = [field.name for field in fields(cls)]
-        if not isinstance(value, Mapping) or "file" not in value or not value.keys() <= set(known):
+        if not isinstance(value, Mapping) or value.get("file") is None or not value.keys() <= set(known):
             raise MochiError(f"images has {value!r}, but must have {FORM}, or objects with {', '.join(known)}")
         return cls(**{name: attribute for name, attribute in value.items() if attribute is not None})
 
@@ -52,7 +52,8 @@ class GivenImage:
             raise MochiError(f"images has {self.file!r} as a file, but must have the name of one")
         if not isinstance(self.frame, int) or isinstance(self.frame, bool):
             raise MochiError(f"{self.name}: frame is {self.frame!r}, but must be a whole number")
-        if not isinstance(self.strength, (int, float)) or isinstance(self.strength, bool):
+        known = isinstance(self.strength, (int, float)) and not isinstance(self.strength, bool)
+        if not known or not _is_number(self.strength, float):
             raise MochiError(f"{self.name}: strength is {self.strength!r}, but must be a number")
         noise_multiplier(self.strength, f"{self.name}: strength")
 
@@ -112,7 +113,7 @@ def read_picture(file: str, name: str = "image") -> Tensor:
     """
     try:
         with Image.open(file) as opened:
-            return _values(ImageOps.exif_transpose(opened), name)
+            return _values(ImageOps.exif_transpose(opened), opened.format, name)
     except MochiError:
         raise
     except FileNotFoundError as error:
@@ -124,9 +125,9 @@ def read_picture(file: str, name: str = "image") -> Tensor:
         raise MochiError(f"{name}: cannot be read, or is damaged ({reason})") from error
 
 
-def _values(picture: Image.Image, name: str) -> Tensor:
-    if picture.mode == "F":
-        raise MochiError(f"{name}: its pixels are floating-point numbers of no known range; save it as PNG or JPEG")
+def _values(picture: Image.Image, kind: str | None, name: str) -> Tensor:
+    if picture.mode == "F" or (picture.mode == "I" and kind != "PNG"):
+        raise MochiError(f"{name}: its pixels are numbers of 32 bits, of no known range; save it as PNG or JPEG")
     if picture.mode.startswith("I"):  # grey in 16 bits, which Pillow's own conversion would clip to 8
         grey = torch.from_numpy(np.asarray(picture).astype(np.float32) / (2**16 - 1))
         return grey.clamp(0, 1)[None, :, :, None].repeat(1, 1, 1, 3)
@@ -149,7 +150,7 @@ def _parsed(text: str) -> GivenImage:
     return GivenImage(text)
 
 
-def _is_number(text: str, kind: type[int] | type[float]) -> bool:
+def _is_number(text: str | float, kind: type[int] | type[float]) -> bool:
     try:
         return math.isfinite(kind(text))
     except (ValueError, OverflowError):

@@ -1,6 +1,5 @@
 """The contents of a model directory: the file of each network, and the sizes of the Mochi. Reads no weights."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -48,8 +47,7 @@ class ModelDir:
     @property
     def variant(self) -> tuple[str, str]:
         """The variant of the denoiser, and in words what says so: its metadata, or its name or the directory's."""
-        folder = os.path.basename(os.path.abspath(self.path))
-        return variant_of(f"{folder}/{self.dit.path.name}", self.dit.metadata)
+        return variant_of(self.path / self.dit.path.name, self.dit.metadata)
 
 
 def find_model(folder: str | Path | None = None) -> ModelDir:

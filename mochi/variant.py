@@ -5,6 +5,7 @@ tiny model) takes given frames, and so makes a video of a picture.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from .errors import MochiError
 
@@ -26,20 +27,24 @@ RAW_LATENTS = "vae"
 statistics between VAE and DiT, as Pusa was trained."""
 
 
-def variant_of(name: str, metadata: Mapping[str, str]) -> tuple[str, str]:
+def variant_of(path: Path, metadata: Mapping[str, str]) -> tuple[str, str]:
     """The variant of a file, and in words what says so.
 
     Args:
-        name: of the file.
+        path: of the file, in a folder that may have the variant in its name.
         metadata: of its header.
     """
-    told = metadata.get(METADATA)
+    name, folder, told = path.name, path.absolute().parent.name, metadata.get(METADATA)
     if told in VARIANTS:
         return told, f"the metadata of {name} say so"
     if any("pusa" in f"{key} {value}".lower() for key, value in metadata.items() if len(value) < A_NAME):
         return PUSA, f"the metadata of {name} name Pusa"
     if "pusa" in name.lower():
         return PUSA, f"{name} has it in its name"
+    if "pusa" in folder.lower():
+        return PUSA, f"the folder of {folder}/{name} has it in its name"
+    if told is not None:
+        return PREVIEW, f"the variant in the metadata of {name}, {told[:A_NAME]!r}, is none of {', '.join(VARIANTS)}"
     return PREVIEW, f"nothing in {name} says otherwise"
 
 

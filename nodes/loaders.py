@@ -206,7 +206,7 @@ def _chosen_variant(checkpoint: Checkpoint, variant: str) -> str:
     check_choice("variant", variant, (AUTO, *VARIANTS))
     reason = "chosen"
     if variant == AUTO:
-        variant, reason = variant_of(checkpoint.path.name, checkpoint.metadata)
+        variant, reason = variant_of(checkpoint.path, checkpoint.metadata)
     text = f"variant {variant}: {reason}"
     log.info("%s: %s", checkpoint.path.name, text)
     if takes_frames(variant):

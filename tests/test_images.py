@@ -66,6 +66,8 @@ def test_a_name_with_everything_behind_it_is_that_file(name: str, frame: int, st
         ({"file": "a.png", "frames": 3}, "must have FILE.* or objects with file, frame, strength"),
         ({"frame": 3}, "objects with file"),
         ({"file": 3}, "has 3 as a file"),
+        ({"file": None}, "objects with file"),
+        ({"file": "a.png", "strength": 10**400}, "image a.png: strength is 10+, but must be a number"),
         ({"file": "a.png", "frame": 1.5}, "image a.png: frame is 1.5"),
         ({"file": "a.png", "strength": True}, "image a.png: strength is True"),
         (["a.png"], "objects with file"),
@@ -161,6 +163,7 @@ def test_no_pictures(here: Path) -> None:
     Path("there.png").write_bytes(b"")
     Image.new("RGB", (1, 1)).save("pixel.png")
     Image.new("F", (32, 32)).save("float.tiff")
+    Image.new("I", (32, 32)).save("whole.tiff")
     for file in ("cut.png", "cut.jpg", "cut.webp", "cut.gif"):
         write_damaged(file, 0.6)
     for file, message in {
@@ -171,7 +174,8 @@ def test_no_pictures(here: Path) -> None:
         "empty.png": "not a picture",
         "folder.png": "cannot be read, or is damaged",
         "pixel.png": "has 1 x 1 pixels, but must have 16 x 16 at least",
-        "float.tiff": "floating-point numbers",
+        "float.tiff": "numbers of 32 bits, of no known range; save it as PNG",
+        "whole.tiff": "numbers of 32 bits",
         "cut.png": "damaged",
         "cut.jpg": "damaged",
         "cut.webp": "damaged|not a picture",

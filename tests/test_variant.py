@@ -1,5 +1,7 @@
 """Which Mochi a file is, by its metadata and its name."""
 
+from pathlib import Path
+
 import pytest
 
 from mochi.errors import MochiError
@@ -29,11 +31,14 @@ from mochi.variant import (
         ("dit.safetensors", {"variant": "frames"}, FRAMES, "metadata"),
         ("pusa_like.safetensors", {"variant": "preview"}, PREVIEW, "metadata"),  # what is said outright counts first
         ("pusa.safetensors", {"variant": "of some other tool"}, PUSA, "in its name"),
+        ("Pusa-V0.5/dit.safetensors", {}, PUSA, "the folder of Pusa-V0.5/dit.safetensors"),
+        ("pusa/models/dit.safetensors", {}, PREVIEW, "nothing in dit.safetensors"),
+        ("dit.safetensors", {"variant": "of some other tool"}, PREVIEW, "'of some other tool', is none of preview"),
         ("dit.safetensors", {"workflow": "{" + "Pusa " * 100 + "}"}, PREVIEW, "nothing"),  # it mentions another file
     ],
 )
 def test_what_a_file_is(name, metadata, variant, reason):
-    found, told = variant_of(name, metadata)
+    found, told = variant_of(Path("models", name), metadata)
     assert found == variant and reason in told
 
 

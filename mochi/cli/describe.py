@@ -103,7 +103,7 @@ def describe(path: str | Path) -> Description:
     parts = tuple(_part(file, part, entries) for part, entries in found.items())
     decodes_only = "decoder" in found and "encoder" not in found
     lacks = (f"{TITLES['encoder']} (it decodes, but does not encode)",) if decodes_only else ()
-    variant = variant_of(file.path.name, file.metadata)[0] if "dit" in found else None
+    variant = variant_of(file.path, file.metadata)[0] if "dit" in found else None
     metadata = _short(file.metadata)
     return Description(str(path), size, layout, file.describe(), parts, lacks, metadata=metadata, variant=variant)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from ..config import PUSA_DEFAULTS, RunDefaults
+from ..config import RunDefaults, pusa_defaults
 from ..dit.backends import ATTENTIONS, SDPA
 from ..dit.cache import in_words
 from ..errors import MochiError
@@ -123,12 +123,15 @@ def generate(options: argparse.Namespace) -> None:
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
     variant, reason = given.chosen_variant(options.variant, model)
-    jobs, wrong = read_jobs(options, PUSA_DEFAULTS if variant == PUSA else model.config.defaults)
+    defaults = model.config.defaults
+    jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
     jobs, unfit = given.fitting(jobs, model, variant)
     wrong |= unfit
     for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
     if jobs:
+        if options.guidance > max(2, *(job.settings.passes for job in jobs)):
+            raise MochiError("guidance is 3, but without --stg a step has 2 passes: the nearest is 2")
         loras = read_loras(options.lora, model.config.dit)
         given.tell(jobs, variant, reason)
 

@@ -80,11 +80,12 @@ def per_frame(formula: Callable[..., Any], c: Vectors, tokens: Sequence[Tensor],
     """
     if not isinstance(c, FrameVectors):
         return formula(*tokens, *modulation)
-    if c.frame_of is not None:  # compiled code reads what modulates a token as it goes
+    if c.frame_of is not None and torch.compiler.is_compiling():  # such code reads what modulates a token as it goes
         return _folded(formula, tokens, [m[:, c.frame_of] for m in modulation])
+    cut = _pieces(c.first, tokens[0].shape[1], c.each) if c.frame_of is None else _runs(c.frame_of)
     pieces = [
         _folded(formula, [t[:, tokens_of] for t in tokens], [m[:, frames] for m in modulation])
-        for tokens_of, frames in _pieces(c.first, tokens[0].shape[1], c.each)
+        for tokens_of, frames in cut
     ]
     if len(pieces) == 1:
         return pieces[0]
@@ -102,6 +103,15 @@ def _folded(formula: Callable[..., Any], tokens: Sequence[Tensor], modulation: S
 
     out = formula(*(t.unflatten(1, (frames, -1)).flatten(0, 1) for t in tokens), *(m.flatten(0, 1) for m in modulation))
     return unfold(out) if isinstance(out, Tensor) else tuple(map(unfold, out))
+
+
+def _runs(frame_of: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Tokens and their frame, one frame after the other, where a block was to be compiled and could not be."""
+    frames, counts = frame_of.unique_consecutive(return_counts=True)
+    start = 0
+    for frame, count in zip(frames.tolist(), counts.tolist(), strict=True):
+        yield slice(start, start + count), slice(frame, frame + 1)
+        start += count
 
 
 def _pieces(first: int, count: int, each: int) -> Iterator[tuple[slice, slice]]:

@@ -24,6 +24,11 @@ class Split(NamedTuple):
     def __str__(self) -> str:
         return f"guidance {self.cfg_degree} x Ulysses {self.ulysses_degree}"
 
+    def described(self, passes: int) -> str:
+        """In words, with what it wastes in a step of so many passes."""
+        idle = self.ranks - self.ulysses_degree * min(passes, self.cfg_degree)
+        return f"{self}{f' ({idle} of {self.ranks} ranks repeat what others do)' if idle else ''}"
+
 
 def splits(ranks: int, heads: int, passes: int = 2) -> list[Split]:
     """All ways to keep exactly `ranks` ranks busy with so many passes a step, the one that sends least first."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mochi import pipeline
 from mochi.cli import main as cli
+from mochi.cli.describe import describe
 from mochi.config import PREVIEW, TINY
 from mochi.errors import CheckpointError
 from mochi.model_dir import find_model
@@ -144,9 +145,11 @@ def test_what_becomes_of_images_is_said(run, here: Path) -> None:
     assert "one noise level for all frames" in err and "download --variant pusa" in err
 
 
-def test_pusa_has_guidance_of_its_own(run, here: Path) -> None:
-    assert run("red", "--variant=pusa", "--width=16", "--height=16", "--frames=1", "--output=p.gif")[0] == 0
-    assert json.loads(Path("p.json").read_text())["cfg"] == 4.5
+def test_pusa_has_steps_and_guidance_of_its_own_in_the_size_of_the_model(here: Path) -> None:
+    assert cli.main(["generate", "red", "--variant=pusa", "--frames=1", "--output=p.gif"]) == 0
+    made = json.loads(Path("p.json").read_text())
+    assert (made["steps"], made["cfg"]) == (30, 4.5)
+    assert (made["width"], made["height"]) == (TINY.defaults.width, TINY.defaults.height)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="ranks on the CPU")
@@ -245,6 +248,7 @@ def test_variant_of_a_model(model_dir: Path, tmp_path: Path) -> None:
         for name in ("decoder.safetensors", "t5"):
             (tmp_path / folder / name).symlink_to(model_dir / name)
         variant, reason = find_model(tmp_path / folder).variant
-        assert variant == "pusa" and f"{folder}/{file} has it in its name" in reason
+        assert variant == "pusa" == describe(tmp_path / folder / file).variant
+        assert "has it in its name" in reason
         with pytest.raises(CheckpointError, match="pictures need an AsymmVAE encoder"):
             _ = find_model(tmp_path / folder).encoder

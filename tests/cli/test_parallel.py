@@ -39,6 +39,7 @@ def test_two_ranks_make_the_video_of_one(model_dir, here, capsys):
         (["--gpus=3"], "3 ranks cannot be split"),
         (["--gpus=3", "--stg", "--stg-layers=1", "--cfg=4, 1, 4"], "3 ranks cannot be split"),
         (["--gpus=2", "--guidance=2", "--ulysses=2"], "cannot be split"),
+        (["--gpus=3", "--guidance=3"], "guidance is 3, but without --stg a step has 2 passes: the nearest is 2"),
         (["--gpus=2", "--device=cpu"], "either --device"),
     ],
 )

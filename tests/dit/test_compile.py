@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounter
 
 from benchmarks.fake_group import fake_group
 from mochi.config import DiTConfig
-from mochi.dit import PLAIN, AsymmDiT, BlockRunner
+from mochi.dit import PLAIN, AsymmDiT, BlockRunner, levels
 from mochi.dit.attention import use_attention
 from mochi.dit.backends import sdpa
 from mochi.dit.compiled import CompiledBlocks
@@ -193,6 +193,22 @@ def test_goes_on_without_where_compiling_fails(caplog):
     ]
     assert not runner.call.works
     assert torch.equal(run(compiled, *RUNS[1], runner=runner), run(plain, *RUNS[1]))
+
+
+@torch.inference_mode()
+def test_frames_stay_whole_where_compiling_fails(monkeypatch):
+    """What modulates a token is not spread over all of them: kernels of norms would get more rows than a GPU starts."""
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler")
+
+    plain, compiled, rows = network(), network(), set()
+    folded = levels._folded
+    monkeypatch.setattr(levels, "_folded", lambda f, t, m: rows.add(m[0].shape[1]) or folded(f, t, m))
+    runner = BlockRunner(CompiledBlocks(broken))
+    for size in ((3, 4, 6), (5, 6, 4)):  # while it fails, and afterwards
+        assert relative_error(run_with_levels(compiled, size, runner), run_with_levels(plain, size)) < 1e-6
+    assert not runner.call.works and max(rows) <= 5
 
 
 @torch.inference_mode()

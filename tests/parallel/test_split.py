@@ -74,6 +74,13 @@ def test_three_passes_go_over_three_groups_where_ranks_divide(ranks, split):
     assert choose_split(ranks, 24, 3) == split
 
 
+def test_ranks_that_repeat_what_others_do_are_told_of():
+    assert Split(3, 2).described(3) == "guidance 3 x Ulysses 2"
+    assert Split(3, 2).described(2) == "guidance 3 x Ulysses 2 (2 of 6 ranks repeat what others do)"
+    assert Split(2, 4).described(1) == "guidance 2 x Ulysses 4 (4 of 8 ranks repeat what others do)"
+    assert Split(1, 4).described(3) == "guidance 1 x Ulysses 4"
+
+
 @pytest.mark.parametrize(
     ("ranks", "guided", "single"),
     [

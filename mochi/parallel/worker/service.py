@@ -168,8 +168,9 @@ class Rank:
             shown = (done.latents, done.estimate) if self._is_first else ()
             outgoing.send(partial(tell, done.step), *shown)
 
-        split = self._split(request, dit, 1 + any(scale != 1 for scale in cfg) + (request.skip is not None))
-        self.context.emit(protocol.SplitChosen(str(split)))
+        in_a_step = 1 + any(scale != 1 for scale in cfg) + (request.skip is not None)
+        split = self._split(request, dit, in_a_step)
+        self.context.emit(protocol.SplitChosen(split.described(in_a_step)))
         try:
             with Outgoing(self.context.device) as outgoing:
                 noise = request.noise.to(self.context.device)
