@@ -23,12 +23,19 @@ SLOW = (
 )
 
 
+TOGETHER = "host/mixed"
+"""A folder whose tests stay in one process, where a table is made of them all. Others are shared out file by file."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what lies in SLOW."""
-    slow = [Path(__file__).parent / place for place in SLOW]
+    """Mark as `slow` what lies in SLOW; say which tests stay together where processes share them."""
+    here = Path(__file__).parent
+    slow = [here / place for place in SLOW]
     for item in items:
         if any(place in (item.path, *item.path.parents) for place in slow):
             item.add_marker(pytest.mark.slow)
+        file = item.path.relative_to(here).as_posix()
+        item.add_marker(pytest.mark.xdist_group(TOGETHER if file.startswith(TOGETHER) else file))
 
 
 # Code that inductor compiled for other vectors than these would be taken from its cache all the same.
