@@ -27,6 +27,7 @@ TOGETHER = "host/mixed"
 """A folder whose tests stay in one process, where a table is made of them all. Others are shared out file by file."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as `slow` what lies in SLOW; say which tests stay together where processes share them."""
     here = Path(__file__).parent
