@@ -1,6 +1,6 @@
 """The tests: `make test`, or `python3 -m scripts.test [PYTEST OPTIONS]`.
 
-Two processes share them, file by file, each with half of the cores; `-n 0` runs all in one.
+Two processes share them, file by file (tests/conftest.py), each with half of the cores; `-n 0` runs all in one.
 """
 
 import os
@@ -15,5 +15,6 @@ PROCESSES = 2
 if __name__ == "__main__":
     setup_env.enter()
     threads = max(1, (os.cpu_count() or 1) // PROCESSES)
-    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), "--dist", "loadgroup", *sys.argv[1:]]
+    shared = ["-n", str(PROCESSES), "--no-loadscope-reorder"]
+    command = [sys.executable, "-m", "pytest", *shared, *sys.argv[1:]]
     sys.exit(subprocess.call(command, cwd=PROJECT, env={"OMP_NUM_THREADS": str(threads), **os.environ}))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -23,20 +24,28 @@ SLOW = (
 )
 
 
-TOGETHER = "host/mixed"
-"""A folder whose tests stay in one process, where a table is made of them all. Others are shared out file by file."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before the groups are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what lies in SLOW; say which tests stay together where processes share them."""
-    here = Path(__file__).parent
-    slow = [here / place for place in SLOW]
+    """Mark as `slow` what lies in SLOW."""
+    slow = [Path(__file__).parent / place for place in SLOW]
     for item in items:
         if any(place in (item.path, *item.path.parents) for place in slow):
             item.add_marker(pytest.mark.slow)
-        file = item.path.relative_to(here).as_posix()
-        item.add_marker(pytest.mark.xdist_group(TOGETHER if file.startswith(TOGETHER) else file))
+
+
+TOGETHER = "tests/host/mixed"
+"""A folder whose tests stay in one process, where a table is made of them all. Others are shared out file by file."""
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return TOGETHER if file.startswith(TOGETHER) else file
+
+    return ByFile(config, log)
 
 
 # Code that inductor compiled for other vectors than these would be taken from its cache all the same.
