@@ -93,7 +93,7 @@ def _with_levels(
     area = bool((rest < 1 - ROUNDING).logical_and(~kept).any())  # that stays in frames that are made
     sampler = sample.class_obj
     adding = _noise_adder(sampler)
-    renewing = "ddim" if area and sampler.inpaint_options.get("random") else adding
+    renewing = "ddim" if area and getattr(sampler, "inpaint_options", {}).get("random") else adding
     if renewing is not None and any(0 < level < 1 for level in levels):
         raise MochiError(
             f"sampler_name is {renewing}, which adds noise at each step: it does not know that frames given at a "
