@@ -46,11 +46,11 @@ class Channel:
     def send(self, message: Any) -> None:
         """Raises OSError where neither shared memory nor the folder has room."""
         buffer = io.BytesIO()
-        _Pickler(buffer, self._folder).dump(message)
+        _SharingPickler(buffer, self._folder).dump(message)
         self._connection.send_bytes(buffer.getbuffer())
 
     def receive(self) -> Any:
-        return _Unpickler(io.BytesIO(self._connection.recv_bytes())).load()
+        return decode(self._connection.recv_bytes())
 
     def fileno(self) -> int:
         """Lets a selector wait for messages."""
@@ -60,15 +60,48 @@ class Channel:
         self._connection.close()
 
 
+def encode(message: Any) -> bytes:
+    """A message as bytes for another machine: tensors are in it, on the CPU, without the memory around a view."""
+    buffer = io.BytesIO()
+    _CopyingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> Any:
+    """The message of `encode`, or of a channel."""
+    return _Unpickler(io.BytesIO(data)).load()
+
+
 class _Pickler(ForkingPickler):
-    def __init__(self, buffer: io.BytesIO, folder: Path):
-        super().__init__(buffer, pickle.HIGHEST_PROTOCOL)
-        self._folder = folder
+    """Names what is of our package by its place in it."""
 
     def persistent_id(self, value: Any) -> tuple[str, str] | None:
         if isinstance(value, (type, FunctionType)) and f"{value.__module__}.".startswith(f"{PACKAGE}."):
             return value.__module__.removeprefix(PACKAGE), value.__qualname__
         return None
+
+
+class _CopyingPickler(_Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        torch = sys.modules.get("torch")  # imported, if there are tensors
+        if torch is None or not isinstance(value, torch.Tensor):
+            return NotImplemented
+        numbers = value.detach().cpu().contiguous()
+        return _tensor, (numbers.reshape(-1).view(torch.uint8).numpy().tobytes(), value.dtype, tuple(value.shape))
+
+
+def _tensor(data: bytes, dtype: Any, shape: tuple[int, ...]) -> Any:
+    import torch
+
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
+
+
+class _SharingPickler(_Pickler):
+    def __init__(self, buffer: io.BytesIO, folder: Path):
+        super().__init__(buffer, pickle.HIGHEST_PROTOCOL)
+        self._folder = folder
 
     def reducer_override(self, value: Any) -> Any:
         torch = sys.modules.get("torch")  # imported, if there are tensors

@@ -170,7 +170,7 @@ def test_ranks_end_with_their_owner(tmp_path, private_tmp, end):
 
 def test_a_folder_that_takes_its_time_to_go_goes_with_the_owner(tmp_path, private_tmp):
     """The main thread of a rank, whose message nobody takes any more, ends long before all is removed."""
-    fill = "[(group._folder / str(number)).touch() for number in range(20000)]"
+    fill = "[(group._crew.folder / str(number)).touch() for number in range(20000)]"
     owner, pids = run_owner(tmp_path, private_tmp, f"{fill}; group.run(('steps', {{'count': 100000}}), 'steps')")
     wait_until(lambda: len(list(next(private_tmp.glob("mochi-group-*")).iterdir())) > 20000, 30.0)
     owner.kill()
@@ -192,7 +192,7 @@ def test_the_end_of_a_fork_of_the_owner_is_not_the_end_of_the_group(group):
         group._finalizer()
         os._exit(0)
     os.waitpid(child, 0)
-    assert group.alive and (group._folder / "board").exists()
+    assert group.alive and (group._crew.folder / "board").exists()
     assert torch.equal(ask(group, "echo", x=torch.ones(2))[0], torch.ones(2))
 
 

@@ -17,16 +17,19 @@ class RankState:
 
     Attributes:
         phase: what it was last heard to do.
+        log: of its process, on this machine; None where it is on another one.
         exitcode: once its process has ended.
+        ended: how it ended, in words, where that is not known from an exit code.
         report: of the exception that it raised.
         silent_for: seconds, once these are too many.
     """
 
     rank: int
     device: str
-    log: Path
+    log: Path | None
     phase: str = "starting"
     exitcode: int | None = None
+    ended: str = ""
     report: Failed | None = field(default=None, repr=False)
     silent_for: float = 0.0
 
@@ -37,24 +40,25 @@ class RankState:
     @property
     def blame(self) -> int:
         """How likely this rank is the cause rather than a victim of another's end: lower is likelier."""
-        if self.exitcode is not None and self.report is None:
+        if (self.exitcode is not None or self.ended) and self.report is None:
             return 0
         if self.report is not None and not self.report.of_peer:
             return 1
         return 2 if self.silent_for else 3 if self.report is not None else 4
 
 
-def group_error(states: Sequence[RankState], place: str = "") -> GroupError:
+def group_error(states: Sequence[RankState], place: str = "", logs: str = "") -> GroupError:
     """The error of a request that could not be answered: the rank that caused it, what it did, what to do.
 
-    place: where a person finds the settings of a group, see ParallelSettings.
+    Args:
+        place: where a person finds the settings of a group, see ParallelSettings.
+        logs: where logs are that do not lie beside the rank's own, in words.
     """
     culprit = min(states, key=lambda state: state.blame)
     lines = [f"Rank {culprit.rank} of {len(states)} ({culprit.device}) {_what(culprit)}, while {culprit.phase}."]
     lines += [advice] if (advice := _advice(culprit, place)) else []
-    lines.append(
-        f"All ranks have been stopped; the next prompt starts them anew. Logs: {culprit.log} and those beside it."
-    )
+    where = logs if culprit.log is None else f"{culprit.log} and those beside it"
+    lines.append(f"All ranks have been stopped; the next prompt starts them anew. Logs: {where}.")
     report = culprit.report
     if report is not None and report.traceback:
         lines.append(report.traceback.rstrip())
@@ -66,6 +70,8 @@ def group_error(states: Sequence[RankState], place: str = "") -> GroupError:
 def _what(state: RankState) -> str:
     if state.report is not None:
         return f"failed with {state.report.text}"
+    if state.ended:
+        return state.ended
     if state.exitcode is not None:
         return f"was killed by {_signal(-state.exitcode)}" if state.exitcode < 0 else f"ended ({state.exitcode})"
     return f"gave no sign of life for {state.silent_for:.0f} s"
@@ -108,7 +114,9 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _tail(log: Path, lines: int = 30) -> str:
+def _tail(log: Path | None, lines: int = 30) -> str:
+    if log is None:
+        return ""
     try:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:

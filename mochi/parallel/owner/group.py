@@ -1,23 +1,21 @@
 """The owner's side of a group: it starts the workers, asks them, and ends them."""
 
-import multiprocessing
 import os
-import shutil
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ...errors import MochiError
-from ..protocol import END, Answer, Ask, Request, Start
+from ..protocol import END, Answer, Ask, Request
 from ..wire import BEAT
-from .environment import rank_environment, threads_per_rank
+from .crew import Crew
 from .failures import group_error
-from .folder import keep_logs, private_folder
 from .hearing import Hearing, OutOfStep, RanksFailed
-from .process import Worker, check_platform, stop
+from .processes import Processes
 from .work import Work, finish
 
 START_TIME = 180.0  # seconds for imports and the first meeting, if the ranks live
@@ -39,6 +37,7 @@ class Group:
         log_folder: where the logs of a failed group are kept; by default beside its private folder.
         threads: of each rank; by default its share of the processor's cores.
         place: where a person finds these settings, see ParallelSettings.
+        crew: makes the workers; by default processes of this machine.
     """
 
     def __init__(
@@ -49,17 +48,16 @@ class Group:
         log_folder: Path | None = None,
         threads: int | None = None,
         place: str = "",
+        crew: Callable[[], Crew] | None = None,
     ):
-        check_platform()
         self.devices, self.timeout, self.closed = tuple(devices), timeout, False
-        self._log_folder, self._place = log_folder, place
+        self._place = place
         self._number = 0  # of the newest request
-        self._folder, self._board = private_folder(self.size)
-        self._workers: list[Worker] = []
+        self._crew = (crew or partial(Processes, self.devices, threads, log_folder))()
         # Also when the group is forgotten, and when this process ends in good order. Else see watchdog.py.
-        self._finalizer = weakref.finalize(self, end, self._workers, self._folder, os.getpid())
+        self._finalizer = weakref.finalize(self, end, self._crew, os.getpid())
         try:
-            self._start(service, threads or threads_per_rank(self.size))
+            self._crew.start(service, timeout)
             finish(self._answers(0, "starting", START_TIME))
         except BaseException:
             self.close(patience=0)
@@ -71,16 +69,7 @@ class Group:
 
     @property
     def pids(self) -> list[int]:
-        return [worker.pid for worker in self._workers]
-
-    def _start(self, service: tuple[str, str], threads: int) -> None:
-        environment = rank_environment(os.environ, self._folder, threads)
-        authkey = bytes(multiprocessing.current_process().authkey)
-        for rank, device in enumerate(self.devices):
-            self._workers.append(worker := Worker(rank, device, self._folder, environment))
-            start = Start(rank, self.devices, threads, self.timeout, self._folder, service, authkey)
-            with suppress(ConnectionError):  # the worker is gone; its log tells why
-                worker.channel.send(start)
+        return [worker.pid for worker in self._crew.workers]
 
     def run(self, request: Request[Result], doing: str | None = None) -> list[Result]:
         """Ask all ranks and wait. Returns the result of each rank. Events are dropped."""
@@ -107,30 +96,27 @@ class Group:
             return answers
         finally:
             if not answered:
-                self._board.cancel(number)
+                self._crew.board.cancel(number)
 
     @property
     def alive(self) -> bool:
         """Whether the group can take requests. A rank can end, or be stopped, between two of them."""
-        if self.closed or not all(worker.is_alive for worker in self._workers):
+        if self.closed or not all(worker.is_alive for worker in self._crew.workers):
             return False
-        return time.monotonic() - min(self._board.beats) < max(self.timeout, BEAT * 4)
+        return time.monotonic() - min(self._crew.board.beats) < max(self.timeout, BEAT * 4)
 
     def close(self, patience: float = 5.0) -> None:
         """End the ranks, and whatever they left in the temporary folder. Those that do not go in time are killed."""
         if not self.closed:
             self.closed = True
-            for worker in self._workers:
-                with suppress(OSError):
-                    worker.channel.send(END)
+            with suppress(OSError, RuntimeError):
+                self._crew.send(END)
             self._finalizer.detach()
-            end(self._workers, self._folder, os.getpid(), patience)
+            end(self._crew, os.getpid(), patience)
 
     def _send(self, ask: Ask) -> None:
         try:
-            for worker in self._workers:
-                with suppress(ConnectionError):  # a worker is gone; the caller finds out which and why
-                    worker.channel.send(ask)
+            self._crew.send(ask)
         except (OSError, RuntimeError) as error:  # some ranks have it and others do not
             self.close(patience=0)
             raise MochiError(
@@ -140,7 +126,7 @@ class Group:
             ) from error
 
     def _answers(self, number: int, doing: str, patience: float) -> Work[list[Answer]]:
-        hearing = Hearing(self._workers, self._board, number, doing, self.timeout, patience)
+        hearing = Hearing(self._crew.workers, self._crew.board, number, doing, self.timeout, patience)
         try:
             return (yield from hearing.events())
         except OutOfStep:
@@ -148,19 +134,13 @@ class Group:
             raise
         except RanksFailed:
             hearing.find_out()
-            logs = keep_logs(self._folder, self._log_folder)
-            for worker in self._workers:
-                worker.state.log = logs / worker.state.log.name
-            error = group_error([worker.state for worker in self._workers], self._place)
+            logs = self._crew.keep_logs()
+            error = group_error([worker.state for worker in self._crew.workers], self._place, logs)
             self.close(patience=0)
         raise error
 
 
-def end(workers: Sequence[Worker], folder: Path, owner: int, patience: float = 0.0) -> None:
-    """End the workers, and remove their folder. Called at the end of a fork of the owner, it does nothing."""
-    if os.getpid() != owner:
-        return
-    stop(workers, patience)
-    for worker in workers:
-        worker.channel.close()
-    shutil.rmtree(folder, ignore_errors=True)
+def end(crew: Crew, owner: int, patience: float = 0.0) -> None:
+    """End the workers, and whatever they left. Called at the end of a fork of the owner, it does nothing."""
+    if os.getpid() == owner:
+        crew.end(patience)

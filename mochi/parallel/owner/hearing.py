@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from ...errors import Cancelled, MochiError
 from ..protocol import Answer, Event, Failed, Left, Refused, Reply
-from ..wire import Board
-from .process import Worker
+from .crew import Board, Worker
 
 POLL = 0.05  # seconds between two looks at the caller's wish to cancel
 GRACE = 0.5  # seconds for the ranks to say which of them failed first

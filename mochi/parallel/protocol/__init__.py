@@ -16,7 +16,19 @@ from .events import (
     StripDecoded,
     TensorLoaded,
 )
-from .messages import END, Answer, Ask, Failed, Left, Refused, Reply, Start
+from .messages import (
+    END,
+    Answer,
+    Ask,
+    Failed,
+    FileMeeting,
+    Left,
+    Meeting,
+    PortMeeting,
+    Refused,
+    Reply,
+    Start,
+)
 from .requests import (
     Decode,
     Denoise,
@@ -47,6 +59,7 @@ __all__ = [
     "Encode",
     "Event",
     "Failed",
+    "FileMeeting",
     "ForgetRun",
     "Forward",
     "FramesDecoded",
@@ -55,9 +68,11 @@ __all__ = [
     "LoadDiT",
     "LoadVAE",
     "Loaded",
+    "Meeting",
     "PassesComputed",
     "PatchWeights",
     "PieceEncoded",
+    "PortMeeting",
     "Progress",
     "RankStatus",
     "Refused",

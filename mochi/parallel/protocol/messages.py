@@ -9,26 +9,56 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class FileMeeting:
+    """Ranks of one machine meet through a file in a folder that only they can enter.
+
+    Attributes:
+        folder: the private one of the group.
+        authkey: with which processes fetch each other's tensors.
+    """
+
+    folder: Path
+    authkey: bytes
+
+
+@dataclass(frozen=True)
+class PortMeeting:
+    """Ranks of several machines meet at a TCP port of rank 0.
+
+    Attributes:
+        host, port: of rank 0, as the others reach it.
+        listener: descriptor of the socket that listens there, in the process of rank 0. None in the others.
+    """
+
+    host: str
+    port: int
+    listener: int | None
+
+
+Meeting = FileMeeting | PortMeeting
+
+
+@dataclass(frozen=True)
 class Start:
     """The first message to a worker.
 
     Attributes:
         rank: its number.
-        devices: of all ranks.
+        devices: of all ranks, by names that tell them apart.
         threads: of each rank.
         timeout: seconds after which an operation among ranks has failed.
-        folder: the private one of the group.
         service: the class that handles requests, as (module or path of a file, class name).
-        authkey: with which processes fetch each other's tensors.
+        meeting: where the ranks meet.
+        device: of this rank, as torch calls it.
     """
 
     rank: int
     devices: Sequence[str]
     threads: int
     timeout: float
-    folder: Path
     service: tuple[str, str]
-    authkey: bytes
+    meeting: Meeting
+    device: str
 
 
 class Ask(NamedTuple):

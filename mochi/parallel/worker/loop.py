@@ -9,20 +9,37 @@ import traceback
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
 from ...device_memory import memory_used, speaks_of_no_memory
 from ...errors import Cancelled, MochiError
-from ..protocol import END, Answer, Ask, Failed, Left, Refused, Reply, Start
-from ..wire import Board, Channel
+from ..protocol import END, Answer, Ask, Failed, FileMeeting, Left, Meeting, Refused, Reply, Start
 
 log = logging.getLogger("mochi.rank")
 
 OWNER_NOTICES_FIRST = 30.0
 """Operations among ranks wait so many seconds longer than the owner, whose error says more."""
+
+
+class Channel(Protocol):
+    """To the owner."""
+
+    def send(self, message: Any) -> None: ...
+
+    def receive(self) -> Any:
+        """The next message. Raises EOFError where no more come."""
+
+
+class Board(Protocol):
+    """Says which request is cancelled, also while this process computes."""
+
+    @property
+    def cancelled(self) -> int:
+        """The number of the newest request that is, and with it all before."""
+        ...
 
 
 class Context:
@@ -38,7 +55,7 @@ class Context:
 
     def __init__(self, start: Start, channel: Channel, board: Board):
         self.rank, self.size, self.request = start.rank, len(start.devices), 0
-        self.device = torch.device(start.devices[start.rank])
+        self.device = torch.device(start.device)
         self.timeout = timedelta(seconds=start.timeout + OWNER_NOTICES_FIRST)
         self._channel, self._board = channel, board
 
@@ -62,7 +79,6 @@ class Context:
 def work(channel: Channel, board: Board) -> None:
     """The life of a worker."""
     start: Start = channel.receive()
-    multiprocessing.current_process().authkey = start.authkey
     context = Context(start, channel, board)
     try:
         _join(context, start)
@@ -78,15 +94,13 @@ def work(channel: Channel, board: Board) -> None:
 
 
 def _join(context: Context, start: Start) -> None:
-    """Meet the other ranks through a file in the private folder. Nothing listens beyond the loopback."""
+    """Meet the other ranks."""
     torch.set_num_threads(start.threads)
     if context.device.type == "cuda":
         torch.cuda.set_device(context.device)
-    # By the file's path: in a URL, # and ? would end it. The type checker does not know that FileStore is public.
-    store = dist.FileStore(str(start.folder / "rendezvous"), context.size)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group(
         backend_for(context.device, start.devices),
-        store=store,
+        store=_store(start.meeting, context),
         rank=context.rank,
         world_size=context.size,
         timeout=context.timeout,
@@ -94,6 +108,19 @@ def _join(context: Context, start: Start) -> None:
     meeting = torch.ones(1, device=context.device)
     dist.all_reduce(meeting)  # connects them now rather than in the middle of the first request
     log.info("rank %d of %d on %s, %d threads", context.rank, context.size, context.device, start.threads)
+
+
+def _store(meeting: Meeting, context: Context) -> dist.Store:
+    """What the ranks tell each other their addresses by. On one machine nothing listens beyond the loopback."""
+    if isinstance(meeting, FileMeeting):
+        multiprocessing.current_process().authkey = meeting.authkey
+        # By the file's path: in a URL, # and ? would end it. The type checker does not know that FileStore is public.
+        rendezvous = str(meeting.folder / "rendezvous")
+        return dist.FileStore(rendezvous, context.size)  # pyright: ignore[reportPrivateImportUsage]
+    listens = {} if meeting.listener is None else {"is_master": True, "master_listen_fd": meeting.listener}
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        meeting.host, meeting.port, context.size, timeout=context.timeout, wait_for_workers=False, **listens
+    )
 
 
 def backend_for(device: torch.device, devices: Sequence[str]) -> str:

@@ -1,0 +1,74 @@
+"""Actors: objects of our package that live in processes of their own on the machines of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .machines import Cluster, Machine
+
+CALLS = 2  # that an actor answers at a time, beside its stream and its inbox
+
+
+class Actor:
+    """An actor as its owner sees it. It ends with its owner, by whatever means that ends.
+
+    Args:
+        made_by: a function or class of our package that makes the object, as `parallel.actors.host:Host`.
+        arguments: plain values for it.
+        cpus, gpus: that Ray keeps for it.
+    """
+
+    def __init__(
+        self, cluster: Cluster, machine: Machine, made_by: str, arguments: tuple = (), cpus: float = 0, gpus: int = 0
+    ):
+        self.cluster, self.machine = cluster, machine
+        shell = cluster.ray.remote(concurrency_groups={"call": CALLS, "put": 1, "stream": 1})(_shell(cluster.ray))
+        self._handle = shell.options(
+            num_cpus=cpus, num_gpus=gpus, scheduling_strategy=cluster.on(machine), max_restarts=0, max_task_retries=0
+        ).remote(made_by, arguments)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """A reference to what the method returns; it is called beside all that runs."""
+        return self._handle.call.remote(method, arguments)
+
+    def ask(self, method: str, *arguments: Any, seconds: float | None = None) -> Any:
+        """Call a method and wait. Raises MochiError that names the machine where it fails."""
+        return self.cluster.result(self.call(method, *arguments), self.machine, seconds)
+
+    def put(self, data: Any) -> None:
+        """Give the object's `put` a value, or a reference to one; in order."""
+        self._handle.put.remote(data)
+
+    def stream(self) -> Iterator[Any]:
+        """References to what the object's generator `stream` yields, as it does."""
+        return self._handle.stream.options(num_returns="streaming").remote()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.cluster.ray.kill(self._handle)
+
+
+def _shell(ray: Any) -> type:
+    """A class that needs nothing of our package to be unpickled: under ComfyUI it has a name that no machine knows."""
+
+    class Shell:
+        def __init__(self, made_by: str, arguments: tuple):
+            import importlib
+
+            module, name = made_by.split(":")
+            self._inner = getattr(importlib.import_module(f"mochi.{module}"), name)(*arguments)
+
+        @ray.method(concurrency_group="call")
+        def call(self, method: str, arguments: tuple) -> Any:
+            return getattr(self._inner, method)(*arguments)
+
+        @ray.method(concurrency_group="put")
+        def put(self, data: Any) -> None:
+            self._inner.put(data)
+
+        @ray.method(concurrency_group="stream")
+        def stream(self) -> Any:
+            yield from self._inner.stream()
+
+    return Shell

@@ -1,0 +1,120 @@
+"""The machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..errors import MochiError
+
+REACH = 2.0  # seconds in which a machine that is there answers
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine of the cluster; on one host there can be several, in tests.
+
+    Attributes:
+        node: its number in Ray.
+        name: for people, and like no other machine's.
+        ip, port: where its raylet listens.
+        gpus, cpus: as many as Ray may use.
+        memory: bytes that Ray may use.
+    """
+
+    node: str
+    name: str
+    ip: str
+    port: int
+    gpus: int
+    cpus: int
+    memory: int
+
+    def is_reached(self) -> bool:
+        """Whether its raylet answers. Ray itself needs many seconds to notice that one does not."""
+        try:
+            socket.create_connection((self.ip, self.port), REACH).close()
+        except OSError:
+            return False
+        return True
+
+
+class Cluster:
+    """A cluster that this process is attached to."""
+
+    def __init__(self, ray: ModuleType):
+        self.ray = ray
+
+    def machines(self) -> list[Machine]:
+        """Those that are there now, this one first, then by their addresses."""
+        own = self.ray.get_runtime_context().get_node_id()
+        nodes = [node for node in self.ray.nodes() if node["Alive"]]
+        hosts = Counter(node["NodeManagerHostname"] for node in nodes)
+        machines = [_machine(node, hosts[node["NodeManagerHostname"]] == 1) for node in nodes]
+        there = [machine for machine in machines if machine.is_reached()]
+        return sorted(there, key=lambda machine: (machine.node != own, machine.ip, machine.node))
+
+    def on(self, machine: Machine) -> Any:
+        """Ray's option that says that something runs on this machine and no other."""
+        strategies = importlib.import_module("ray.util.scheduling_strategies")
+        return strategies.NodeAffinitySchedulingStrategy(machine.node, soft=False)
+
+    def call(self, machines: Sequence[Machine], function: str, *arguments: Any, seconds: float = 120.0) -> list[Any]:
+        """Call a function of our package on each machine, at the same time.
+
+        function: its place in the package, as `cluster.facts:gather`. Arguments and results are plain values.
+        Raises MochiError that names the machine where it fails, or takes longer than that.
+        """
+        run = self.ray.remote(num_cpus=0, max_retries=0)(_caller())
+        waiting = [
+            run.options(scheduling_strategy=self.on(machine)).remote(function, arguments) for machine in machines
+        ]
+        return [self.result(ref, machine, seconds) for ref, machine in zip(waiting, machines, strict=True)]
+
+    def result(self, ref: Any, machine: Machine, seconds: float | None = None) -> Any:
+        """What was computed on a machine. Raises MochiError where that failed."""
+        try:
+            return self.ray.get(ref, timeout=seconds)
+        except self.ray.exceptions.GetTimeoutError as error:
+            raise MochiError(f"Machine {machine.name} did not answer within {seconds:.0f} s.") from error
+        except self.ray.exceptions.RayError as error:
+            raise MochiError(f"Machine {machine.name}: {in_words(error)}") from error
+
+
+def _machine(node: Mapping[str, Any], alone: bool) -> Machine:
+    host, number, resources = node["NodeManagerHostname"], node["NodeID"], node["Resources"]
+    return Machine(
+        number,
+        host if alone else f"{host}-{number[:6]}",
+        node["NodeManagerAddress"],
+        node["NodeManagerPort"],
+        int(resources.get("GPU", 0)),
+        int(resources.get("CPU", 0)),
+        int(resources.get("memory", 0)),
+    )
+
+
+def in_words(error: BaseException) -> str:
+    """An error of Ray, for people: what was raised there, or the first sentence of Ray's own words."""
+    cause = getattr(error, "cause", None)
+    if cause is not None:
+        return f"{type(cause).__name__}: {cause}"
+    text = str(error).strip()
+    return " ".join(text.split("\n\n")[0].split()) or type(error).__name__
+
+
+def _caller() -> Callable[[str, tuple], Any]:
+    """A function that needs nothing of our package to be unpickled: under ComfyUI it has a name that no machine knows."""
+
+    def call(function: str, arguments: tuple) -> Any:
+        import importlib
+
+        module, name = function.split(":")
+        return getattr(importlib.import_module(f"mochi.{module}"), name)(*arguments)
+
+    return call
