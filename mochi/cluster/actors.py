@@ -50,7 +50,7 @@ class Actor:
 
 
 def _shell(ray: Any) -> type:
-    """A class that needs nothing of our package to be unpickled: under ComfyUI it has a name that no machine knows."""
+    """A class that is unpickled without our package, which under ComfyUI has a name that no machine knows."""
 
     class Shell:
         def __init__(self, made_by: str, arguments: tuple):

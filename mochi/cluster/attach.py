@@ -45,8 +45,8 @@ def check_address(address: str) -> None:
         return
     if "://" in address:
         raise MochiError(
-            f"the cluster's address is {address!r}, but must be auto or HOST:PORT. Run `ray start --address=HOST:6379` on "
-            "this machine, too: it takes part in the cluster."
+            f"the cluster's address is {address!r}, but must be auto or HOST:PORT. This machine takes part in the "
+            "cluster: run `ray start --address=HOST:6379` here, too."
         )
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
@@ -90,8 +90,8 @@ def _present(ray: ModuleType, address: str) -> Cluster:
     """The cluster that this process is attached to already, if it is the one."""
     if not _attached:
         raise MochiError(
-            "This process is attached to Ray already, by another program's code, and so our code cannot go to the machines. Run "
-            "without the other pack that uses Ray, or use `python -m mochi generate --ray` in a process of its own."
+            "Another program's code has attached this process to Ray, so ours cannot go to the machines with it. Take "
+            "out the other pack that uses Ray, or use `python -m mochi generate --ray`, a process of its own."
         )
     known, cluster = _attached[0]
     if address not in (known, AUTO, ray.get_runtime_context().gcs_address):
@@ -115,8 +115,8 @@ def _check_reached(address: str) -> None:
         socket.create_connection((host, int(port)), REACH).close()
     except (OSError, OverflowError) as error:
         raise MochiError(
-            f"No Ray cluster answers at {address} ({error}). Start one there: ray start --head --port={port}; and on this "
-            f"machine: ray start --address={address}"
+            f"No Ray cluster answers at {address} ({error}). Start one there: ray start --head --port={port}; and here: "
+            f"ray start --address={address}"
         ) from error
 
 

@@ -42,8 +42,8 @@ def check_versions(cluster: Cluster, machines: Sequence[Machine]) -> None:
     if wrong := [line for machine, has in zip(machines, theirs, strict=True) if (line := _differs(machine, has, own))]:
         raise MochiError(
             "The machines of the cluster must have the same versions as this one, which has "
-            f"{', '.join(f'{name} {version}' for name, version in own.items())}. But {'; '.join(wrong)}. Install the same "
-            "there, and start Ray in that environment."
+            f"{', '.join(f'{name} {version}' for name, version in own.items())}. But {'; '.join(wrong)}. Install the "
+            "same there, and start Ray in that environment."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -100,16 +101,20 @@ def _machine(node: Mapping[str, Any], alone: bool) -> Machine:
 
 
 def in_words(error: BaseException) -> str:
-    """An error of Ray, for people: what was raised there, or the first sentence of Ray's own words."""
+    """An error of Ray, for people: what was raised there, or how the process ended."""
     cause = getattr(error, "cause", None)
     if cause is not None:
         return f"{type(cause).__name__}: {cause}"
-    text = str(error).strip()
-    return " ".join(text.split("\n\n")[0].split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if re.search("low on memory|OutOfMemory", text):
+        return "its process was ended, since the machine ran out of memory"
+    if type(error).__name__ in ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError"):
+        return "its process has died; if nobody did that, the machine's memory may have been used up (see dmesg there)"
+    return text or type(error).__name__
 
 
 def _caller() -> Callable[[str, tuple], Any]:
-    """A function that needs nothing of our package to be unpickled: under ComfyUI it has a name that no machine knows."""
+    """A function that is unpickled without our package, which under ComfyUI has a name that no machine knows."""
 
     def call(function: str, arguments: tuple) -> Any:
         import importlib

@@ -21,6 +21,7 @@ class RankState:
         exitcode: once its process has ended.
         ended: how it ended, in words, where that is not known from an exit code.
         report: of the exception that it raised.
+        stacks: where each of its threads was, told after it was silent; where it has no log here.
         silent_for: seconds, once these are too many.
     """
 
@@ -32,6 +33,7 @@ class RankState:
     ended: str = ""
     report: Failed | None = field(default=None, repr=False)
     silent_for: float = 0.0
+    stacks: str = field(default="", repr=False)
 
     def begin(self, doing: str) -> None:
         """It was sent a request, or is starting."""
@@ -62,7 +64,7 @@ def group_error(states: Sequence[RankState], place: str = "", logs: str = "") ->
     report = culprit.report
     if report is not None and report.traceback:
         lines.append(report.traceback.rstrip())
-    elif tail := _tail(culprit.log):
+    elif tail := _tail(culprit.log) or culprit.stacks:
         lines.append(f"The end of its log:\n{tail}")
     return GroupError("\n".join(lines))
 

@@ -1,0 +1,132 @@
+"""The inside of an actor: a worker, whose loop runs in a thread, and what joins it to its owner."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import queue
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...cluster.network import listen, socket_variables
+from ..owner.environment import rank_environment
+from ..protocol import Ask
+from ..wire import decode, encode
+from ..worker.loop import work
+
+BEAT = 0.5
+"""Seconds between two signs of life. They come as items of the stream, which cost more than those in mapped memory."""
+
+log = logging.getLogger("mochi.rank")
+
+
+class Host:
+    """A worker in this process.
+
+    Args:
+        ip: of this machine, as the others reach it.
+        interface: of the network for collectives; empty: the one that has that address.
+        threads: of the worker.
+    """
+
+    def __init__(self, ip: str, interface: str, threads: int):
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+        warnings.simplefilter("ignore", FutureWarning)  # torch's warnings for developers would fill the log
+        self._ip = ip
+        self._sockets = socket_variables(ip, interface, os.environ)
+        temporary = Path(tempfile.gettempdir())
+        environment = {**rank_environment(os.environ, temporary, threads), **self._sockets}
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        self._listener: Any = None
+        self._board, self._channel = HostBoard(), HostChannel()
+        self._loop = threading.Thread(target=self._work, name="rank", daemon=True)
+        self._loop.start()
+
+    def listen(self) -> tuple[str, int, int]:
+        """A port at which the other ranks can meet this one: host, port, and the descriptor of the socket there."""
+        self._listener = listen(self._sockets["GLOO_SOCKET_IFNAME"], self._ip)  # kept: its descriptor is used
+        host, port = self._listener.getsockname()
+        return host, port, self._listener.fileno()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def cancel(self, request: int) -> None:
+        self._board.cancelled = max(self._board.cancelled, request)
+
+    def use_paths(self, paths: Mapping[str, str]) -> None:
+        """Files that requests name, and where they are on this machine."""
+        self._channel.paths = dict(paths)
+
+    def stacks(self) -> str:
+        """Where each thread of this process is."""
+        with tempfile.TemporaryFile("w+") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            return file.read()
+
+    def put(self, data: bytes) -> None:
+        """A message of the owner."""
+        self._channel.inbox.put(data)
+
+    def stream(self) -> Iterator[bytes | None]:
+        """The messages to the owner, and None as a sign of life, until the loop has ended."""
+        while True:
+            try:
+                data = self._channel.outbox.get(timeout=BEAT)
+            except queue.Empty:
+                if not self._loop.is_alive() and self._channel.outbox.empty():
+                    return
+                data = None
+            yield data
+
+    def _work(self) -> None:
+        try:
+            work(self._channel, self._board)
+        except BaseException:
+            log.exception("The worker has ended")  # its owner has been told
+
+
+class HostBoard:
+    """See Board in worker/loop.py."""
+
+    cancelled = 0
+
+
+class HostChannel:
+    """See Channel in worker/loop.py. Messages cross by value.
+
+    Attributes:
+        paths: of files that requests name, to where they are on this machine.
+    """
+
+    def __init__(self) -> None:
+        self.inbox: queue.Queue[bytes] = queue.Queue()
+        self.outbox: queue.Queue[bytes | None] = queue.Queue()
+        self.paths: dict[str, str] = {}
+
+    def send(self, message: Any) -> None:
+        self.outbox.put(encode(message))
+
+    def receive(self) -> Any:
+        message = decode(self.inbox.get())
+        if isinstance(message, Ask) and message.request is not None:
+            return message._replace(request=_moved(message.request, self.paths))
+        return message
+
+
+def _moved(request: Any, paths: Mapping[str, str]) -> Any:
+    """A request with the paths of this machine."""
+    if not paths or not is_dataclass(request):
+        return request
+    named = {field.name: getattr(request, field.name) for field in fields(request)}
+    moved = {name: Path(paths[str(path)]) for name, path in named.items() if str(path) in paths}
+    return replace(request, **moved) if moved else request  # pyright: ignore[reportArgumentType]
