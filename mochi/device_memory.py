@@ -1,4 +1,4 @@
-"""How much memory a rank holds, and can have."""
+"""The device of this process, how much memory a rank holds on its own, and how much it can have."""
 
 import ctypes
 import gc
@@ -9,6 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+
+def usual_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def memory_used(device: torch.device) -> int:

@@ -115,8 +115,8 @@ def _check_reached(address: str) -> None:
         socket.create_connection((host, int(port)), REACH).close()
     except (OSError, OverflowError) as error:
         raise MochiError(
-            f"No Ray cluster answers at {address} ({error}). Start one there: ray start --head --port={port}; and here: "
-            f"ray start --address={address}"
+            f"No Ray cluster answers at {address} ({error}). Start one there: ray start --head --port={port}; and join "
+            f"it here: ray start --address={address}"
         ) from error
 
 

@@ -36,7 +36,7 @@ def plan_dit(
     Args:
         request: to load it; the plan chooses its sharding.
         model: with its parameters as the ranks have them, which can be on the meta device.
-        devices: one for each rank.
+        devices: one for each rank; of a cluster, by any names.
         passes: forward passes of a step, where that is known: 2 with guidance.
 
     Raises MochiError where so many ranks cannot split the model, a device cannot compute attention in that way, or this
@@ -45,7 +45,7 @@ def plan_dit(
     degrees = settings.cfg_degree, settings.ulysses_degree
     split = choose_split(len(devices), model.config.num_heads, passes, *degrees)
     compute_dtype = request.compute_dtype or model.x_embedder.proj.weight.dtype
-    for device in set(devices):
+    for device in () if settings.cluster else set(devices):  # of other machines their ranks know
         check_attention(request.attention, device, compute_dtype, model.config.head_dim)
     itemsize = compute_dtype.itemsize
     nbytes = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else itemsize) for p in model.parameters())

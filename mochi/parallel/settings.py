@@ -37,6 +37,10 @@ class ParallelSettings:
         timeout: seconds without a sign of life or of progress after which a rank has failed.
         cpu: whether ranks are on the CPU though there are GPUs.
         place: where a person finds these settings, to follow their names in messages, such as " in the settings' node".
+        cluster: the address of a Ray cluster, "auto" or HOST:PORT, whose machines work together; empty: this machine
+            alone. Then `gpus` is how many of each machine.
+        machines: how many of the cluster's, 0 for the best.
+        interface: of the network by which they reach each other, on every machine; empty: the one that Ray uses.
 
     Raises MochiError, naming the setting, on values that cannot be.
     """
@@ -48,6 +52,9 @@ class ParallelSettings:
     timeout: float = TIMEOUT
     cpu: bool = False
     place: str = ""
+    cluster: str = ""
+    machines: int = 0
+    interface: str = ""
 
     def __post_init__(self) -> None:
         if self.cfg_degree not in (0, 1, 2, 3):
@@ -56,23 +63,25 @@ class ParallelSettings:
             raise MochiError(f"ulysses is {self.ulysses_degree}, but must be 0 (auto) or a number of ranks")
         if self.sharding not in SHARDING_CHOICES:
             raise MochiError(f"weights is {self.sharding!r}, but must be one of {', '.join(SHARDING_CHOICES)}")
+        if self.machines < 0:
+            raise MochiError(f"machines is {self.machines}, but must be 0 (auto) or a number of machines")
         if not (math.isfinite(self.timeout) and self.timeout > 0):
             raise MochiError(f"timeout is {self.timeout}, but must be a number of seconds")
 
     @property
     def in_process(self) -> bool:
         """Whether only this process's own device is asked for, so that no group is needed."""
-        return "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
+        return not self.cluster and "," not in self.gpus and (self.gpus.strip() == "1" or len(self.devices()) == 1)
 
-    def sharding_for(self, nbytes: int) -> str:
+    def sharding_for(self, nbytes: int, gpu_memory: int | None = None) -> str:
         """How the ranks hold weights of that size: "replicated", "sharded" or "offloaded".
 
+        gpu_memory: of the smallest GPU, in bytes; by default of those of this machine.
         Raises MochiError where this torch cannot shard them.
         """
         sharding = self.sharding
         if sharding == "auto":
-            gpus = [device for device in self.devices() if device != "cpu"]
-            room = min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf)
+            room = gpu_memory or self._smallest_gpu()
             sharding = "replicated" if nbytes <= ROOM_FOR_WEIGHTS * room else "sharded"
         if sharding != "replicated" and _numbers_of_version(torch.__version__) < OLDEST_TORCH:
             raise MochiError(
@@ -80,6 +89,11 @@ class ParallelSettings:
                 f"{torch.__version__}. Update it, or choose weights 'replicated'{self.place}."
             )
         return sharding
+
+    def _smallest_gpu(self) -> float:
+        """Bytes of memory; infinite where there is none."""
+        gpus = [] if self.cluster else [device for device in self.devices() if device != "cpu"]
+        return min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf)
 
     def devices(self) -> tuple[str, ...]:
         """A device for each rank, such as ("cuda:0", "cuda:1"). Raises MochiError where there are too few."""

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
+from ..device_memory import usual_device
 from ..dit.backends import SDPA
 from ..model_dir import ModelDir, find_model
+from ..parallel.managers import manager_for
 from ..parallel.settings import ParallelSettings
 from ..quant import FLOAT8
 from ..text import load_prompt_encoder
@@ -44,14 +46,14 @@ def load_pipeline(
     files = model if isinstance(model, ModelDir) else find_model(model)
     variant = files.variant[0] if variant is None else variant
     check_variant(variant)
-    if parallel is not None:
-        device = parallel.devices()[0]
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    usual_dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    manager = None if parallel is None else manager_for(parallel)
+    device = torch.device(device or usual_device())
+    is_cpu = (device.type if manager is None else manager.device_type) == "cpu"
+    usual_dtype = torch.float32 if is_cpu else torch.bfloat16
     compute_dtype = usual_dtype if dtype is None or dtype in FLOAT8 else dtype
-    if parallel is None:
+    if parallel is None or manager is None:
         networks = load_local(files, dtype, compute_dtype, device, attention, compiled)
     else:
-        networks = load_remote(files, dtype, compute_dtype, parallel, attention, compiled, passes)
+        networks = load_remote(files, dtype, compute_dtype, parallel, manager, attention, compiled, passes)
     text = load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute_dtype)
     return Pipeline(files.config, variant, text, *networks)

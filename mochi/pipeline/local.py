@@ -1,6 +1,6 @@
 """A denoiser, a decoder and an encoder on a device of this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -29,13 +29,15 @@ class LocalDenoiser:
     def __init__(self, dit: AsymmDiT, attention: str = SDPA, runner: BlockRunner = PLAIN):
         self.dit, self._attention, self._runner = dit, attention, runner
         weight = dit.x_embedder.proj.weight  # it is never quantised
-        self.dtype, self.devices = weight.dtype, (weight.device,)
+        self.dtype: torch.dtype = weight.dtype
+        self.devices: Sequence[torch.device | str] = (weight.device,)
+        self.text_device: torch.device = weight.device
         self.passes: Passes = {}
         self._loras = LoraMount(dit)
 
     @property
     def attention(self) -> str:
-        return describe(self._attention, self.devices[0], self.dtype, self.dit.config.head_dim)
+        return describe(self._attention, self.text_device, self.dtype, self.dit.config.head_dim)
 
     def use_loras(self, loras: Loras) -> None:
         self._loras.use(loras)
@@ -72,7 +74,7 @@ class LocalDenoiser:
             skipped = [self.dit.blocks[i] for i in skip.layers]
             skipping = flow_of(2, prompt, BlockRunner(without(self._runner.call, skipped)))
         predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales(), skipping, skip)
-        latents = sample(predict, noise.to(self.devices[0]), settings.sigmas(), *watch, given)
+        latents = sample(predict, noise.to(self.text_device), settings.sigmas(), *watch, given)
         self.passes = cache.passes if cache is not None else {}
         return latents
 

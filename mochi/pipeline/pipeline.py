@@ -29,12 +29,14 @@ class Denoiser(Protocol):
 
     Attributes:
         dtype: what it computes in.
-        devices: that it computes on. The text encoder visits the first one.
+        devices: that it computes on, for people.
+        text_device: that the text encoder visits.
         passes: of the last run, which of its passes a step cache computed; empty without one.
     """
 
     dtype: torch.dtype
-    devices: tuple[torch.device, ...]
+    devices: Sequence[torch.device | str]
+    text_device: torch.device
     passes: Passes
 
     @property
@@ -108,7 +110,7 @@ class Pipeline:
     ):
         self.config, self.variant, self.text = config, variant, text
         self.denoiser, self.decoder, self.encoder = denoiser, decoder, encoder
-        self.text_device = denoiser.devices[0]
+        self.text_device = denoiser.text_device
 
     @property
     def attention(self) -> str:

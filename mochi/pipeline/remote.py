@@ -1,12 +1,13 @@
 """A denoiser, a decoder and an encoder in the processes of a group, one for each device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..config import DiTConfig
+from ..device_memory import usual_device
 from ..dit.cache import Passes
 from ..errors import Cancelled
 from ..frames import to_pictures
@@ -26,7 +27,9 @@ class RemoteDenoiser:
 
     def __init__(self, config: DiTConfig, dit: RemoteDiT, dtype: torch.dtype):
         self._config, self._dit, self.dtype = config, dit, dtype
-        self.devices = tuple(map(torch.device, dit.manager.devices))
+        manager = dit.manager
+        self.devices: Sequence[torch.device | str] = manager.devices
+        self.text_device = usual_device() if manager.is_elsewhere else torch.device(manager.devices[0])
         self.passes: Passes = {}
 
     @property
@@ -115,12 +118,12 @@ def load_remote(
     weight_dtype: torch.dtype | None,
     compute_dtype: torch.dtype,
     parallel: ParallelSettings,
+    manager: GroupManager,
     attention: str,
     compiled: bool,
     passes: int,
 ) -> tuple[RemoteDenoiser, RemoteDecoder, RemoteEncoder]:
     """The networks of a model over the devices of `parallel`, once they are used; see `load_pipeline`."""
-    manager = GroupManager(parallel.devices(), parallel.timeout)
     network = files.dit.plan("dit", weight_dtype=weight_dtype, compute_dtype=compute_dtype).model
     dit_path, decoder_path = files.dit.path.absolute(), files.decoder.path.absolute()  # they work in another folder
     request = LoadDiT(dit_path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)

@@ -18,6 +18,7 @@ from mochi.parallel.owner.failures import RankState, group_error
 from mochi.parallel.owner.folder import SHORT
 from mochi.parallel.owner.group import Group, end
 from mochi.parallel.owner.manager import GroupManager
+from mochi.parallel.owner.processes import Processes
 from mochi.parallel.protocol import Decode
 from mochi.parallel.worker.loop import failed
 from tests.parallel.helpers import FAULTY, ask, gone, tiny_dit, tiny_vae, wait_until
@@ -227,10 +228,10 @@ class Stuck:
 
 
 def test_nobody_waits_for_ever_for_a_process_that_does_not_go(private_tmp, caplog):
-    folder, worker = private_tmp / "mochi-group-1", Stuck()
-    folder.mkdir()
-    end([worker], folder, os.getpid())
-    assert worker.killed and not folder.exists()
+    crew, worker = Processes(["cpu"]), Stuck()
+    crew.workers.append(worker)
+    end(crew, os.getpid())
+    assert worker.killed and not list(private_tmp.iterdir())
     assert "mochi-rank3 (process 4711) was killed and has not gone" in caplog.text
 
 

@@ -11,14 +11,24 @@ from .group import Group
 class GroupManager:
     """Starts a group at the first use, and another one after a failure. Arguments: those of Group.
 
-    dropped: names of models that nobody refers to any more, to be unloaded at the next use.
+    Attributes:
+        devices: one for each rank; as torch calls them, unless `is_elsewhere`.
+        is_elsewhere: whether they are those of other machines.
+        dropped: names of models that nobody refers to any more, to be unloaded at the next use.
     """
+
+    is_elsewhere = False
 
     def __init__(self, devices: Sequence[str], timeout: float, log_folder: Path | None = None, **arguments: Any):
         self.devices, self.timeout = tuple(devices), timeout
         self._arguments = {"log_folder": log_folder, **arguments}
         self.dropped: list[str] = []
         self._group: Group | None = None
+
+    @property
+    def device_type(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self.devices[0].partition(":")[0]
 
     @property
     def group(self) -> Group | None:
@@ -30,8 +40,11 @@ class GroupManager:
         group = self.group
         if group is None:
             self.close()
-            self._group = group = Group(self.devices, self.timeout, **self._arguments)
+            self._group = group = self._new_group()
         return group
+
+    def _new_group(self, **more: Any) -> Group:
+        return Group(self.devices, self.timeout, **self._arguments, **more)
 
     def release_dropped(self) -> None:
         """Unload the models that nobody refers to any more, if a group runs."""

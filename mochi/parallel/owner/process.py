@@ -42,12 +42,13 @@ class Worker:
 
     def __init__(self, rank: int, device: str, folder: Path, environment: Mapping[str, str], file: Path = MAIN):
         self.rank = rank
-        self.state = RankState(rank, device, folder / f"rank{rank}.log")
+        path = folder / f"rank{rank}.log"
+        self.state = RankState(rank, device, path)
         ours, theirs = Pipe()
         descriptor = theirs.fileno()
         told = map(str, (descriptor, rank, os.getpid(), folder, get_temp_dir()))
-        self.state.log.touch(0o600)  # also where it is kept, for paths are in it
-        with self.state.log.open("wb") as log_file, theirs:  # closed here, or nobody would see it close there
+        path.touch(0o600)  # also where it is kept, for paths are in it
+        with path.open("wb") as log_file, theirs:  # closed here, or nobody would see it close there
             self._process = subprocess.Popen(
                 [sys.executable, *_interpreter_flags(), "-u", str(file), *told],
                 pass_fds=[descriptor],

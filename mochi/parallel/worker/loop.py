@@ -110,7 +110,7 @@ def _join(context: Context, start: Start) -> None:
     log.info("rank %d of %d on %s, %d threads", context.rank, context.size, context.device, start.threads)
 
 
-def _store(meeting: Meeting, context: Context) -> dist.Store:
+def _store(meeting: Meeting, context: Context) -> Any:
     """What the ranks tell each other their addresses by. On one machine nothing listens beyond the loopback."""
     if isinstance(meeting, FileMeeting):
         multiprocessing.current_process().authkey = meeting.authkey

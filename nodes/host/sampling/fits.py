@@ -31,7 +31,7 @@ def warn_if_short(model: ModelPatcher, latents: Sequence[int] = A_SECOND) -> Non
 def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
     """One sentence where denoising latents of this shape is going to be short of memory, else None.
 
-    It is None, too, where nobody can tell: for another network than ours, and for ranks on a CPU."""
+    It is None, too, where nobody can tell: for another network than ours, and for ranks on a CPU or elsewhere."""
     network = model.get_model_object("diffusion_model")
     if not isinstance(network, AsymmDiT):
         return None
@@ -39,6 +39,8 @@ def shortage(model: ModelPatcher, latents: Sequence[int]) -> str | None:
     size = sum(p.nbytes for p in network.parameters())
     remote = getattr(network, "remote", None)
     if remote is not None:
+        if remote.manager.is_elsewhere:
+            return None
         devices = [torch.device(name) for name in remote.manager.devices]
         if devices[0].type == "cpu":
             return None
