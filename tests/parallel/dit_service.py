@@ -20,7 +20,7 @@ class Denoiser:
 
     def __init__(self, context: Context):
         self.device = context.device
-        self.meshes = Meshes(context.device.type)
+        self.meshes = Meshes(context.device.type, machines=context.machines)
 
     def handle(self, request: tuple[str, dict[str, Any]]) -> Any:
         method, arguments = request
@@ -36,7 +36,13 @@ class Denoiser:
         """Returns what was told of the loading."""
         told: list[tuple[int, int]] = []
         self.weights = RankWeights(
-            path, dtype, compute_dtype, self.device, sharding, lambda done, total: told.append((done, total))
+            path,
+            dtype,
+            compute_dtype,
+            self.device,
+            sharding,
+            lambda done, total: told.append((done, total)),
+            mates=self.meshes.mates(),
         )
         self.dit = ParallelDiT(self.weights.model, self.meshes)
         return told

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import MochiError
+from ..machines import machine_of_each
 from ..protocol import END, Answer, Ask, Request, Start
 from ..wire import BEAT
 from .environment import rank_environment, threads_per_rank
@@ -39,6 +40,7 @@ class Group:
         log_folder: where the logs of a failed group are kept; by default beside its private folder.
         threads: of each rank; by default its share of the processor's cores.
         place: where a person finds these settings, see ParallelSettings.
+        machines: the number of the machine of each rank, whose ranks follow each other; by default all are on one.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class Group:
         log_folder: Path | None = None,
         threads: int | None = None,
         place: str = "",
+        machines: Sequence[int] = (),
     ):
         check_platform()
         self.devices, self.timeout, self.closed = tuple(devices), timeout, False
+        self.machines = machine_of_each(machines, self.size)
         self._log_folder, self._place = log_folder, place
         self._number = 0  # of the newest request
         self._folder, self._board = private_folder(self.size)
@@ -78,7 +82,7 @@ class Group:
         authkey = bytes(multiprocessing.current_process().authkey)
         for rank, device in enumerate(self.devices):
             self._workers.append(worker := Worker(rank, device, self._folder, environment))
-            start = Start(rank, self.devices, threads, self.timeout, self._folder, service, authkey)
+            start = Start(rank, self.devices, threads, self.timeout, self._folder, service, authkey, self.machines)
             with suppress(ConnectionError):  # the worker is gone; its log tells why
                 worker.channel.send(start)
 

@@ -20,6 +20,7 @@ class Start:
         folder: the private one of the group.
         service: the class that handles requests, as (module or path of a file, class name).
         authkey: with which processes fetch each other's tensors.
+        machines: the number of the machine of each rank; empty where all are on one.
     """
 
     rank: int
@@ -29,6 +30,7 @@ class Start:
     folder: Path
     service: tuple[str, str]
     authkey: bytes
+    machines: Sequence[int] = ()
 
 
 class Ask(NamedTuple):

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from ...device_memory import memory_used, speaks_of_no_memory
 from ...errors import Cancelled, MochiError
+from ..machines import machine_of_each
 from ..protocol import END, Answer, Ask, Failed, Left, Refused, Reply, Start
 from ..wire import Board, Channel
 
@@ -32,12 +33,14 @@ class Context:
 
     Attributes:
         rank, size: its number, and how many ranks there are.
+        machines: the number of the machine of each rank.
         timeout: of operations among ranks.
         request: number of the one in hand.
     """
 
     def __init__(self, start: Start, channel: Channel, board: Board):
         self.rank, self.size, self.request = start.rank, len(start.devices), 0
+        self.machines = machine_of_each(start.machines, self.size)
         self.device = torch.device(start.devices[start.rank])
         self.timeout = timedelta(seconds=start.timeout + OWNER_NOTICES_FIRST)
         self._channel, self._board = channel, board

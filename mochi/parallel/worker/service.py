@@ -67,8 +67,8 @@ class Rank:
 
     def __init__(self, context: Context):
         self.context = context
-        self._meshes = Meshes(context.device.type, context.timeout)
-        self._strip_ranks = StripRanks(context.timeout)
+        self._meshes = Meshes(context.device.type, context.timeout, context.machines)
+        self._strip_ranks = StripRanks(context.timeout, context.machines)
         self._models: dict[str, Any] = {}  # RankDiT and RankVAE, by the name that the owner has given them
         self._handlers: dict[type, Callable[[Any], Any]] = {
             protocol.LoadDiT: self.load_dit,
@@ -98,7 +98,10 @@ class Rank:
             attend = attention_named(*chosen)
             log.info("attention: %s", told := describe(*chosen))
             dtypes = request.weight_dtype, request.compute_dtype
-            weights = RankWeights(checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast)
+            mates = None if request.sharding == "replicated" else self._meshes.mates()
+            weights = RankWeights(
+                checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast, mates
+            )
             use_attention(weights.model.blocks, attend)
             network = ParallelDiT(weights.model, self._meshes, block_call(request.compiled))
             return RankDiT(weights, network, Prompts(network.encode_text), told)
@@ -131,8 +134,16 @@ class Rank:
         return dit.weights.tensors_read - before
 
     def status(self, _: protocol.GetStatus) -> protocol.RankStatus:
-        sent = sum(model.network.bytes_sent for model in self._models.values() if isinstance(model, RankDiT))
-        return protocol.RankStatus(memory_used(self.context.device), sorted(self._models), sent)
+        networks = [model.network.traffic for model in self._models.values() if isinstance(model, RankDiT)]
+        strips = self._strip_ranks.traffic
+        return protocol.RankStatus(
+            memory_used(self.context.device),
+            sorted(self._models),
+            sent=sum(traffic.sent for traffic in networks),
+            between=sum(traffic.between for traffic in networks),
+            strips_sent=strips.sent,
+            strips_between=strips.between,
+        )
 
     # --- denoising
 
@@ -212,7 +223,8 @@ class Rank:
         return dit
 
     def _split(self, request: protocol.Denoise, dit: RankDiT, passes: int) -> Split:
-        return choose_split(self.context.size, dit.weights.model.config.num_heads, passes, *request.degrees)
+        heads, machines = dit.weights.model.config.num_heads, self.context.machines
+        return choose_split(self.context.size, heads, passes, *request.degrees, machines)
 
     # --- frames
 
