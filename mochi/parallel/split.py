@@ -41,6 +41,12 @@ class Split(NamedTuple):
         return any(len(set(ranks)) > 1 for ranks in passes)
 
 
+def shares_of(rows: int, ranks: int) -> list[int]:
+    """How many of the rows each rank has: as equal as can be, those left over with the first ranks."""
+    each, left_over = divmod(rows, ranks)
+    return [each + (rank < left_over) for rank in range(ranks)]
+
+
 def splits(ranks: int, heads: int, passes: int = 2) -> list[Split]:
     """All ways to keep exactly `ranks` ranks busy with so many passes a step, the one that sends least first."""
     all_ways = (Split(degree, ranks // degree) for degree in range(passes, 0, -1) if ranks % degree == 0)

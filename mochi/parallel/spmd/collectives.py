@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..split import shares_of
+
 Value = TypeVar("Value")
 Other = TypeVar("Other")
 
@@ -71,7 +73,6 @@ class Peers:
 
     Attributes:
         distant: those of the group's ranks that are on other machines than this one.
-        crosses: whether the group has ranks on several machines.
     """
 
     def __init__(self, group: dist.ProcessGroup, traffic: Traffic, machines: Sequence[int] = ()):
@@ -80,13 +81,11 @@ class Peers:
         self.size = dist.get_world_size(group)
         of_each = [machines[rank] for rank in dist.get_process_group_ranks(group)] if machines else [0] * self.size
         self.distant = [rank for rank, machine in enumerate(of_each) if machine != of_each[self.rank]]
-        self.crosses = bool(self.distant)
         self._traffic = traffic
 
     def shares(self, rows: int) -> list[int]:
-        """How many of the rows each rank has: as equal as can be, those left over with the first ranks."""
-        each, left_over = divmod(rows, self.size)
-        return [each + (rank < left_over) for rank in range(self.size)]
+        """How many of the rows each rank has, see `shares_of`."""
+        return shares_of(rows, self.size)
 
     def all_to_all(
         self, t: Tensor, give: Sequence[int], take: Sequence[int], into: Tensor | None = None

@@ -86,20 +86,20 @@ class ParallelDiT:
             result = self._forward(together[min(self._guidance.rank, len(together) - 1)], split)
             # A pass that all groups made is the same in all of them, but not where each had its own cache.
             differ = len(together) > 1 or self._plan is not None
-            results += self._exchange(result)[: len(together)] if differ else [result]
+            results += self._exchange(result, split)[: len(together)] if differ else [result]
         return [result.float() for result in results]
 
-    def _exchange(self, result: Tensor) -> Tensor:
+    def _exchange(self, result: Tensor, split: Split) -> Tensor:
         """The results of all groups of guidance, (groups, *shape).
 
-        All ranks of a group have its result. Between machines, which are joined by a network, each sends its share of
-        it, and the ranks of a machine put the shares together: so every byte crosses once. On one machine that would
-        only take longer.
+        All ranks of a group have its result. Where guidance joins machines, by a network, each sends its share of it,
+        and the ranks of a machine put the shares together: so every byte crosses once. On one machine that would only
+        take longer.
         """
-        mates = self._shards.peers
-        if not self._guidance.crosses or mates.crosses:
+        machines = self._meshes.machines
+        if len(set(machines)) == 1 or split.crosses(machines):
             return self._guidance.all_gather(result).wait()
-        flat = result.flatten()
+        flat, mates = result.flatten(), self._shards.peers
         shares = mates.shares(len(flat))
         theirs = self._guidance.all_gather(flat.split(shares)[mates.rank]).wait()
         return mates.gather_rows(theirs.T, shares).T.contiguous().unflatten(1, result.shape)
