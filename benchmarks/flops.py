@@ -4,9 +4,11 @@ N visual tokens, L text tokens, D_x and D_y their widths, p ranks that share a p
 addition are two operations. Everything is what one rank does; where shares are uneven, the rank with most of it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mochi.config import DecoderConfig, DiTConfig
+from mochi.parallel.spmd.vae import ROWS, Strips
 from mochi.vae.chunks import stages
 
 
@@ -135,3 +137,26 @@ def decoder_flops(config: DecoderConfig, latents: tuple[int, int, int]) -> int:
             unfolded = config.temporal[up] * config.spatial[up] ** 2
             total += 2 * pixels * stage.width * config.widths[up] * unfolded
     return total + 2 * pixels * last.width * 3
+
+
+def strips_between(
+    config: DecoderConfig, latents: tuple[int, int, int], strips: Strips, machines: Sequence[int], itemsize: int = 2
+) -> dict[int, int]:
+    """Bytes that leave each machine for others while a video of latents (T, h, w) is decoded in strips.
+
+    A residual block has two norms, each with a convolution behind it. For each the ranks send the border of their strip
+    to their neighbours, and mean and variance of each frame and group of channels, in float32, to all others.
+    """
+    frames, rows, columns = latents
+    across = columns if strips.axis == ROWS else rows
+    halo = statistics = 0
+    for stage in stages(config):
+        norms, of_stage = 2 * stage.blocks, (frames - 1) * stage.time + 1
+        halo += norms * stage.width * of_stage * across * stage.space * itemsize
+        statistics += norms * 2 * of_stage * config.groups * 4
+    machines = machines[: strips.ranks]
+    leaving = dict.fromkeys(machines, 0)
+    for rank, machine in enumerate(machines):
+        distant = [other for other, place in enumerate(machines) if place != machine]
+        leaving[machine] += statistics * len(distant) + halo * sum(abs(other - rank) == 1 for other in distant)
+    return leaving

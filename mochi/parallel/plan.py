@@ -29,7 +29,12 @@ class DiTPlan:
 
 
 def plan_dit(
-    request: LoadDiT, model: AsymmDiT, settings: ParallelSettings, devices: Sequence[str], passes: int = 2
+    request: LoadDiT,
+    model: AsymmDiT,
+    settings: ParallelSettings,
+    devices: Sequence[str],
+    passes: int = 2,
+    machines: Sequence[int] = (),
 ) -> DiTPlan:
     """Plan a model as a person has set it, now rather than when its first step fails.
 
@@ -38,17 +43,19 @@ def plan_dit(
         model: with its parameters as the ranks have them, which can be on the meta device.
         devices: one for each rank; of a cluster, by any names.
         passes: forward passes of a step, where that is known: 2 with guidance.
+        machines: the number of the machine of each rank; empty where all are on one.
 
     Raises MochiError where so many ranks cannot split the model, a device cannot compute attention in that way, or this
     torch cannot shard weights.
     """
     degrees = settings.cfg_degree, settings.ulysses_degree
-    split = choose_split(len(devices), model.config.num_heads, passes, *degrees)
+    split = choose_split(len(devices), model.config.num_heads, passes, *degrees, machines)
     compute_dtype = request.compute_dtype or model.x_embedder.proj.weight.dtype
     for device in () if settings.cluster else set(devices):  # of other machines their ranks know
         check_attention(request.attention, device, compute_dtype, model.config.head_dim)
     itemsize = compute_dtype.itemsize
     nbytes = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else itemsize) for p in model.parameters())
     sharding = settings.sharding_for(nbytes)
-    share = nbytes if sharding == "replicated" else nbytes // len(devices)
+    mates = len(devices) // len(set(machines) or {0})
+    share = nbytes if sharding == "replicated" else nbytes // mates
     return DiTPlan(replace(request, sharding=sharding), degrees, split, share)

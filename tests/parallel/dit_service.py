@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mochi.lora import WeightPatch
 from mochi.parallel.split import Split
+from mochi.parallel.spmd.bandwidth import bandwidth_between
 from mochi.parallel.spmd.dit import ParallelDiT, Pass
 from mochi.parallel.spmd.mesh import Meshes
 from mochi.parallel.worker.loop import Context
@@ -20,7 +21,7 @@ class Denoiser:
 
     def __init__(self, context: Context):
         self.device = context.device
-        self.meshes = Meshes(context.device.type)
+        self.meshes = Meshes(context.device.type, machines=context.machines)
 
     def handle(self, request: tuple[str, dict[str, Any]]) -> Any:
         method, arguments = request
@@ -32,11 +33,21 @@ class Denoiser:
         sharding: str,
         dtype: torch.dtype | None = None,
         compute_dtype: torch.dtype | None = None,
+        machines: tuple[int, ...] | None = None,
     ) -> list[tuple[int, int]]:
-        """Returns what was told of the loading."""
+        """machines: those that the ranks are taken to be on, if not those of the group. Returns what was told of the
+        loading."""
+        if machines is not None and machines != self.meshes.machines:
+            self.meshes = Meshes(self.device.type, machines=machines)
         told: list[tuple[int, int]] = []
         self.weights = RankWeights(
-            path, dtype, compute_dtype, self.device, sharding, lambda done, total: told.append((done, total))
+            path,
+            dtype,
+            compute_dtype,
+            self.device,
+            sharding,
+            lambda done, total: told.append((done, total)),
+            mates=self.meshes.mates(),
         )
         self.dit = ParallelDiT(self.weights.model, self.meshes)
         return told
@@ -52,6 +63,13 @@ class Denoiser:
         results = self.dit.predict(made, Split(*split))
         self.dit.forget_run()
         return results, self.dit.bytes_sent - before
+
+    def between(self) -> int:
+        """Bytes that this rank has sent to other machines."""
+        return self.dit.traffic.between
+
+    def bandwidth(self) -> float:
+        return bandwidth_between(self.meshes.machines, self.device)
 
     def patch(self, patches: dict[str, list[WeightPatch]]) -> int:
         """Returns how many tensors were read for it."""

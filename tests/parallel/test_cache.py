@@ -1,6 +1,7 @@
 """The step cache over several ranks: they decide as one device does, and make what it makes."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import torch
@@ -170,3 +171,13 @@ def test_a_cancelled_run_leaves_nothing_behind(dit):
     with pytest.raises(Cancelled):
         finish(dit.sample(NOISE, SIGMAS, [4.0] * STEPS, *rows, PLAN), cancel)
     assert dit.forget_run() == {}
+
+
+def test_a_side_of_guidance_on_each_machine_decides_for_itself(checkpoint):
+    """Weights are sharded inside a machine, where all ranks skip or none."""
+    manager = GroupManager(["cpu"] * 4, timeout=60.0, threads=1, machines=(0, 0, 1, 1))
+    with closing(manager):
+        expected, passes = on_one_device([4.0] * STEPS, PLAN)
+        result, told = over_ranks(float32_dit(manager, checkpoint, "sharded"), [4.0] * STEPS, PLAN)
+    assert relative_error(result, expected) <= 1e-5 and join_passes(told) == passes
+    assert told[0] == told[1] and told[2] == told[3] and told[1] != told[2]

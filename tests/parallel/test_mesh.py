@@ -37,7 +37,7 @@ def test_no_group_waits_longer_than_a_person_has_chosen(ranks, monkeypatch):
 
     for module in (dist, dist.distributed_c10d):
         monkeypatch.setattr(module, "new_group", spy)
-    rank = Rank(SimpleNamespace(device=torch.device("cpu"), timeout=chosen))
+    rank = Rank(SimpleNamespace(device=torch.device("cpu"), timeout=chosen, machines=(0, 0, 0)))
     rank._meshes[Split(1, 3)]
     of_a_split = len(seen)
     rank._strip_ranks.borders(plan_strips(1, 2, 3))

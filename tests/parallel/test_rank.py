@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 class Alone:
     """The context of the only rank, which keeps what it is told. cancel_at: number of the step."""
 
-    rank, size, device, timeout = 0, 1, CPU, None
+    rank, size, device, timeout, machines = 0, 1, CPU, None, (0,)
 
     def __init__(self, cancel_at: int | None = None):
         self.told: list[Progress] = []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mochi.errors import MochiError
 from mochi.parallel.settings import ParallelSettings
-from mochi.parallel.split import Split, choose_split, splits, usable_ranks
+from mochi.parallel.split import MOST_PASSES, Split, choose_split, splits, usable_machines, usable_ranks
 from mochi.parallel.spmd.vae import plan_strips
 
 
@@ -106,6 +106,65 @@ def test_degrees_can_be_chosen():
         choose_split(4, 24, 2, cfg_degree=2, ulysses_degree=3)
     with pytest.raises(MochiError, match="use 4 ranks"):
         choose_split(5, 24, 2)
+
+
+def on_machines(*ranks: int) -> tuple[int, ...]:
+    """The machine of each rank, where they have so many."""
+    return tuple(machine for machine, count in enumerate(ranks) for _ in range(count))
+
+
+@given(machines=st.integers(1, 5), ranks=st.integers(1, 24), heads=st.sampled_from([12, 24]), passes=st.integers(1, 3))
+def test_auto_keeps_a_pass_inside_a_machine(machines, ranks, heads, passes):
+    places, size = on_machines(*[ranks] * machines), machines * ranks
+    inside = [
+        Split(degree, size // degree)
+        for degree in range(1, max(passes, 2, min(machines, MOST_PASSES)) + 1)
+        if size % degree == 0 and ranks % (size // degree) == 0 and heads % (size // degree) == 0
+    ]
+    if not inside:
+        with pytest.raises(MochiError, match="cannot make one video" if machines > 1 else "heads"):
+            choose_split(size, heads, passes, machines=places)
+        return
+    split = choose_split(size, heads, passes, machines=places)
+    assert share_of(split, passes) == min(share_of(one, passes) for one in inside)
+    assert split in inside and not split.crosses(places)
+    assert machines == 1 or split == (machines, ranks)
+
+
+def test_machines_share_passes():
+    two, three = on_machines(2, 2), on_machines(2, 2, 2)
+    assert [choose_split(4, 24, passes, machines=two) for passes in (1, 2, 3)] == [Split(2, 2)] * 3
+    assert [choose_split(6, 24, passes, machines=three) for passes in (1, 2, 3)] == [Split(3, 2)] * 3
+    # What a person chooses can cross.
+    assert choose_split(4, 24, 2, ulysses_degree=4, machines=two) == Split(1, 4)
+    assert choose_split(4, 24, 1, cfg_degree=1, machines=two) == Split(1, 4)
+    assert Split(1, 4).crosses(two) and Split(3, 2).crosses(on_machines(3, 3)) and not Split(2, 2).crosses(two)
+    assert not Split(1, 4).crosses(()) and not Split(1, 4).crosses((7,) * 4)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        ((4, 2), "machines have 4 and 2 ranks.*work on each: 1, 2"),
+        ((3, 8, 8), "3, 8 and 8 ranks.*work on each: 1, 2, 3"),
+        ((5, 5), "divide the model's 24 heads. Numbers that work on each: 1, 2, 3, 4"),
+        ((16, 16), "work on each: 1, 2, 3, 4, 6, 8, 12"),
+        ((1, 1, 1, 1), "4 machines cannot make one video.*other videos.*by hand.*guidance 2 x Ulysses 2"),
+    ],
+)
+def test_machines_that_cannot_share_a_video(ranks, words):
+    with pytest.raises(MochiError, match=words):
+        choose_split(sum(ranks), 24, 2, machines=on_machines(*ranks))
+
+
+@given(machines=st.integers(2, 3), available=st.integers(1, 24), passes=st.integers(1, 3))
+def test_usable_machines_and_ranks_can_be_split(machines, available, passes):
+    ranks, used = usable_ranks(available, 24, machines), usable_machines(machines, passes)
+    split = choose_split(used * ranks, 24, passes, machines=on_machines(*[ranks] * used))
+    assert used == min(machines, passes) and (used == 1 or split == (used, ranks))
+    for more in range(ranks + 1, available + 1):
+        with pytest.raises(MochiError, match="heads"):
+            choose_split(machines * more, 24, passes, machines=on_machines(*[more] * machines))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Actors:
         self.workers: list[ActorWorker] = []
         self.board = ActorBoard(self.workers)
 
-    def start(self, service: tuple[str, str], timeout: float) -> None:
+    def start(self, service: tuple[str, str], timeout: float, machines: Sequence[int]) -> None:
         for rank, post in enumerate(self._posts):
             actor = self._actor(post)
             self.workers.append(ActorWorker(rank, post, actor))
@@ -69,7 +69,7 @@ class Actors:
         host, port, descriptor = self.workers[0].actor.ask("listen", seconds=PLACING)
         for worker, post in zip(self.workers, self._posts, strict=True):
             meeting = PortMeeting(host, port, None if worker.rank else descriptor)
-            start = Start(worker.rank, names, post.threads, timeout, service, meeting, post.device)
+            start = Start(worker.rank, names, post.threads, timeout, service, meeting, post.device, machines)
             worker.actor.put(encode(start))
 
     def _actor(self, post: Post) -> Actor:

@@ -44,4 +44,11 @@ class ClusterManager(GroupManager):
         self._posts = place_ranks(self._cluster.machines(), self._settings)
         self.devices = self._titles()
         check_versions(self._cluster, list(dict.fromkeys(post.machine for post in self._posts)))
-        return super()._new_group(crew=partial(Actors, self._cluster, self._posts, self._settings.interface), **more)
+        crew = partial(Actors, self._cluster, self._posts, self._settings.interface)
+        return super()._new_group(crew=crew, machines=_numbers(self._posts), **more)
+
+
+def _numbers(posts: Sequence[Post]) -> list[int]:
+    """The number of the machine of each post, from 0."""
+    machines = list(dict.fromkeys(post.machine for post in posts))
+    return [machines.index(post.machine) for post in posts]

@@ -5,7 +5,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from ...geometry import SPACE
 from ...lora.patch import WeightPatch
 from ...sampling import Given, SkipLayers
 from .. import protocol
-from ..protocol import Event, FramesDecoded, LoadDiT, Loaded, LoadVAE, StripDecoded
+from ..protocol import Event, FramesDecoded, LoadDiT, Loaded, LoadVAE, SplitChosen, StripDecoded
 from ..spmd.vae import plan_strips
 from .group import Group
 from .manager import GroupManager
@@ -26,6 +26,9 @@ __all__ = ["RemoteDiT", "RemoteModel", "RemoteText", "RemoteVAE", "TextRows", "W
 log = logging.getLogger(__name__)
 
 _numbers = itertools.count(1)
+_warned: set[str] = set()
+
+Result = TypeVar("Result")
 
 
 class RemoteText:
@@ -194,7 +197,7 @@ class RemoteDiT(RemoteModel):
         return (yield from self.load())
 
     def _denoise(self, group: Group, request: protocol.Request[Tensor | None]) -> Work[Tensor]:
-        answers = yield from group.stream(request)
+        answers = yield from _warning(group.stream(request))
         self.seconds = [answer.seconds for answer in answers]
         result = answers[0].result
         assert result is not None  # rank 0 always has it
@@ -235,6 +238,21 @@ class RemoteVAE(RemoteModel):
         answers = yield from group.stream(protocol.Encode(self.name, video))
         plan = plan_strips(video.shape[3] // SPACE, video.shape[4] // SPACE, group.size)
         return plan.join({rank: answer.result for rank, answer in enumerate(answers) if answer.result is not None})
+
+
+def _warning(work: Work[Result]) -> Work[Result]:
+    """The same work. What its split is warned of is logged, once."""
+    with closing(work):
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                return end.value
+            told = event and event.payload
+            if isinstance(told, SplitChosen) and told.warning and told.warning not in _warned:
+                _warned.add(told.warning)
+                log.warning("%s", told.warning)
+            yield event
 
 
 def _rows(rows: TextRows) -> protocol.Rows:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import MochiError
+from ..machines import machine_of_each
 from ..protocol import END, Answer, Ask, Request
 from ..wire import BEAT
 from .crew import Crew
@@ -38,6 +39,7 @@ class Group:
         threads: of each rank; by default its share of the processor's cores.
         place: where a person finds these settings, see ParallelSettings.
         crew: makes the workers; by default processes of this machine.
+        machines: the number of the machine of each rank, whose ranks follow each other; by default all are on one.
     """
 
     def __init__(
@@ -49,15 +51,17 @@ class Group:
         threads: int | None = None,
         place: str = "",
         crew: Callable[[], Crew] | None = None,
+        machines: Sequence[int] = (),
     ):
         self.devices, self.timeout, self.closed = tuple(devices), timeout, False
+        self.machines = machine_of_each(machines, self.size)
         self._place = place
         self._number = 0  # of the newest request
         self._crew = (crew or partial(Processes, self.devices, threads, log_folder))()
         # Also when the group is forgotten, and when this process ends in good order. Else see watchdog.py.
         self._finalizer = weakref.finalize(self, end, self._crew, os.getpid())
         try:
-            self._crew.start(service, timeout)
+            self._crew.start(service, timeout, self.machines)
             finish(self._answers(0, "starting", START_TIME))
         except BaseException:
             self.close(patience=0)

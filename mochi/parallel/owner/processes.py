@@ -30,12 +30,12 @@ class Processes:
         self.folder, self.board = private_folder(len(devices))
         self.workers: list[Worker] = []
 
-    def start(self, service: tuple[str, str], timeout: float) -> None:
+    def start(self, service: tuple[str, str], timeout: float, machines: Sequence[int]) -> None:
         environment = rank_environment(os.environ, self.folder, self._threads)
         meeting = FileMeeting(self.folder, bytes(multiprocessing.current_process().authkey))
         for rank, device in enumerate(self._devices):
             self.workers.append(worker := Worker(rank, device, self.folder, environment))
-            start = Start(rank, self._devices, self._threads, timeout, service, meeting, device)
+            start = Start(rank, self._devices, self._threads, timeout, service, meeting, device, machines)
             with suppress(ConnectionError):  # the worker is gone; its log tells why
                 worker.channel.send(start)
 

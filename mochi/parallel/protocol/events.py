@@ -40,9 +40,10 @@ class TensorLoaded(Counted):
 
 @dataclass(frozen=True)
 class SplitChosen(Progress):
-    """How the forward passes of a run are split, in words."""
+    """How the forward passes of a run are split, in words. warning: what that costs, where it should not be so."""
 
     split: str
+    warning: str = ""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Start:
         service: the class that handles requests, as (module or path of a file, class name).
         meeting: where the ranks meet.
         device: of this rank, as torch calls it.
+        machines: the number of the machine of each rank; empty where all are on one.
     """
 
     rank: int
@@ -59,6 +60,7 @@ class Start:
     service: tuple[str, str]
     meeting: Meeting
     device: str
+    machines: Sequence[int] = ()
 
 
 class Ask(NamedTuple):

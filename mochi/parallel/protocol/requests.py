@@ -213,8 +213,17 @@ class Loaded:
 
 @dataclass(frozen=True)
 class RankStatus:
-    """memory: in bytes. models: names of those that are loaded. sent: bytes of activations so far."""
+    """What a rank holds, and has sent so far, in bytes.
+
+    Attributes:
+        models: names of those that are loaded.
+        sent, between: activations of the denoisers that are loaded: to all ranks, and to those on other machines.
+        strips_sent, strips_between: halos and statistics of the VAE, likewise.
+    """
 
     memory: int
     models: Sequence[str]
     sent: int
+    between: int
+    strips_sent: int
+    strips_between: int

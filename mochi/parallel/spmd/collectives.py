@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..split import shares_of
+
 Value = TypeVar("Value")
 Other = TypeVar("Other")
 
@@ -49,24 +51,41 @@ class Pending(Generic[Value]):
 
 @dataclass
 class Traffic:
-    """Bytes that have left this rank for others. What a rank sends to itself does not count."""
+    """Bytes that have left this rank for others. What a rank sends to itself does not count.
+
+    They are counted as if each went straight to the rank that it is for. What a ring of ranks passes on is not counted,
+    nor what keeps ranks in step (a byte here and there, which tells of a cancel).
+
+    Attributes:
+        sent: to all others.
+        between: to those on other machines, which are among them.
+    """
 
     sent: int = 0
+    between: int = 0
 
 
 class Peers:
-    """The ranks of one process group. All of them make the same calls in the same order."""
+    """The ranks of one process group. All of them make the same calls in the same order.
 
-    def __init__(self, group: dist.ProcessGroup, traffic: Traffic):
+    Args:
+        machines: the number of the machine of each rank of torch.distributed; empty where all are on one.
+
+    Attributes:
+        distant: those of the group's ranks that are on other machines than this one.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, traffic: Traffic, machines: Sequence[int] = ()):
         self.group = group
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
+        of_each = [machines[rank] for rank in dist.get_process_group_ranks(group)] if machines else [0] * self.size
+        self.distant = [rank for rank, machine in enumerate(of_each) if machine != of_each[self.rank]]
         self._traffic = traffic
 
     def shares(self, rows: int) -> list[int]:
-        """How many of the rows each rank has: as equal as can be, those left over with the first ranks."""
-        each, left_over = divmod(rows, self.size)
-        return [each + (rank < left_over) for rank in range(self.size)]
+        """How many of the rows each rank has, see `shares_of`."""
+        return shares_of(rows, self.size)
 
     def all_to_all(
         self, t: Tensor, give: Sequence[int], take: Sequence[int], into: Tensor | None = None
@@ -79,6 +98,7 @@ class Peers:
         arrived = t.new_empty(sum(take), *t.shape[1:]) if into is None else into
         work = dist.all_to_all_single(arrived, t, list(take), list(give), group=self.group, async_op=True)
         self._traffic.sent += t[: sum(give) - give[self.rank]].nbytes
+        self._traffic.between += t[: sum(give[rank] for rank in self.distant)].nbytes
         return Pending(work, lambda: arrived)
 
     def all_gather(self, t: Tensor) -> Pending[Tensor]:
@@ -87,6 +107,7 @@ class Peers:
         # Joined along the first dimension, as gloo wants it.
         work = dist.all_gather_into_tensor(arrived.flatten(0, 1), t.contiguous(), group=self.group, async_op=True)
         self._traffic.sent += t.nbytes * (self.size - 1)
+        self._traffic.between += t.nbytes * len(self.distant)
         return Pending(work, lambda: arrived)
 
     def gather_rows(self, t: Tensor, shares: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from ...dit.cache import CachePlan, Key, Passes
 from ...dit.runner import BlockCall, call_block
 from ...errors import MochiError
 from ..split import Split
-from .collectives import Peers, Traffic
+from .collectives import Traffic
 from .mesh import Meshes
 from .skip import without
 from .step_cache import SharedStepCache
@@ -72,7 +72,7 @@ class ParallelDiT:
         """`z_0 - eps` of each pass, (B, 12, T, H, W) in float32.
 
         Each guidance group of the split makes one pass at a time. A group that is left without one repeats the last
-        pass, since FSDP gathers weights from all ranks for each forward pass.
+        pass, since FSDP gathers weights from all ranks of a machine for each forward pass.
         Raises MochiError unless all passes have latents of one shape, and the split is one of all ranks.
         """
         if len({p.z.shape for p in passes}) > 1:
@@ -86,8 +86,23 @@ class ParallelDiT:
             result = self._forward(together[min(self._guidance.rank, len(together) - 1)], split)
             # A pass that all groups made is the same in all of them, but not where each had its own cache.
             differ = len(together) > 1 or self._plan is not None
-            results += self._guidance.all_gather(result).wait()[: len(together)] if differ else [result]
+            results += self._exchange(result, split)[: len(together)] if differ else [result]
         return [result.float() for result in results]
+
+    def _exchange(self, result: Tensor, split: Split) -> Tensor:
+        """The results of all groups of guidance, (groups, *shape).
+
+        All ranks of a group have its result. Where guidance joins machines, by a network, each sends its share of it,
+        and the ranks of a machine put the shares together: so every byte crosses once. On one machine that would only
+        take longer.
+        """
+        machines = self._meshes.machines
+        if len(set(machines)) == 1 or split.crosses(machines):
+            return self._guidance.all_gather(result).wait()
+        flat, mates = result.flatten(), self._shards.peers
+        shares = mates.shares(len(flat))
+        theirs = self._guidance.all_gather(flat.split(shares)[mates.rank]).wait()
+        return mates.gather_rows(theirs.T, shares).T.contiguous().unflatten(1, result.shape)
 
     def use_cache(self, plan: CachePlan | None) -> None:
         """Have the next passes, those of a run, go through a step cache, or through none."""
@@ -137,9 +152,8 @@ class ParallelDiT:
         """Share tokens by this split, and put its attention into every block."""
         if split == self._split:
             return
-        mesh = self._meshes[split]
-        self._guidance = Peers(mesh.get_group("cfg_degree"), self.traffic)
-        self._shards = TokenShards(Peers(mesh.get_group("ulysses_degree"), self.traffic), self._call)
+        self._guidance = self._meshes.peers(split, "cfg_degree", self.traffic)
+        self._shards = TokenShards(self._meshes.peers(split, "ulysses_degree", self.traffic), self._call)
         self._split, self._rotary = split, None
         for attention in attentions(self.model.blocks):
             attend, text_is_read = attention.joint.attend, attention.proj_y is not None

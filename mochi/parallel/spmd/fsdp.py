@@ -1,4 +1,4 @@
-"""A model whose blocks' weights are spread over all ranks (FSDP2). Kept apart, since the import takes a second."""
+"""A model whose blocks' weights are spread over ranks (FSDP2). Kept apart, since the import takes a second."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,15 +25,16 @@ class ShardedLayout:
     Args:
         model: on the meta device; FSDP2 is applied to it.
         offload: whether a rank keeps its rows in host memory.
+        mates: the ranks that share the weights, those of one machine: a network would take longer to bring a block than
+            the block takes to run.
     """
 
-    def __init__(self, model: AsymmDiT, device: torch.device, offload: bool):
+    def __init__(self, model: AsymmDiT, device: torch.device, offload: bool, mates: dist.ProcessGroup):
         self._device = device
         # On a CPU the weights are in host memory anyway.
         self._offload = offload and device.type != "cpu"
         self._pin = self._offload and torch.cuda.is_available()
-        group: Any = dist.group.WORLD
-        mesh = DeviceMesh.from_group(group, device.type)  # with its timeout
+        mesh = DeviceMesh.from_group(mates, device.type)  # with its timeout
         policy = CPUOffloadPolicy(pin_memory=self._pin) if self._offload else OffloadPolicy()
         whole = {p for name, p in model.named_parameters() if not name.startswith("blocks.")}
         with _parameters_without_gradients():

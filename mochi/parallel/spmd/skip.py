@@ -12,8 +12,8 @@ from .step_cache import sharded
 def without(call: BlockCall, skipped: Collection[nn.Module]) -> BlockCall:
     """`mochi.dit.runner.without` for ranks.
 
-    FSDP gathers the weights of a block from all ranks, and another group of guidance may run it at the same time: a
-    rank that leaves it out helps to gather.
+    FSDP gathers the weights of a block from all ranks of a machine, and another group of guidance may run it there at
+    the same time: a rank that leaves it out helps to gather.
     """
 
     def call_most(

@@ -16,7 +16,7 @@ class SharedStepCache(StepCache):
     These ranks add up what each has seen, in the same order, to the same sums.
 
     Groups of guidance, each at a pass of its own, need not agree: they meet again when both have their results. FSDP
-    however gathers a block's weights from all ranks at once, those of the other group too. So where weights are
+    however gathers a block's weights from all ranks of a machine, those of the other group too. So where weights are
     sharded, a group that skips its blocks helps to gather them if the other runs its own. To compute there as well
     would cost no time, but the video would then depend on the number of GPUs.
 

@@ -8,7 +8,7 @@ All ranks call these functions together, with the same picture, under `torch.inf
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ...errors import MochiError
 from ...vae import Borders, Decoder, Encoder
 from ...vae.norm import frame_statistics, normalise_by, pooled
 from ...vae.stream import room_around
-from .collectives import Pending
+from .collectives import Peers, Pending, Traffic
 
 ROWS, COLUMNS = 3, 4
 
@@ -81,11 +81,15 @@ class StripRanks:
 
     Args:
         timeout: of the operations of such groups.
+        machines: see Peers.
+
+    Attributes:
+        traffic: halos and statistics that this rank has sent.
     """
 
-    def __init__(self, timeout: timedelta | None = None):
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._timeout = timeout
+    def __init__(self, timeout: timedelta | None = None, machines: Sequence[int] = ()):
+        self.rank, self.size, self.traffic = dist.get_rank(), dist.get_world_size(), Traffic()
+        self._timeout, self._machines = timeout, machines
         self._groups: dict[int, Any] = {self.size: dist.group.WORLD}  # torch's placeholder in ranks outside a group
 
     def borders(self, strips: Strips) -> Borders:
@@ -94,7 +98,9 @@ class StripRanks:
             return Borders()
         if strips.ranks not in self._groups:
             self._groups[strips.ranks] = dist.new_group(list(range(strips.ranks)), timeout=self._timeout)
-        return HaloBorders(strips, self.rank, self._groups[strips.ranks])
+        if self.rank >= strips.ranks:  # a rank without a strip
+            return Borders()
+        return HaloBorders(strips, Peers(self._groups[strips.ranks], self.traffic, self._machines))
 
 
 class FromOthers(NamedTuple):
@@ -112,12 +118,13 @@ class FromOthers(NamedTuple):
 class HaloBorders(Borders):
     """Surroundings in space of one strip: halos from its neighbours, and the edge of the picture elsewhere."""
 
-    def __init__(self, strips: Strips, rank: int, group: dist.ProcessGroup):
-        self.axis, self.rank, self.ranks, self.group = strips.axis, rank, strips.ranks, group
+    def __init__(self, strips: Strips, peers: Peers):
+        self.axis, self.rank, self.ranks, self.peers = strips.axis, peers.rank, strips.ranks, peers
         self.fractions = [size / sum(strips.sizes) for size in strips.sizes]
         self._device_fractions: Tensor | None = None  # as a tensor on the device
         # The neighbours in order, and the end of this strip where each is: True the first row or column.
-        self.ends = {r: first for r, first in ((rank - 1, True), (rank + 1, False)) if 0 <= r < strips.ranks}
+        neighbours = (self.rank - 1, True), (self.rank + 1, False)
+        self.ends = {r: first for r, first in neighbours if 0 <= r < strips.ranks}
 
     def pad(self, x: Tensor, time: int, rows: int, columns: int) -> Tensor:
         """As in Borders, with halos."""
@@ -163,10 +170,8 @@ class HaloBorders(Borders):
         message[self.rank] = []
         sizes = [sum(part.numel() for part in message[r]) for r in range(self.ranks)]
         leaving = torch.cat([part for r in range(self.ranks) for part in message[r]])
-        arrived = torch.empty_like(leaving)
-        work = dist.all_to_all_single(arrived, leaving, sizes, sizes, group=self.group, async_op=True)
 
-        def read() -> FromOthers:
+        def read(arrived: Tensor) -> FromOthers:
             messages = arrived.split(sizes)
             theirs = [messages[r][news.numel() :].view(halos[r].shape).movedim(-1, 1) for r in halos]
             if statistics is None:
@@ -175,7 +180,7 @@ class HaloBorders(Borders):
             parts = torch.stack(parts).view(statistics.dtype).view(-1, *statistics.shape)
             return FromOthers(self._whole(parts), theirs)
 
-        return Pending(work, read)
+        return self.peers.all_to_all(leaving, sizes, sizes).then(read)
 
     def _width(self, rows: int, columns: int) -> int:
         """The padding at the ends of the strip."""

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from ...device_memory import memory_used, speaks_of_no_memory
 from ...errors import Cancelled, MochiError
+from ..machines import machine_of_each
 from ..protocol import END, Answer, Ask, Failed, FileMeeting, Left, Meeting, Refused, Reply, Start
 
 log = logging.getLogger("mochi.rank")
@@ -49,6 +50,7 @@ class Context:
 
     Attributes:
         rank, size: its number, and how many ranks there are.
+        machines: the number of the machine of each rank.
         timeout: of operations among ranks.
         request: number of the one in hand.
     """
@@ -56,6 +58,7 @@ class Context:
     def __init__(self, start: Start, channel: Channel, board: Board):
         self.rank, self.size, self.request = start.rank, len(start.devices), 0
         self.device = torch.device(start.device)
+        self.machines = machine_of_each(start.machines, self.size)
         self.timeout = timedelta(seconds=start.timeout + OWNER_NOTICES_FIRST)
         self._channel, self._board = channel, board
 

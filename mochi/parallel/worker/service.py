@@ -27,9 +27,11 @@ from ...transfer import Outgoing
 from ...vae import Decoder, Encoder
 from .. import protocol
 from ..split import Split, choose_split
+from ..spmd.bandwidth import bandwidth_between
 from ..spmd.dit import ParallelDiT, Pass
 from ..spmd.mesh import Meshes
 from ..spmd.vae import StripRanks, decode_strips, encode_strip, plan_strips
+from ..traffic import PassSize, bytes_between, warning_of
 from .loop import Context
 from .prompts import Prompts
 from .weights import RankWeights
@@ -67,8 +69,9 @@ class Rank:
 
     def __init__(self, context: Context):
         self.context = context
-        self._meshes = Meshes(context.device.type, context.timeout)
-        self._strip_ranks = StripRanks(context.timeout)
+        self._meshes = Meshes(context.device.type, context.timeout, context.machines)
+        self._strip_ranks = StripRanks(context.timeout, context.machines)
+        self._bandwidth: float | None = None  # between machines, bytes a second, once it was needed
         self._models: dict[str, Any] = {}  # RankDiT and RankVAE, by the name that the owner has given them
         self._handlers: dict[type, Callable[[Any], Any]] = {
             protocol.LoadDiT: self.load_dit,
@@ -98,7 +101,10 @@ class Rank:
             attend = attention_named(*chosen)
             log.info("attention: %s", told := describe(*chosen))
             dtypes = request.weight_dtype, request.compute_dtype
-            weights = RankWeights(checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast)
+            mates = None if request.sharding == "replicated" else self._meshes.mates()
+            weights = RankWeights(
+                checkpoint, *dtypes, device, request.sharding, self._report_loading, request.fast, mates
+            )
             use_attention(weights.model.blocks, attend)
             network = ParallelDiT(weights.model, self._meshes, block_call(request.compiled))
             return RankDiT(weights, network, Prompts(network.encode_text), told)
@@ -131,8 +137,16 @@ class Rank:
         return dit.weights.tensors_read - before
 
     def status(self, _: protocol.GetStatus) -> protocol.RankStatus:
-        sent = sum(model.network.bytes_sent for model in self._models.values() if isinstance(model, RankDiT))
-        return protocol.RankStatus(memory_used(self.context.device), sorted(self._models), sent)
+        networks = [model.network.traffic for model in self._models.values() if isinstance(model, RankDiT)]
+        strips = self._strip_ranks.traffic
+        return protocol.RankStatus(
+            memory_used(self.context.device),
+            sorted(self._models),
+            sent=sum(traffic.sent for traffic in networks),
+            between=sum(traffic.between for traffic in networks),
+            strips_sent=strips.sent,
+            strips_between=strips.between,
+        )
 
     # --- denoising
 
@@ -168,9 +182,14 @@ class Rank:
             shown = (done.latents, done.estimate) if self._is_first else ()
             outgoing.send(partial(tell, done.step), *shown)
 
-        in_a_step = 1 + any(scale != 1 for scale in cfg) + (request.skip is not None)
-        split = self._split(request, dit, in_a_step)
-        self.context.emit(protocol.SplitChosen(split.described(in_a_step)))
+        in_a_step = [PassSize(max(positive.lengths))]
+        if any(scale != 1 for scale in cfg):
+            in_a_step.append(PassSize(max(negative.lengths)))
+        if request.skip is not None:
+            in_a_step.append(PassSize(max(positive.lengths), request.skip.layers))
+        split = self._split(request, dit, len(in_a_step))
+        warning = self._warning(dit, split, request.noise.shape, in_a_step)
+        self.context.emit(protocol.SplitChosen(split.described(len(in_a_step)), warning))
         try:
             with Outgoing(self.context.device) as outgoing:
                 noise = request.noise.to(self.context.device)
@@ -198,7 +217,11 @@ class Rank:
             )
             for part in (slice(i, i + size) for i in range(0, len(z), size))
         ]
-        flows = dit.network.predict(passes, self._split(request, dit, parts))
+        split = self._split(request, dit, parts)
+        sizes = [PassSize(max(one.text.lengths), request.skip) for one in passes]
+        if warning := self._warning(dit, split, passes[0].z.shape, sizes):
+            self.context.emit(protocol.SplitChosen(split.described(parts), warning))
+        flows = dit.network.predict(passes, split)
         return torch.cat(flows).cpu() if self._is_first else None
 
     def forget_run(self, request: protocol.ForgetRun) -> Passes:
@@ -212,7 +235,21 @@ class Rank:
         return dit
 
     def _split(self, request: protocol.Denoise, dit: RankDiT, passes: int) -> Split:
-        return choose_split(self.context.size, dit.weights.model.config.num_heads, passes, *request.degrees)
+        heads, machines = dit.weights.model.config.num_heads, self.context.machines
+        return choose_split(self.context.size, heads, passes, *request.degrees, machines)
+
+    def _warning(self, dit: RankDiT, split: Split, latents: Sequence[int], passes: Sequence[PassSize]) -> str:
+        """What the split costs, if passes are spread over machines; else empty. All ranks call it."""
+        machines = self.context.machines
+        if not split.crosses(machines):
+            return ""
+        if self._bandwidth is None:
+            self._bandwidth = bandwidth_between(machines, self.context.device)
+            log.info("between machines: %.3g bytes a second", self._bandwidth)
+        model, itemsize = dit.weights.model, dit.weights.compute_dtype.itemsize
+        return warning_of(
+            split, bytes_between(model.config, latents, passes, split, machines, itemsize), self._bandwidth
+        )
 
     # --- frames
 

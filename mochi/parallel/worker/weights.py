@@ -7,7 +7,7 @@ Every rank reads what it needs itself, tensor by tensor, from the memory-mapped 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -33,10 +33,11 @@ class RankWeights:
         dtype: what weights are rounded to, see `load_dit`. Positions stay in float32.
         compute_dtype: what weights that are not quantised are kept in, and what is computed in; None: the same. A CPU
             that is slow in bfloat16 computes bfloat16 weights in float32.
-        sharding: "replicated": every rank has all weights. "sharded": the weights of a block are gathered from all
-            ranks just before they are needed (FSDP2). "offloaded": the same, from host memory. A single rank has all.
+        sharding: "replicated": every rank has all weights. "sharded": the weights of a block are gathered from
+            `mates` just before they are needed (FSDP2). "offloaded": the same, from host memory. A single rank has all.
         on_tensor: is told (tensors read, tensors in all) as loading goes on. What it raises ends the loading.
         fast: whether float8 weights are multiplied in float8, see `use_float8_products`.
+        mates: the ranks that share weights, see `Meshes.mates`; by default all.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RankWeights:
         sharding: str,
         on_tensor: Callable[[int, int], None] | None = None,
         fast: bool = False,
+        mates: dist.ProcessGroup | None = None,
     ):
         if sharding not in SHARDINGS:
             raise MochiError(f"weights are {sharding!r}, but must be one of {', '.join(SHARDINGS)}")
@@ -58,7 +60,7 @@ class RankWeights:
         self._plan = Checkpoint.open(source).plan("dit", weight_dtype=dtype, compute_dtype=compute_dtype)
         self.model = self._plan.model
         self.compute_dtype = self.model.x_embedder.proj.weight.dtype
-        self._layout = self._lay_out(sharding)
+        self._layout = self._lay_out(sharding, mates)
 
         def read(done: int, total: int) -> None:
             self.tensors_read = done
@@ -94,12 +96,13 @@ class RankWeights:
             assign(self.model, name, self._read_patched(name, patches.get(name, ())), self._layout)
         self._patched = set(patches)
 
-    def _lay_out(self, sharding: str) -> Whole | ShardedLayout:
-        if sharding == "replicated" or dist.get_world_size() == 1:  # one rank has nobody to share with
+    def _lay_out(self, sharding: str, mates: dist.ProcessGroup | None) -> Whole | ShardedLayout:
+        if sharding == "replicated" or dist.get_world_size(mates) == 1:  # one rank has nobody to share with
             return Whole(self._device)
         from ..spmd.fsdp import ShardedLayout
 
-        return ShardedLayout(self.model, self._device, offload=sharding == "offloaded")
+        everyone: Any = dist.group.WORLD
+        return ShardedLayout(self.model, self._device, sharding == "offloaded", mates or everyone)
 
     def _read_patched(self, name: str, patches: Sequence[WeightPatch]) -> Tensor:
         """This rank's rows of the file's weight, rounded and patched."""
