@@ -5,6 +5,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..mochi.cluster.attach import check_address, check_installed
+from ..mochi.parallel.actors.placement import gpus_of_each
 from ..mochi.parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
 from . import widgets
 from .host.checks import ABSENT, check_choice, complaint
@@ -13,6 +15,7 @@ from .host.ranks.group import PLACE, groups
 from .host.sockets.dtypes import runs_on_cpu
 
 MAX_GPUS = 16
+MAX_MACHINES = 64
 GUIDANCE = ("auto", "1", "2", "3")
 
 MochiParallel = io.Custom("MOCHI_PARALLEL")
@@ -63,6 +66,28 @@ class Parallel(widgets.Node):
                     "error.",
                     step=10.0,
                 ),
+                io.String.Input(
+                    "cluster",
+                    default="",
+                    optional=True,
+                    tooltip="Empty: the GPUs of this machine. auto, or the HOST:PORT of its head: those of the "
+                    "machines of a Ray cluster that this machine takes part in; then `gpus` is how many of each machine.",
+                ),
+                widgets.count(
+                    "machines",
+                    0,
+                    (0, MAX_MACHINES),
+                    "How many machines of the cluster make one video. 0: one for each forward pass of a step, so that "
+                    "almost nothing crosses between them.",
+                    optional=True,
+                ),
+                io.String.Input(
+                    "interface",
+                    default="",
+                    optional=True,
+                    tooltip="The network interface by which the machines of the cluster reach each other, the same "
+                    "name on each, such as ib0. Empty: the one that Ray uses.",
+                ),
             ],
             outputs=[
                 MochiParallel.Output(display_name="parallel", tooltip="For the loaders of AsymmDiT and AsymmVAE.")
@@ -70,12 +95,33 @@ class Parallel(widgets.Node):
         )
 
     @classmethod
-    def validate_inputs(cls, gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> bool | str:
-        return complaint(_devices, gpus, guidance, ulysses, weights, timeout) or True
+    def validate_inputs(
+        cls,
+        gpus: str,
+        guidance: str,
+        ulysses: int,
+        weights: str,
+        timeout: float,
+        cluster: str = "",
+        machines: int = 0,
+        interface: str = "",
+    ) -> bool | str:
+        chosen = gpus, guidance, ulysses, weights, timeout, cluster, machines, interface
+        return complaint(_check, *chosen) or True
 
     @classmethod
-    def execute(cls, gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> io.NodeOutput:
-        return io.NodeOutput(_settings(gpus, guidance, ulysses, weights, timeout))
+    def execute(
+        cls,
+        gpus: str,
+        guidance: str,
+        ulysses: int,
+        weights: str,
+        timeout: float,
+        cluster: str = "",
+        machines: int = 0,
+        interface: str = "",
+    ) -> io.NodeOutput:
+        return io.NodeOutput(_settings(gpus, guidance, ulysses, weights, timeout, cluster, machines, interface))
 
 
 class GroupStatus(widgets.Node):
@@ -138,12 +184,28 @@ def check_gpus(gpus: str, parallel: object) -> None:
         parallel_settings(gpus, None).devices()
 
 
-def _settings(gpus: str, guidance: str, ulysses: int, weights: str, timeout: float) -> ParallelSettings:
+def _settings(
+    gpus: str,
+    guidance: str,
+    ulysses: int,
+    weights: str,
+    timeout: float,
+    cluster: str = "",
+    machines: int = 0,
+    interface: str = "",
+) -> ParallelSettings:
     check_choice("guidance", guidance, GUIDANCE)
     degree = 0 if guidance == "auto" else int(guidance)
-    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu(), place=PLACE)
+    of_cluster = {"cluster": cluster.strip(), "machines": machines, "interface": interface.strip()}
+    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu(), place=PLACE, **of_cluster)
 
 
-def _devices(*widgets: Any) -> tuple[str, ...]:
-    """The devices that the widgets ask for. Raises MochiError where they cannot be."""
-    return _settings(*widgets).devices()
+def _check(*chosen: Any) -> None:
+    """Raise MochiError where the devices or the cluster that the widgets ask for cannot be. Attaches to no cluster."""
+    settings = _settings(*chosen)
+    if not settings.cluster:
+        settings.devices()
+        return
+    check_address(settings.cluster)
+    check_installed()
+    gpus_of_each(settings)

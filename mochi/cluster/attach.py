@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import socket
@@ -21,7 +22,9 @@ PACKAGE = Path(__file__).parents[1]
 AUTO = "auto"
 """The address that stands for the cluster of this machine."""
 
-INSTALL = "pip install ray"
+NOT_INSTALLED = (
+    "Several machines need Ray, which is not installed here: pip install ray (the same version on every machine)."
+)
 REACH = 5.0  # seconds in which the head of a cluster answers
 
 _lock = threading.Lock()
@@ -34,9 +37,13 @@ def import_ray() -> ModuleType:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise MochiError(
-            f"Several machines need Ray, which is not installed here: {INSTALL} (the same version on every machine)."
-        ) from error
+        raise MochiError(NOT_INSTALLED) from error
+
+
+def check_installed() -> None:
+    """Raise MochiError where Ray is not installed, without importing it."""
+    if importlib.util.find_spec("ray") is None:
+        raise MochiError(NOT_INSTALLED)
 
 
 def check_address(address: str) -> None:

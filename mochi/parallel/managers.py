@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .actors.manager import ClusterManager
 from .owner.manager import GroupManager
 from .settings import ParallelSettings
 
@@ -11,8 +12,6 @@ def manager_for(settings: ParallelSettings, **arguments: Any) -> GroupManager:
 
     Raises MochiError where devices, machines or the cluster are not there.
     """
-    if not settings.cluster:
-        return GroupManager(settings.devices(), settings.timeout, **arguments)
-    from .actors.manager import ClusterManager
-
-    return ClusterManager(settings, **arguments)
+    if settings.cluster:
+        return ClusterManager(settings, **arguments)
+    return GroupManager(settings.devices(), settings.timeout, **arguments)

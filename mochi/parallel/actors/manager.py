@@ -29,7 +29,8 @@ class ClusterManager(GroupManager):
         self._settings = settings
         self._cluster = attach(settings.cluster)
         self._posts: Sequence[Post] = place_ranks(self._cluster.machines(), settings)
-        super().__init__(self._titles(), settings.timeout, **arguments)
+        super().__init__((), settings.timeout, **arguments)
+        self._tell()
 
     is_elsewhere = True
 
@@ -37,18 +38,14 @@ class ClusterManager(GroupManager):
     def device_type(self) -> str:
         return self._posts[0].device.partition(":")[0]
 
-    def _titles(self) -> tuple[str, ...]:
-        return tuple(f"{post.title} of {post.machine.name}" for post in self._posts)
+    def _tell(self) -> None:
+        """Note what others ask about the places of the ranks."""
+        self.devices = tuple(f"{post.title} of {post.machine.name}" for post in self._posts)
+        numbers = {node: number for number, node in enumerate(dict.fromkeys(post.machine.node for post in self._posts))}
+        self.machines = [numbers[post.machine.node] for post in self._posts]
 
     def _new_group(self, **more: Any) -> Group:
         self._posts = place_ranks(self._cluster.machines(), self._settings)
-        self.devices = self._titles()
+        self._tell()
         check_versions(self._cluster, list(dict.fromkeys(post.machine for post in self._posts)))
-        crew = partial(Actors, self._cluster, self._posts, self._settings.interface)
-        return super()._new_group(crew=crew, machines=_numbers(self._posts), **more)
-
-
-def _numbers(posts: Sequence[Post]) -> list[int]:
-    """The number of the machine of each post, from 0."""
-    machines = list(dict.fromkeys(post.machine for post in posts))
-    return [machines.index(post.machine) for post in posts]
+        return super()._new_group(crew=partial(Actors, self._cluster, self._posts, self._settings.interface), **more)

@@ -23,7 +23,7 @@ def place_ranks(machines: Sequence[Machine], settings: ParallelSettings) -> list
     """
     most = max(machine.gpus for machine in machines)
     on_gpus = most > 0 and not settings.cpu
-    wanted = _gpus_of_each(settings)
+    wanted = gpus_of_each(settings)
     fit = [machine for machine in machines if not on_gpus or machine.gpus >= (wanted or 1)]
     count = settings.machines or min(PASSES, len(fit))
     if not fit or len(fit) < count:
@@ -40,8 +40,8 @@ def _post(machine: Machine, number: int, each: int, on_gpus: bool) -> Post:
     return Post(machine, "cpu", "cpu", 0, min(threads, machine.cpus / each), threads)
 
 
-def _gpus_of_each(settings: ParallelSettings) -> int:
-    """How many GPUs of each machine, 0 for as many as it has."""
+def gpus_of_each(settings: ParallelSettings) -> int:
+    """How many GPUs of each machine, 0 for as many as it has. Raises MochiError on anything else."""
     text = settings.gpus.strip()
     if text == "all":
         return 0

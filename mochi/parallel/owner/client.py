@@ -77,6 +77,7 @@ class RemoteModel:
         self.manager.release_dropped()
         if group is not self._group:
             self._group = None
+            self.manager.bring_files(self.request)
             answers = yield from group.stream(self.request)
             self.told = [answer.result for answer in answers]
             self._group = group

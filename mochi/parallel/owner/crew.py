@@ -71,7 +71,7 @@ class Crew(Protocol):
     def board(self) -> Board: ...
 
     def start(self, service: tuple[str, str], timeout: float, machines: Sequence[int]) -> None:
-        """Make the workers and tell each how to start; they answer it like a request of number 0. Arguments: see Start."""
+        """Make the workers and tell each how to start, see Start; they answer it like a request of number 0."""
 
     def send(self, message: Any) -> None:
         """To all workers; one that is gone is left out. Raises OSError or RuntimeError where some did not get it."""

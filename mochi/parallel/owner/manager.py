@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..protocol import Unload
+from ..protocol import LoadDiT, LoadVAE, Unload
 from .group import Group
 
 
@@ -13,11 +13,13 @@ class GroupManager:
 
     Attributes:
         devices: one for each rank; as torch calls them, unless `is_elsewhere`.
-        is_elsewhere: whether they are those of other machines.
+        machines: the number of the machine of each rank; empty where all are on this one.
+        is_elsewhere: whether the ranks can be on other machines.
         dropped: names of models that nobody refers to any more, to be unloaded at the next use.
     """
 
     is_elsewhere = False
+    machines: Sequence[int] = ()
 
     def __init__(self, devices: Sequence[str], timeout: float, log_folder: Path | None = None, **arguments: Any):
         self.devices, self.timeout = tuple(devices), timeout
@@ -44,7 +46,10 @@ class GroupManager:
         return group
 
     def _new_group(self, **more: Any) -> Group:
-        return Group(self.devices, self.timeout, **self._arguments, **more)
+        return Group(self.devices, self.timeout, machines=self.machines, **self._arguments, **more)
+
+    def bring_files(self, request: LoadDiT | LoadVAE) -> None:
+        """See that the ranks of the group find the files that a request names. On one machine they do."""
 
     def release_dropped(self) -> None:
         """Unload the models that nobody refers to any more, if a group runs."""

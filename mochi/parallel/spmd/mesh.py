@@ -48,7 +48,8 @@ class Meshes:
         if self._mates is None:
             together = list(ranks_of_each(self.machines).values())
             everyone: Any = dist.group.WORLD
-            self._mates = everyone if len(together) == 1 else self._group_among(together)
+            self._mates = mates = everyone if len(together) == 1 else self._group_among(together)
+            return mates
         return self._mates
 
     def peers(self, split: Split, dimension: str, traffic: Traffic) -> Peers:

@@ -7,12 +7,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import comfy.model_management as mm
 import folder_paths
 
 from ....mochi.errors import GroupError
+from ....mochi.parallel.actors.manager import ClusterManager
 from ....mochi.parallel.owner.client import RemoteDiT, RemoteModel, Work, finish
 from ....mochi.parallel.owner.group import Group
 from ....mochi.parallel.owner.manager import GroupManager
@@ -60,11 +61,15 @@ class Groups:
 
         Raises MochiError where there are too few devices.
         """
-        key = (settings.devices(), settings.timeout)
+        key = _key(settings)
         manager = self._managers.get(key)
         if manager is None:
             logs = Path(folder_paths.get_user_directory(), "mochi-parallel")
-            manager = self._managers[key] = HostManager(self, *key, log_folder=logs, place=PLACE)
+            if settings.cluster:
+                manager = HostClusterManager(settings, log_folder=logs, place=PLACE)
+            else:
+                manager = HostManager(settings.devices(), settings.timeout, log_folder=logs, place=PLACE)
+            self._managers[key] = manager
         return manager
 
     def introduce(self, model: object, remote: RemoteModel, title: str) -> None:
@@ -115,18 +120,25 @@ class Groups:
 groups = Groups()
 
 
+def _key(settings: ParallelSettings) -> tuple:
+    """What models must agree on to share a group."""
+    if not settings.cluster:
+        return settings.devices(), settings.timeout
+    return settings.cluster, settings.machines, settings.gpus, settings.cpu, settings.interface, settings.timeout
+
+
 class HostManager(GroupManager):
     """Keeps a group that takes turns with others, and whose start is told in the node."""
 
-    def __init__(self, among: Groups, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
-        self._among = among
-
     def use(self) -> Group:
-        self._among.take_turn(self)
+        groups.take_turn(self)
         if self.group is None:
             show_text(f"starting {describe(self)}")
         return super().use()
+
+
+class HostClusterManager(HostManager, ClusterManager):
+    """The same, of a group on the machines of a cluster."""
 
 
 def follow(work: Work[Result], on_event: Callable[[Event], None] | None = None) -> Result:
