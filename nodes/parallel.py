@@ -5,8 +5,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..mochi.cluster.attach import check_address, check_installed
-from ..mochi.parallel.actors.placement import gpus_of_each
+from ..mochi.cluster.attach import attach, check_address, check_installed
+from ..mochi.parallel.actors.placement import gpus_of_each, place_ranks
 from ..mochi.parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
 from . import widgets
 from .host.checks import ABSENT, check_choice, complaint
@@ -107,7 +107,7 @@ class Parallel(widgets.Node):
         interface: str = "",
     ) -> bool | str:
         chosen = gpus, guidance, ulysses, weights, timeout, cluster, machines, interface
-        return complaint(_check, *chosen) or True
+        return complaint(_check, *chosen, widget="cluster") or True
 
     @classmethod
     def execute(
@@ -121,7 +121,10 @@ class Parallel(widgets.Node):
         machines: int = 0,
         interface: str = "",
     ) -> io.NodeOutput:
-        return io.NodeOutput(_settings(gpus, guidance, ulysses, weights, timeout, cluster, machines, interface))
+        settings = _settings(gpus, guidance, ulysses, weights, timeout, cluster, machines, interface)
+        if settings.cluster:
+            place_ranks(attach(settings.cluster).machines(), settings)  # what is not there is said here, not in a loader
+        return io.NodeOutput(settings)
 
 
 class GroupStatus(widgets.Node):

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +89,8 @@ class Actors:
             worker.actor.ask("use_paths", of_machine, seconds=PLACING)
 
     def keep_logs(self) -> str:
+        with ThreadPoolExecutor(len(self.workers)) as threads:
+            list(threads.map(ActorWorker.find_out, self.workers))
         return "on each machine in /tmp/ray/session_latest/logs"
 
     def end(self, patience: float) -> None:
@@ -97,8 +100,9 @@ class Actors:
         for worker in self.workers:
             with suppress(Exception):  # it is gone, or Ray is
                 worker.actor.kill()
+        end = time.monotonic() + ASKING
         for worker in self.workers:
-            worker.wait(ASKING)
+            worker.wait(max(0.0, end - time.monotonic()))
 
 
 class ActorBoard:
@@ -181,6 +185,18 @@ class ActorWorker:
             if not self._machine.is_reached():
                 self._ended("is gone")
         return not self.state.ended
+
+    def find_out(self) -> None:
+        """After a failure: look whether it and its machine are there. Peers that miss it can be heard before Ray."""
+        if self.state.ended or self.state.report is not None and not self.state.report.of_peer:
+            return
+        if not self._machine.is_reached():
+            self._ended("is gone")
+            return
+        try:
+            self.actor.ask("pid", seconds=ASKING)
+        except MochiError:
+            self.wait(ASKING)  # its reader is told the same
 
     def show_stacks(self) -> None:
         with suppress(MochiError):

@@ -77,7 +77,8 @@ class Crew(Protocol):
         """To all workers; one that is gone is left out. Raises OSError or RuntimeError where some did not get it."""
 
     def keep_logs(self) -> str:
-        """After a failure: see that logs stay, and note in the workers' states where. Returns where, in words."""
+        """After a failure: note in the workers' states what is not known of their ends, see that logs stay, and note
+        where. Returns where, in words."""
         ...
 
     def end(self, patience: float) -> None:
