@@ -1,0 +1,1 @@
+"""Several machines: what each of them must have before it can work."""
