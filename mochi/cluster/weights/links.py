@@ -21,8 +21,8 @@ from .locate import Located
 ANYWHERE = (FAST, SENTENCEPIECE, PEFT, FASTVIDEO)
 """Names of files that count beside any weights."""
 
-IN_FOLDERS = ("config.json", "latents.json")
-"""Names of those that count beside weights that are chosen among the files of a folder."""
+STATISTICS = "latents.json"
+"""The file that counts beside the weights of a model's folder."""
 
 FOLDERS = ("t5", "text_encoder", "tokenizer", "transformer", "vae")
 """Folders in which parts of a model are looked for."""
@@ -95,7 +95,7 @@ def _has_others(folder: str, chosen: bool, wanted: Collection[str]) -> bool:
             counts = counts and not any(path.startswith(inside) for path in wanted)
         else:
             weights = name.lower().endswith((*SAFETENSORS, *GGUF)) or ".safetensors.index" in name
-            counts = name in ANYWHERE or (chosen and (name in IN_FOLDERS or weights))
+            counts = name in ANYWHERE or (chosen and (name == STATISTICS or weights))
         if counts:
             return True
     return False

@@ -37,8 +37,8 @@ class WantedFile:
 def files_of(
     source: Source, hashes: Hashes | None = None, report: Report | None = None, chosen: bool = False
 ) -> tuple[WantedFile, ...]:
-    """The files that are read where a checkpoint is opened and loaded: its weights with their index; of a folder its
-    config.json; of a text encoder its tokenizer too, where it has one; of a LoRA the settings beside it that count.
+    """The files that are read where a checkpoint is opened and loaded: its weights with their index; of a text encoder
+    its folder's config.json and its tokenizer, where it has them; of a LoRA the settings beside it that count.
 
     Args:
         source: an open checkpoint; or what would open one, such as the path of a LoRA.
@@ -51,10 +51,9 @@ def files_of(
     checkpoint = Checkpoint.open(source)
     files, index = [*checkpoint.files], index_of(checkpoint.path)
     files += [index] if index is not None else []
-    if checkpoint.path.is_dir() and (config := checkpoint.path / "config.json").is_file():
-        files.append(config)
     with suppress(CheckpointError):  # no tokenizer, or no LoRA
         if "t5" in checkpoint.parts:
+            files += [config] if (config := checkpoint.path / "config.json").is_file() else []
             files.append(tokenizer_file(find_tokenizer(checkpoint.path)))
         elif not checkpoint.parts:
             files += settings_beside(checkpoint)
