@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...cluster.network import listen, socket_variables
+from ...crossing import decode, encode
 from ..owner.environment import rank_environment
 from ..protocol import Ask
-from ..wire import decode, encode
 from ..worker.loop import work
 
 BEAT = 0.5
@@ -64,7 +64,7 @@ class Host:
 
     def use_paths(self, paths: Mapping[str, str]) -> None:
         """Files that requests name, and where they are on this machine."""
-        self._channel.paths = dict(paths)
+        self._channel.paths |= paths
 
     def stacks(self) -> str:
         """Where each thread of this process is."""
