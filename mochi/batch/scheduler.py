@@ -35,8 +35,9 @@ STARTS = 3
 PAUSE = 1.0
 """Seconds from a failed start to the next."""
 
-GOODBYE = 15.0
-"""Seconds for the threads to close their workers in the end. Those that are left end with this process."""
+GOODBYE = 60.0
+"""Seconds for the threads to close their workers in the end, which one that starts is not until it has started. Those
+that are left end with this process."""
 
 
 class Watcher(Protocol):
@@ -207,10 +208,13 @@ class _Batch:
                 self._working.pop(place.name, None)
                 self._change.notify_all()
 
-    def _is_wanted(self, place: Place) -> bool:
+    def _is_wanted(self, place: Place, running: bool = False) -> bool:
+        """Whether a place is to have a worker; one that runs stays until all is made, in case another dies."""
         with self._change:
-            is_there = place.name in {other.name for other in self._places}
-            return is_there and not self._stopped and self._tasks.left > 0
+            if self._stopped or not self._tasks.left or place.name not in {other.name for other in self._places}:
+                return False
+            others = [other for other, _ in self._working.values() if other.name != place.name]
+            return running or self._tasks.needs(place, others, self._places)
 
     def _start(self, place: Place) -> Group:
         self._watcher.doing(place, "starting")
@@ -249,7 +253,7 @@ class _Batch:
                 else:
                     self._watcher.made(task.job, place, made)
                     self._end(task)
-            elif not self._is_wanted(place):
+            elif not self._is_wanted(place, running=True):
                 return
 
     def _next(self, place: Place) -> Task | None:

@@ -1,7 +1,6 @@
 """What the tests of many videos share: jobs, a site of local processes, and a watcher that remembers."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,10 @@ from mochi.errors import MochiError
 from mochi.parallel.owner.group import Group
 from mochi.settings import GenerateSettings
 
-FAULTY = str(Path(__file__).with_name("faulty_maker.py"))
+TOY = (str(Path(__file__).with_name("toy_maker.py")), "Toy")
+REAL = SERVICE
 LOAD = LoadPipeline(device="cpu", variant="frames")
 RECIPE = Recipe("tiny", "frames")
-POISON = "poison"
 
 
 def job(output: Path | str, line: int = 1, prompt: str = "a red circle", steps: int = 2, **settings) -> Job:
@@ -36,11 +35,11 @@ def jobs(folder: Path, count: int, **settings) -> list[Job]:
 
 @dataclass
 class LocalPlace:
-    """A process of this machine, which may pretend to be on another one."""
+    """A process of this machine, which may pretend to be on another one. service: TOY or REAL."""
 
     name: str
     machine: str
-    service: tuple[str, str] = SERVICE
+    service: tuple[str, str] = TOY
     timeout: float = 60.0
     groups: list[Group] = field(default_factory=list)
 
@@ -111,10 +110,3 @@ def results(*jobs: Job) -> list[str]:
 
 def record_of(job: Job) -> dict:
     return json.loads(job.record.read_text())
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
