@@ -23,7 +23,7 @@ from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
-from . import given
+from . import cluster, given
 from .bars import Bars
 from .jobs import read_jsonl
 from .lora import add_option, named_loras
@@ -110,6 +110,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
     add("--weights", choices=SHARDING_CHOICES, default="auto", help="what each GPU holds (default: %(default)s)")
     add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)")
+    cluster.add_options(parser)
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -117,6 +118,7 @@ def generate(options: argparse.Namespace) -> None:
 
     What is wrong with a line of a file is printed as it is known. Raises MochiError at the end, when all others are.
     """
+    cluster.check_options(options)
     device = check_device(options.device)
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
@@ -136,9 +138,12 @@ def generate(options: argparse.Namespace) -> None:
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes)
-        with closing(open_pipeline(load, model)) as pipeline:
-            wrong |= make_all(pipeline, jobs, recipe, options.jsonl)
-            print(f"attention: {pipeline.attention}", file=sys.stderr)
+        if options.ray is not None and options.jsonl is not None:
+            wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
+        else:
+            with closing(open_pipeline(load, model)) as pipeline:
+                wrong |= make_all(pipeline, jobs, recipe, options.jsonl)
+                print(f"attention: {pipeline.attention}", file=sys.stderr)
     if wrong:
         lines = ", ".join(map(str, sorted(wrong)))
         raise MochiError(
@@ -204,6 +209,13 @@ def _scale(text: str) -> float:
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     """How to spread the work over devices, which must be there; None where one device does it in this process."""
+    if options.ray is not None and options.jsonl is None:
+        return cluster.parallel_over(options)
+    if options.ray is not None:  # each worker has as many of its machine
+        over = ParallelSettings(
+            options.gpus or "1", options.guidance, options.ulysses, options.weights, options.timeout
+        )
+        return None if over.gpus in ("1", "all") else over
     if options.gpus is None:
         return None
     if options.device is not None:

@@ -127,6 +127,14 @@ def _moved(request: Any, paths: Mapping[str, str]) -> Any:
     """A request with the paths of this machine."""
     if not paths or not is_dataclass(request):
         return request
-    named = {field.name: getattr(request, field.name) for field in fields(request)}
-    moved = {name: Path(paths[str(path)]) for name, path in named.items() if str(path) in paths}
-    return replace(request, **moved) if moved else request  # pyright: ignore[reportArgumentType]
+    moved = {field.name: _local(getattr(request, field.name), paths) for field in fields(request)}
+    return replace(request, **moved)  # pyright: ignore[reportArgumentType]
+
+
+def _local(value: Any, paths: Mapping[str, str]) -> Any:
+    """A path, or what has paths in it, with those of this machine."""
+    if isinstance(value, (str, Path)):
+        return type(value)(paths[str(value)]) if str(value) in paths else value
+    if type(value) in (list, tuple):
+        return type(value)(_local(each, paths) for each in value)
+    return value
