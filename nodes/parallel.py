@@ -71,7 +71,7 @@ class Parallel(widgets.Node):
                     default="",
                     optional=True,
                     tooltip="Empty: the GPUs of this machine. auto, or the HOST:PORT of its head: those of the "
-                    "machines of a Ray cluster that this machine takes part in; then `gpus` is how many of each machine.",
+                    "machines of a Ray cluster that this machine takes part in; then `gpus` is how many of each.",
                 ),
                 widgets.count(
                     "machines",
@@ -123,7 +123,7 @@ class Parallel(widgets.Node):
     ) -> io.NodeOutput:
         settings = _settings(gpus, guidance, ulysses, weights, timeout, cluster, machines, interface)
         if settings.cluster:
-            place_ranks(attach(settings.cluster).machines(), settings)  # what is not there is said here, not in a loader
+            place_ranks(attach(settings.cluster).machines(), settings)  # says here, not in a loader, what is not there
         return io.NodeOutput(settings)
 
 

@@ -1,34 +1,32 @@
 """The command `generate`: videos from prompts."""
 
 import argparse
-import json
-import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
+from ..batch.job import Job
+from ..batch.make import make_video, open_pipeline
+from ..batch.record import Recipe, write_record
+from ..batch.requests import LoadPipeline
 from ..config import RunDefaults, pusa_defaults
 from ..dit.backends import ATTENTIONS, SDPA
-from ..dit.cache import in_words
 from ..errors import MochiError
 from ..model_dir import find_model
 from ..parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
-from ..sampling import Denoised, Watch
 from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
-from ..video import DEFAULT_QUALITY, VideoWriter
-from ..video.paths import temporary_beside
-from . import given
-from .jobs import Job, read_jsonl
-from .lora import add_option, read_loras
+from ..video import DEFAULT_QUALITY
+from . import cluster, given
+from .bars import Bars
+from .jobs import read_jsonl
+from .lora import add_option, named_loras
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -112,6 +110,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
     add("--weights", choices=SHARDING_CHOICES, default="auto", help="what each GPU holds (default: %(default)s)")
     add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)")
+    cluster.add_options(parser)
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -119,6 +118,7 @@ def generate(options: argparse.Namespace) -> None:
 
     What is wrong with a line of a file is printed as it is known. Raises MochiError at the end, when all others are.
     """
+    cluster.check_options(options)
     device = check_device(options.device)
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
@@ -132,17 +132,18 @@ def generate(options: argparse.Namespace) -> None:
     if jobs:
         if options.guidance > max(2, *(job.settings.passes for job in jobs)):
             raise MochiError("guidance is 3, but without --stg a step has 2 passes: the nearest is 2")
-        loras = read_loras(options.lora, model.config.dit)
         given.tell(jobs, variant, reason)
-
-        from ..pipeline import load_pipeline  # imports transformers, which takes seconds
-
-        how = DTYPES.get(options.dtype), device, options.attention, options.compile, parallel, variant
+        dtype, chosen = options.dtype, tuple(options.lora)
+        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality)
         passes = max(2, min(job.settings.passes for job in jobs))
-        with closing(load_pipeline(model, *how, passes)) as pipeline:
-            pipeline.use_loras(loras)
-            wrong |= make_all(pipeline, jobs, options)
-            print(f"attention: {pipeline.attention}", file=sys.stderr)
+        how = device, options.attention, options.compile, parallel, variant
+        load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes)
+        if options.ray is not None and options.jsonl is not None:
+            wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
+        else:
+            with closing(open_pipeline(load, model)) as pipeline:
+                wrong |= make_all(pipeline, jobs, recipe, options.jsonl)
+                print(f"attention: {pipeline.attention}", file=sys.stderr)
     if wrong:
         lines = ", ".join(map(str, sorted(wrong)))
         raise MochiError(
@@ -150,70 +151,29 @@ def generate(options: argparse.Namespace) -> None:
         )
 
 
-def make_all(pipeline: "Pipeline", jobs: Sequence[Job], options: argparse.Namespace) -> dict[int, MochiError]:
+def make_all(pipeline: "Pipeline", jobs: Sequence[Job], recipe: Recipe, jsonl: Path | None) -> dict[int, MochiError]:
     """Makes videos one after the other. Prints and returns what was wrong with the lines that could not be made."""
     wrong = {}
     for number, job in enumerate(jobs, 1):
         try:
-            make(pipeline, job, options, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
+            make(pipeline, job, recipe, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
         except MochiError as error:
             if job.line is None:
                 raise
-            print(f"error: {options.jsonl}, line {job.line}: {error}", file=sys.stderr)
+            print(f"error: {jsonl}, line {job.line}: {error}", file=sys.stderr)
             wrong[job.line] = error
     return wrong
 
 
-def make(pipeline: "Pipeline", job: Job, options: argparse.Namespace, title: str) -> None:
+def make(pipeline: "Pipeline", job: Job, recipe: Recipe, title: str) -> None:
     """Makes one video and its record, and prints the path."""
-    settings, started = job.settings, time.monotonic()
     job.check_output()  # again: the run before may have taken hours
-    with tqdm(total=settings.steps, desc=title, unit="step") as bar:
-
-        def on_step(_: Denoised) -> None:
-            bar.update()
-
-        latents = pipeline.denoise(settings, Watch(on_step))
-    if settings.teacache:
-        print(in_words(pipeline.passes), file=sys.stderr)
-    size = (settings.width, settings.height)
-    with (
-        tqdm(total=settings.frames, desc="decoding", unit="frame") as bar,
-        VideoWriter(job.output, settings.fps, size, quality=options.quality) as video,
-    ):
-        for frames in pipeline.decode(latents, as_bytes=True):
-            video.write(frames)
-            bar.update(len(frames))
-    record = {
-        **settings.as_dict(),
-        "output": str(job.output),
-        "run": {
-            "model": str(options.model_dir or pipeline.config.name),
-            "variant": pipeline.variant,
-            "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
-            "device": ", ".join(map(str, pipeline.denoiser.devices)),
-            "attention": pipeline.attention,
-            "loras": options.lora,
-            "seconds": round(time.monotonic() - started, 1),
-        },
-    }
-    write_record(job.record, record)
-    print(video.path, flush=True)
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes the settings of a video beside it. Raises MochiError, and leaves nothing, where that is not possible."""
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    part = temporary_beside(path)
-    try:
-        # Halves of characters, which a file name may have, become escapes of JSON.
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(part, path)
-    except OSError as error:
-        raise MochiError(f"{path}: the record of the video could not be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    with Bars(title) as bars:
+        made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show)
+    if made.cache:
+        print(made.cache, file=sys.stderr)
+    write_record(job, recipe, made)
+    print(job.video, flush=True)
 
 
 def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[Job], dict[int, MochiError]]:
@@ -233,7 +193,8 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[
     if options.jsonl is not None:
         return read_jsonl(options.jsonl, chosen, defaults, options.output)
     settings = GenerateSettings.of(defaults, **chosen)
-    job = Job(settings, options.output or Path(f"mochi_{settings.seed}.mp4"))
+    output = options.output or Path(f"mochi_{settings.seed}.mp4")
+    job = Job(settings, output, seed_drawn=options.seed is None)
     job.check_output()
     return [job], {}
 
@@ -248,6 +209,13 @@ def _scale(text: str) -> float:
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     """How to spread the work over devices, which must be there; None where one device does it in this process."""
+    if options.ray is not None and options.jsonl is None:
+        return cluster.parallel_over(options)
+    if options.ray is not None:  # each worker has as many of its machine
+        over = ParallelSettings(
+            options.gpus or "1", options.guidance, options.ulysses, options.weights, options.timeout
+        )
+        return None if over.gpus in ("1", "all") else over
     if options.gpus is None:
         return None
     if options.device is not None:

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..batch.job import Job
 from ..errors import MochiError
 from ..images import FORM, noise_multipliers
 from ..model_dir import ModelDir
 from ..settings import GenerateSettings
 from ..variant import VARIANTS, takes_frames
-from .jobs import Job
 
 AUTO = "auto"
 

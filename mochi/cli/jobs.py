@@ -2,63 +2,33 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..batch.job import Job
 from ..config import RunDefaults
 from ..errors import MochiError
 from ..settings import GenerateSettings
 from ..text.characters import HALF
-from ..video import check_video, check_writable, format_of, target_path
-from ..video.paths import check_path, temporary_beside
+from ..video import format_of
 
 Chosen = Mapping[str, Any]
 """Settings by name; None stands for the model's default."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One video to make.
-
-    Attributes:
-        settings: of the video.
-        output: the file name that picks its format.
-        line: of the file that asks for it, None where options do.
-    """
-
-    settings: GenerateSettings
-    output: Path
-    line: int | None = None
-
-    @property
-    def video(self) -> Path:
-        """The file or, for PNG, the folder."""
-        return target_path(self.output, format_of(self.output))
-
-    @property
-    def record(self) -> Path:
-        """Where the settings are written: beside the video."""
-        return self.video.with_suffix(".json")
-
-    def check_output(self) -> None:
-        """Raise MochiError if the video or its record cannot be what is asked for, or cannot be written there."""
-        settings = self.settings
-        check_video(format_of(self.output), settings.fps, (settings.width, settings.height))
-        check_writable(self.output)
-        check_path(self.record, temporary_beside(self.record))
-        if os.path.isdir(self.record):
-            raise MochiError(f"{self.record}: there is a folder of that name, which the record of the video is to have")
-
-
 def read_jsonl(
-    path: Path, chosen: Chosen, defaults: RunDefaults, output: Path | None = None
+    path: Path,
+    chosen: Chosen,
+    defaults: RunDefaults,
+    output: Path | None = None,
+    check: Callable[[Job], None] = Job.check_output,
 ) -> tuple[list[Job], dict[int, MochiError]]:
     """The jobs of a file, one for each line that can be made, and what is wrong with the others, by their numbers.
 
     Settings that a line leaves out come from `chosen`. A line without an output gets `output` with its number, by
-    default a name beside the file. No result replaces another of this run, or the file itself.
+    default a name beside the file. No result replaces another of this run, or the file itself. check: raises
+    MochiError on a job that cannot be made.
 
     Raises MochiError when the file cannot be read, or there is nothing in it.
     """
@@ -71,7 +41,7 @@ def read_jsonl(
     for number, line in lines:
         try:
             job = _job(number, line, chosen, defaults, output.with_stem(f"{output.stem}_{number:04}"))
-            job.check_output()
+            check(job)
             results = {os.path.realpath(job.video), os.path.realpath(job.record)}
             if results & taken:
                 raise MochiError(f"{min(results & taken)}: this run would write over it; choose another output")
@@ -114,4 +84,5 @@ def _job(number: int, line: str, chosen: Chosen, defaults: RunDefaults, output: 
     if not isinstance(name, str):
         raise MochiError(f"output is {name!r}, but must be a file name")
     given = {key: value for key, value in values.items() if value is not None}
-    return Job(GenerateSettings.of(defaults, **{**chosen, **given}), Path(name), number)
+    given = {**chosen, **given}
+    return Job(GenerateSettings.of(defaults, **given), Path(name), number, seed_drawn=given.get("seed") is None)

@@ -4,10 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..config import DiTConfig
 from ..errors import MochiError
-from ..lora.apply import Loras, patchable_shapes_for
-from ..lora.file import read_lora
 
 
 def add_option(add: Callable[..., Any]) -> None:
@@ -21,15 +18,9 @@ def add_option(add: Callable[..., Any]) -> None:
     )
 
 
-def read_loras(values: Iterable[str], config: DiTConfig) -> Loras:
-    """Read the LoRAs of a command line.
-
-    Raises CheckpointError on a file that does not fit a model of these sizes, MochiError on a strength that is no
-    number.
-    """
-    named = [_split(value) for value in values]
-    shapes = patchable_shapes_for(config)
-    return [(read_lora(path).fitted(shapes), strength) for path, strength in named]
+def named_loras(values: Iterable[str]) -> list[tuple[str, float]]:
+    """The files of a command line, each with its strength. Raises MochiError on a strength that is no number."""
+    return [_split(value) for value in values]
 
 
 def _split(value: str) -> tuple[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..crossing import encode
 from .machines import Cluster, Machine
 
 CALLS = 2  # that an actor answers at a time, beside its stream and its inbox
@@ -15,7 +16,7 @@ class Actor:
 
     Args:
         made_by: a function or class of our package that makes the object, as `parallel.actors.host:Host`.
-        arguments: plain values for it.
+        arguments: for that.
         cpus, gpus: that Ray keeps for it.
     """
 
@@ -26,19 +27,19 @@ class Actor:
         shell = cluster.ray.remote(concurrency_groups={"call": CALLS, "put": 1, "stream": 1})(_shell(cluster.ray))
         self._handle = shell.options(
             num_cpus=cpus, num_gpus=gpus, scheduling_strategy=cluster.on(machine), max_restarts=0, max_task_retries=0
-        ).remote(made_by, arguments)
+        ).remote(made_by, encode(arguments))
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """A reference to what the method returns; it is called beside all that runs."""
-        return self._handle.call.remote(method, arguments)
+        """A reference to what the method returns, encoded; it is called beside all that runs."""
+        return self._handle.call.remote(method, encode(arguments))
 
     def ask(self, method: str, *arguments: Any, seconds: float | None = None) -> Any:
         """Call a method and wait. Raises MochiError that names the machine where it fails."""
         return self.cluster.result(self.call(method, *arguments), self.machine, seconds)
 
-    def put(self, data: Any) -> None:
-        """Give the object's `put` a value, or a reference to one; in order."""
-        self._handle.put.remote(data)
+    def put(self, data: Any) -> Any:
+        """Give the object's `put` a value, or a reference to one; in order. A reference, for `Cluster.wait`."""
+        return self._handle.put.remote(data)
 
     def stream(self) -> Iterator[Any]:
         """References to what the object's generator `stream` yields, as it does."""
@@ -53,15 +54,19 @@ def _shell(ray: Any) -> type:
     """A class that is unpickled without our package, which under ComfyUI has a name that no machine knows."""
 
     class Shell:
-        def __init__(self, made_by: str, arguments: tuple):
+        def __init__(self, made_by: str, arguments: bytes):
             import importlib
 
+            decode = importlib.import_module("mochi.crossing").decode
+
             module, name = made_by.split(":")
-            self._inner = getattr(importlib.import_module(f"mochi.{module}"), name)(*arguments)
+            self._inner = getattr(importlib.import_module(f"mochi.{module}"), name)(*decode(arguments))
 
         @ray.method(concurrency_group="call")
-        def call(self, method: str, arguments: tuple) -> Any:
-            return getattr(self._inner, method)(*arguments)
+        def call(self, method: str, data: bytes) -> bytes:
+            import importlib
+
+            return importlib.import_module("mochi.crossing").answer(getattr(self._inner, method), data)
 
         @ray.method(concurrency_group="put")
         def put(self, data: Any) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from ..crossing import encode, result_of
 from ..errors import MochiError
 
 REACH = 2.0  # seconds in which a machine that is there answers
@@ -68,17 +69,24 @@ class Cluster:
     def call(self, machines: Sequence[Machine], function: str, *arguments: Any, seconds: float = 120.0) -> list[Any]:
         """Call a function of our package on each machine, at the same time.
 
-        function: its place in the package, as `cluster.facts:gather`. Arguments and results are plain values.
+        function: its place in the package, as `cluster.facts:versions`.
         Raises MochiError that names the machine where it fails, or takes longer than that.
         """
         run = self.ray.remote(num_cpus=0, max_retries=0)(_caller())
-        waiting = [
-            run.options(scheduling_strategy=self.on(machine)).remote(function, arguments) for machine in machines
-        ]
-        return [self.result(ref, machine, seconds) for ref, machine in zip(waiting, machines, strict=True)]
+        data = encode(arguments)
+        refs = [run.options(scheduling_strategy=self.on(machine)).remote(function, data) for machine in machines]
+        return [self.result(ref, machine, seconds) for ref, machine in zip(refs, machines, strict=True)]
 
     def result(self, ref: Any, machine: Machine, seconds: float | None = None) -> Any:
-        """What was computed on a machine. Raises MochiError where that failed."""
+        """What `answer` gave on a machine. Raises MochiError where that failed, or took longer."""
+        data = self.wait(ref, machine, seconds)
+        try:
+            return result_of(data)
+        except MochiError as error:
+            raise MochiError(f"Machine {machine.name}: {error}") from error
+
+    def wait(self, ref: Any, machine: Machine, seconds: float | None = None) -> Any:
+        """What a reference stands for, which is computed on a machine. Raises MochiError like `result`."""
         try:
             return self.ray.get(ref, timeout=seconds)
         except self.ray.exceptions.GetTimeoutError as error:
@@ -115,13 +123,14 @@ def in_words(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _caller() -> Callable[[str, tuple], Any]:
+def _caller() -> Callable[[str, bytes], bytes]:
     """A function that is unpickled without our package, which under ComfyUI has a name that no machine knows."""
 
-    def call(function: str, arguments: tuple) -> Any:
+    def call(function: str, data: bytes) -> bytes:
         import importlib
 
         module, name = function.split(":")
-        return getattr(importlib.import_module(f"mochi.{module}"), name)(*arguments)
+        called = getattr(importlib.import_module(f"mochi.{module}"), name)
+        return importlib.import_module("mochi.crossing").answer(called, data)
 
     return call

@@ -1,7 +1,7 @@
 """LoRAs on the weights of an AsymmDiT: on one device, and as patches for the ranks of a group."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from ..checkpoint import dit_shapes
 from ..config import DiTConfig
 from ..errors import MochiError
 from ..quant import QuantLinear
-from .file import Lora, Shapes
+from .file import Lora, Shapes, read_lora
 from .patch import WeightPatch, apply_patches, patch_quant_linear
 
 Loras = Sequence[tuple[Lora, float]]
@@ -30,6 +30,12 @@ def patchable_shapes(network: nn.Module) -> Shapes:
 def patchable_shapes_for(config: DiTConfig) -> Shapes:
     """The same, of a model of these sizes."""
     return _as_matrices(dit_shapes(config))
+
+
+def read_loras(named: Iterable[tuple[str, float]], config: DiTConfig) -> Loras:
+    """Read LoRAs from files, each with its strength. Raises CheckpointError on one that does not fit these sizes."""
+    shapes = patchable_shapes_for(config)
+    return [(read_lora(path).fitted(shapes), strength) for path, strength in named]
 
 
 def _as_matrices(shapes: Shapes) -> Shapes:

@@ -92,3 +92,8 @@ def check_lora(path: str | Path) -> None:
     scales = Scales(file, adapters)
     for adapter in adapters:
         scales.scale(adapter)
+
+
+def settings_beside(file: Checkpoint) -> tuple[Path, ...]:
+    """The files beside a LoRA that say how strong it is meant to be. Raises CheckpointError like `check_lora`."""
+    return Scales(file, find_adapters(file)).beside

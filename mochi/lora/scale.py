@@ -35,6 +35,7 @@ def files_beside(weights: Path) -> list[Path]:
 class Scales:
     """The scale of each adapter in a file.
 
+    `beside`: the files of settings beside it that are of this LoRA and count.
     Raises CheckpointError on settings that cannot be read.
     """
 
@@ -42,8 +43,11 @@ class Scales:
         self._path = file.path
         alone = [one for one in adapters if one.rank and "alpha" not in one.tensors]
         self._settings = list(_in_metadata(file)) if alone else []
+        self.beside: tuple[Path, ...] = ()
         if alone and not any(one.alpha_of(alone[0].stem) is not None for one in self._settings):
-            self._settings += _beside(next(iter(file.files), file.path), alone)  # `path` may be the folder
+            found = dict(_beside(next(iter(file.files), file.path), alone))  # `path` may be the folder
+            self.beside = tuple(found)
+            self._settings += found.values()
 
     def scale(self, adapter: Adapter) -> float:
         """The factor of `up @ down`. Raises CheckpointError on an alpha that is no number."""
@@ -84,7 +88,7 @@ def _published(file: Checkpoint) -> Settings:
     return Settings(where, alpha("out"), {r".*(qkv_[xy]|to_[qkv]|add_[qkv]_proj)": alpha("qkv")})
 
 
-def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[Settings]:
+def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[tuple[Path, Settings]]:
     """What lies beside the file, if it is of this LoRA: in a folder of many it may be of another. The log says so."""
     for config in files_beside(weights):
         read = peft_settings if config.name == PEFT else _fastvideo
@@ -93,7 +97,7 @@ def _beside(weights: Path, adapters: Sequence[Adapter]) -> Iterator[Settings]:
             log.warning("%s: %s is of another LoRA (%s) and is not used", weights, config, why)
         else:
             log.info("%s: its alpha is that of %s", weights, config)
-            yield settings
+            yield config, settings
 
 
 def _fastvideo(stored: dict[str, Any], where: str) -> Settings:

@@ -41,6 +41,7 @@ class ParallelSettings:
             alone. Then `gpus` is how many of each machine.
         machines: how many of the cluster's, 0 for the best.
         interface: of the network by which they reach each other, on every machine; empty: the one that Ray uses.
+        send_weights: whether machines that lack weights are sent them.
 
     Raises MochiError, naming the setting, on values that cannot be.
     """
@@ -55,6 +56,7 @@ class ParallelSettings:
     cluster: str = ""
     machines: int = 0
     interface: str = ""
+    send_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.cfg_degree not in (0, 1, 2, 3):

@@ -5,7 +5,6 @@ Nothing here imports torch, so that a worker can show that it lives before that 
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import mmap
@@ -15,19 +14,15 @@ import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
-from operator import attrgetter
 from pathlib import Path
-from types import FunctionType
 from typing import Any
+
+from ..crossing import Pickler, decode
 
 log = logging.getLogger(__name__)
 
 BEAT = 0.25
 """Seconds between two signs of life of a worker."""
-
-PACKAGE = __name__.removesuffix(".parallel.wire")
-"""The name of our package in this process: `mochi` in a worker, something made of a path under ComfyUI."""
 
 
 class Channel:
@@ -60,45 +55,7 @@ class Channel:
         self._connection.close()
 
 
-def encode(message: Any) -> bytes:
-    """A message as bytes for another machine: tensors are in it, on the CPU, without the memory around a view."""
-    buffer = io.BytesIO()
-    _CopyingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
-    return buffer.getvalue()
-
-
-def decode(data: bytes) -> Any:
-    """The message of `encode`, or of a channel."""
-    return _Unpickler(io.BytesIO(data)).load()
-
-
-class _Pickler(ForkingPickler):
-    """Names what is of our package by its place in it."""
-
-    def persistent_id(self, value: Any) -> tuple[str, str] | None:
-        if isinstance(value, (type, FunctionType)) and f"{value.__module__}.".startswith(f"{PACKAGE}."):
-            return value.__module__.removeprefix(PACKAGE), value.__qualname__
-        return None
-
-
-class _CopyingPickler(_Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        torch = sys.modules.get("torch")  # imported, if there are tensors
-        if torch is None or not isinstance(value, torch.Tensor):
-            return NotImplemented
-        numbers = value.detach().cpu().contiguous()
-        return _tensor, (numbers.reshape(-1).view(torch.uint8).numpy().tobytes(), value.dtype, tuple(value.shape))
-
-
-def _tensor(data: bytes, dtype: Any, shape: tuple[int, ...]) -> Any:
-    import torch
-
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
-
-
-class _SharingPickler(_Pickler):
+class _SharingPickler(Pickler):
     def __init__(self, buffer: io.BytesIO, folder: Path):
         super().__init__(buffer, pickle.HIGHEST_PROTOCOL)
         self._folder = folder
@@ -150,12 +107,6 @@ def _take(path: str, nbytes: int) -> Any:
     storage = torch.UntypedStorage.from_file(path, False, nbytes)
     os.unlink(path)
     return storage
-
-
-class _Unpickler(pickle.Unpickler):
-    def persistent_load(self, reference: tuple[str, str]) -> Any:
-        module, name = reference
-        return attrgetter(name)(importlib.import_module(PACKAGE + module))
 
 
 class Board:

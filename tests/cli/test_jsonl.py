@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mochi import pipeline
-from mochi.cli.jobs import Job, read_jsonl
+from mochi.batch.job import Job
+from mochi.cli.jobs import read_jsonl
 from mochi.config import TINY
 from mochi.errors import MochiError
 

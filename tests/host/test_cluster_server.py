@@ -63,10 +63,20 @@ def cluster() -> Iterator[Raylets]:
 
 
 @pytest.fixture(scope="module")
-def server(comfyui_path: Path, cluster: Raylets, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+def temporary() -> Iterator[Path]:
+    """The temporary folder of the server."""
+    with tempfile.TemporaryDirectory(prefix="mochi-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def server(
+    comfyui_path: Path, cluster: Raylets, temporary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyServer]:
     """A server of its own: once attached to a cluster, Ray stays in it."""
     base = prepare_base(tmp_path_factory.mktemp("cluster"))
-    with ComfyServer(comfyui_path, base, cpu=True, extra=["--cache-classic"]) as server:
+    environment = {"TMPDIR": str(temporary), "RAY_ADDRESS": cluster.address}  # which is what "auto" stands for
+    with ComfyServer(comfyui_path, base, cpu=True, extra=["--cache-classic"], environment=environment) as server:
         yield server
 
 
@@ -151,20 +161,6 @@ def test_more_machines_than_there_are(client, cluster):
     assert failure.value.details["node_type"] == "MochiParallelSettings"
 
 
-def test_actors_end_with_a_killed_server(comfyui_path: Path, cluster: Raylets, tmp_path: Path):
-    """And leave no file."""
-    base = prepare_base(tmp_path / "base")
-    with tempfile.TemporaryDirectory(prefix="mochi-") as folder:
-        environment = {"TMPDIR": folder, "RAY_ADDRESS": cluster.address}
-        with ComfyServer(comfyui_path, base, cpu=True, environment=environment) as server:
-            pids = run(ComfyClient(server.url), tiny("auto")).pids
-            actors = [psutil.Process(pid) for pid in pids]
-            server.process.kill()
-            _, alive = psutil.wait_procs(actors, timeout=10)
-        assert len(actors) == 2 and not alive
-        assert not list(Path(folder).iterdir()) and not cluster.left_over()
-
-
 def _has_ray(server: ComfyServer) -> bool:
     return any("_raylet" in mapped.path for mapped in psutil.Process(server.process.pid).memory_maps())
 
@@ -176,3 +172,14 @@ def test_ray_is_not_in_a_server_that_is_not_asked_for_a_cluster(comfy, server):
     prompt[node(prompt, "MochiParallelSampler")]["inputs"] |= {"steps": 1, "frames": 7}
     comfy.client.run(prompt, timeout=300)
     assert _has_ray(server) and not _has_ray(comfy.server)
+
+
+def test_actors_end_with_a_killed_server(server, client, cluster, temporary):
+    """The last one, since the server is that of the others. It has asked by another name of the cluster, so that its
+    first actors have made room for others. No file is left."""
+    actors = [psutil.Process(pid) for pid in run(client, tiny("auto")).pids]
+    assert len(actors) == 2
+    server.process.kill()
+    _, alive = psutil.wait_procs(actors, timeout=10)
+    assert not alive
+    assert not cluster.workers() and not cluster.left_over() and not list(temporary.iterdir())

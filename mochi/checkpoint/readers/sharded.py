@@ -15,11 +15,15 @@ def open_safetensors(path: Path) -> Contents:
 
     Raises CheckpointError, naming the file that is missing or wrong.
     """
-    index = _index_of(path)
+    index = index_of(path)
     return open_one(path) if index is None else _open_all(index)
 
 
-def _index_of(path: Path) -> Path | None:
+def index_of(path: Path) -> Path | None:
+    """The index of a checkpoint in several files, by itself or any one of them; None for the path of one file alone.
+
+    Raises CheckpointError where the index is not there.
+    """
     if path.suffix == ".json":
         return path
     shard = Shard.of(path.name)

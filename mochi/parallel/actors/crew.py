@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from typing import Any
 
 from ...cluster.actors import Actor
 from ...cluster.machines import Cluster, Machine, in_words
+from ...crossing import decode, encode
 from ...errors import GroupError, MochiError
 from ..owner.failures import RankState
 from ..protocol import PortMeeting, Start
-from ..wire import decode, encode
 
 PLACING = 120.0
 """Seconds in which Ray must find room for a worker. On a machine where other work holds the GPUs it never does."""
@@ -82,11 +82,6 @@ class Actors:
         ref = self._cluster.ray.put(encode(message))
         for worker in self.workers:
             worker.actor.put(ref)
-
-    def use_paths(self, paths: Sequence[Any]) -> None:
-        """Tell each worker where files that requests name are on its machine: a mapping for each rank."""
-        for worker, of_machine in zip(self.workers, paths, strict=True):
-            worker.actor.ask("use_paths", of_machine, seconds=PLACING)
 
     def keep_logs(self) -> str:
         with ThreadPoolExecutor(len(self.workers)) as threads:
@@ -188,7 +183,7 @@ class ActorWorker:
 
     def find_out(self) -> None:
         """After a failure: look whether it and its machine are there. Peers that miss it can be heard before Ray."""
-        if self.state.ended or self.state.report is not None and not self.state.report.of_peer:
+        if self.state.ended or (self.state.report is not None and not self.state.report.of_peer):
             return
         if not self._machine.is_reached():
             self._ended("is gone")
@@ -197,6 +192,10 @@ class ActorWorker:
             self.actor.ask("pid", seconds=ASKING)
         except MochiError:
             self.wait(ASKING)  # its reader is told the same
+
+    def use_paths(self, paths: Mapping[str, str]) -> None:
+        """Tell it where files that requests name are on its machine."""
+        self.actor.ask("use_paths", paths, seconds=PLACING)
 
     def show_stacks(self) -> None:
         with suppress(MochiError):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...cluster.network import listen, socket_variables
+from ...crossing import decode, encode
 from ..owner.environment import rank_environment
 from ..protocol import Ask
-from ..wire import decode, encode
 from ..worker.loop import work
 
 BEAT = 0.5
@@ -64,7 +64,7 @@ class Host:
 
     def use_paths(self, paths: Mapping[str, str]) -> None:
         """Files that requests name, and where they are on this machine."""
-        self._channel.paths = dict(paths)
+        self._channel.paths |= paths
 
     def stacks(self) -> str:
         """Where each thread of this process is."""
@@ -127,6 +127,14 @@ def _moved(request: Any, paths: Mapping[str, str]) -> Any:
     """A request with the paths of this machine."""
     if not paths or not is_dataclass(request):
         return request
-    named = {field.name: getattr(request, field.name) for field in fields(request)}
-    moved = {name: Path(paths[str(path)]) for name, path in named.items() if str(path) in paths}
-    return replace(request, **moved) if moved else request  # pyright: ignore[reportArgumentType]
+    moved = {field.name: _local(getattr(request, field.name), paths) for field in fields(request)}
+    return replace(request, **moved)  # pyright: ignore[reportArgumentType]
+
+
+def _local(value: Any, paths: Mapping[str, str]) -> Any:
+    """A path, or what has paths in it, with those of this machine."""
+    if isinstance(value, (str, Path)):
+        return type(value)(paths[str(value)]) if str(value) in paths else value
+    if type(value) in (list, tuple):
+        return type(value)(_local(each, paths) for each in value)
+    return value

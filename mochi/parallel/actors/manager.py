@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from ...cluster.attach import attach
 from ...cluster.facts import check_versions
+from ...cluster.files import bring
+from ...cluster.weights import absolute, files_of
 from ..owner.group import Group
 from ..owner.manager import GroupManager
+from ..protocol import LoadDiT, LoadVAE
 from ..settings import ParallelSettings
 from .crew import Actors, Post
 from .placement import place_ranks
@@ -44,8 +46,19 @@ class ClusterManager(GroupManager):
         numbers = {node: number for number, node in enumerate(dict.fromkeys(post.machine.node for post in self._posts))}
         self.machines = [numbers[post.machine.node] for post in self._posts]
 
+    def bring_files(self, request: LoadDiT | LoadVAE) -> None:
+        named = [request.path] if isinstance(request, LoadDiT) else [request.decoder, request.encoder]
+        paths = [path for path in named if path is not None]
+        wanted = [file for path in paths for file in files_of(path)]
+        machines = list(dict.fromkeys(post.machine for post in self._posts))
+        trees = bring(self._cluster, machines, wanted, self._settings.send_weights, log.warning)
+        of_machine = dict(zip(machines, trees, strict=True))
+        for worker, post in zip(self._actors.workers, self._posts, strict=True):
+            worker.use_paths({str(path): str(of_machine[post.machine].local(absolute(path))) for path in paths})
+
     def _new_group(self, **more: Any) -> Group:
         self._posts = place_ranks(self._cluster.machines(), self._settings)
         self._tell()
         check_versions(self._cluster, list(dict.fromkeys(post.machine for post in self._posts)))
-        return super()._new_group(crew=partial(Actors, self._cluster, self._posts, self._settings.interface), **more)
+        self._actors = Actors(self._cluster, self._posts, self._settings.interface)
+        return super()._new_group(crew=lambda: self._actors, **more)

@@ -15,7 +15,7 @@ pytestmark = needs_ray
 
 @pytest.fixture(scope="module")
 def cluster(pack, groups):
-    """Two raylets, and this process attached to them. It leaves them at the end, and no trace of Ray in others' tests."""
+    """Two raylets, and this process attached to them until the last of these tests has run."""
     attach = pack.module("mochi.cluster.attach")
     with raylets(2) as running:
         yield running

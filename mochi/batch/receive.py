@@ -1,0 +1,99 @@
+"""One video from a worker to where it is asked for: hidden beside that place until it is whole."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import GroupError, MochiError
+from ..parallel.owner.group import Group
+from ..parallel.owner.work import finish
+from ..parallel.protocol import Event, Progress
+from ..video import format_of, target_path
+from ..video.paths import temporary_beside
+from .job import Job
+from .record import fingerprint
+from .requests import FilePart, Made, MakeVideo
+
+
+def receive(
+    group: Group, job: Job, quality: int, shared: bool, hear: Callable[[Progress], None], check: Callable[[], None]
+) -> Made:
+    """Have a worker make a video, and put it in its place. Whatever is raised, nothing stays of it here.
+
+    Args:
+        shared: whether the worker writes the files itself, on a path that both machines see.
+        hear: is told how far it is.
+        check: is called all the while; what it raises cancels the work.
+
+    Raises MochiError where the video cannot be made or written here, GroupError where the worker failed.
+    """
+    job.check_output()  # again: since the run began, hours may have passed
+    with _hidden_folder(job) as folder:
+        output = folder / f"video.{format_of(job.output)}"
+        pictures = {} if shared else _pictures(job)
+        request = MakeVideo(job.settings, output if shared else Path(output.name), quality, shared, pictures)
+
+        def on_event(event: Event) -> None:
+            if isinstance(event.payload, FilePart):
+                with _clear_errors(job):
+                    _add(folder, event.payload)
+            else:
+                hear(event.payload)
+
+        (answer,) = finish(group.stream(request), on_event, check)
+        video = target_path(output, format_of(output))
+        if shared and not video.exists():
+            raise MochiError(f"{job.video}: the worker wrote it where it is not seen here; have results sent instead")
+        with _clear_errors(job):
+            if not fingerprint(video).items() <= answer.result.facts.items():
+                raise GroupError(f"{job.video}: what came is not what the worker sent.")
+            if job.video.is_dir():  # an empty one: anything else was refused
+                job.video.rmdir()
+            os.replace(video, job.video)
+    return answer.result
+
+
+@contextmanager
+def _hidden_folder(job: Job) -> Iterator[Path]:
+    """A folder beside a video to be, and no longer there in the end."""
+    folder = temporary_beside(job.video.absolute())
+    try:
+        with _clear_errors(job):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pictures(job: Job) -> dict[str, bytes]:
+    """What is in the files of a job's pictures."""
+    found = {}
+    for image in job.settings.images:
+        try:
+            found[image.file] = Path(image.file).read_bytes()
+        except OSError as error:
+            raise MochiError(f"{image.name}: cannot be read ({error.strerror})") from error
+    return found
+
+
+def _add(folder: Path, part: FilePart) -> None:
+    path = folder / part.name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as file:
+        if file.tell() != part.offset:
+            raise GroupError(f"A part of {part.name} came at byte {part.offset}, where {file.tell()} are there.")
+        file.write(part.data)
+
+
+@contextmanager
+def _clear_errors(job: Job) -> Iterator[None]:
+    """Turns errors of this machine's files into one line for people."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise MochiError(f"{job.video}: the video could not be written: {reason}") from error
