@@ -88,6 +88,13 @@ class Parallel(widgets.Node):
                     tooltip="The network interface by which the machines of the cluster reach each other, the same "
                     "name on each, such as ib0. Empty: the one that Ray uses.",
                 ),
+                io.Boolean.Input(
+                    "send_weights",
+                    default=False,
+                    optional=True,
+                    tooltip="Send the model's files to machines that lack them; each keeps them. Otherwise a file that "
+                    "is not there is an error.",
+                ),
             ],
             outputs=[
                 MochiParallel.Output(display_name="parallel", tooltip="For the loaders of AsymmDiT and AsymmVAE.")
@@ -105,23 +112,14 @@ class Parallel(widgets.Node):
         cluster: str = "",
         machines: int = 0,
         interface: str = "",
+        send_weights: bool = False,
     ) -> bool | str:
-        chosen = gpus, guidance, ulysses, weights, timeout, cluster, machines, interface
+        chosen = gpus, guidance, ulysses, weights, timeout, cluster, machines, interface, send_weights
         return complaint(_check, *chosen, widget="cluster") or True
 
     @classmethod
-    def execute(
-        cls,
-        gpus: str,
-        guidance: str,
-        ulysses: int,
-        weights: str,
-        timeout: float,
-        cluster: str = "",
-        machines: int = 0,
-        interface: str = "",
-    ) -> io.NodeOutput:
-        settings = _settings(gpus, guidance, ulysses, weights, timeout, cluster, machines, interface)
+    def execute(cls, **chosen: Any) -> io.NodeOutput:
+        settings = _settings(**chosen)
         if settings.cluster:
             place_ranks(attach(settings.cluster).machines(), settings)  # says here, not in a loader, what is not there
         return io.NodeOutput(settings)
@@ -196,11 +194,12 @@ def _settings(
     cluster: str = "",
     machines: int = 0,
     interface: str = "",
+    send_weights: bool = False,
 ) -> ParallelSettings:
     check_choice("guidance", guidance, GUIDANCE)
     degree = 0 if guidance == "auto" else int(guidance)
-    of_cluster = {"cluster": cluster.strip(), "machines": machines, "interface": interface.strip()}
-    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu=runs_on_cpu(), place=PLACE, **of_cluster)
+    of_cluster = cluster.strip(), machines, interface.strip(), send_weights
+    return ParallelSettings(gpus, degree, ulysses, weights, timeout, runs_on_cpu(), PLACE, *of_cluster)
 
 
 def _check(*chosen: Any) -> None:

@@ -29,8 +29,8 @@ def complain(by_machine: Mapping[str, Located]) -> None:
         f"{len(lacking)} of {len(by_machine)} machines {'lack' if len(lacking) > 1 else 'lacks'} weights:\n"
         + "\n".join(reports)
         + "\nPut these files there under the same paths; or name a folder that has them, below it and under any names, "
-        f"in the environment variable {VARIABLE} where Ray is started on that machine; or add --send-weights, and "
-        "they are sent."
+        f"in the environment variable {VARIABLE} where Ray is started on that machine; or have them sent: "
+        "--send-weights, on the canvas `send_weights`."
     )
 
 

@@ -124,7 +124,8 @@ def _key(settings: ParallelSettings) -> tuple:
     """What models must agree on to share a group."""
     if not settings.cluster:
         return settings.devices(), settings.timeout
-    return settings.cluster, settings.machines, settings.gpus, settings.cpu, settings.interface, settings.timeout
+    network = settings.interface, settings.send_weights
+    return settings.cluster, settings.machines, settings.gpus, settings.cpu, *network, settings.timeout
 
 
 class HostManager(GroupManager):
