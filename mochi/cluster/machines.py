@@ -114,7 +114,7 @@ def in_words(error: BaseException) -> str:
     if cause is not None:
         return f"{type(cause).__name__}: {cause}"
     if getattr(error, "actor_init_failed", False):
-        return str(error).strip().splitlines()[-1]  # of a traceback: what was raised there
+        return str(error).strip().splitlines()[-1].removeprefix("mochi.errors.MochiError: ")  # of a traceback
     text = " ".join(str(error).split())
     if re.search("low on memory|OutOfMemory", text):
         return "its process was ended, since the machine ran out of memory"

@@ -137,9 +137,10 @@ class ActorWorker:
         try:
             self.pid = self.actor.ask("pid", seconds=PLACING)
         except MochiError as error:
+            no_room = type(error.__cause__).__name__ == "GetTimeoutError"
             raise GroupError(
-                f"No worker could start on machine {self._machine.name} ({self._title}): {error} Other work may hold "
-                "its GPUs or processors: `ray status` shows what is taken."
+                f"No worker could start on machine {self._machine.name} ({self._title}): {error}"
+                + (" Other work may hold its GPUs or processors: `ray status` shows what is taken." if no_room else "")
             ) from error
         self.heard = time.monotonic()
         stream = self.actor.stream()
