@@ -52,10 +52,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check_options(options: argparse.Namespace) -> None:
     """Raise MochiError where options cannot work together, before anything is read or asked."""
     if options.ray is None:
-        given = {
-            name: getattr(options, name) for name in ("machines", "workers", "interface", "send_weights", "shared")
-        }
-        if names := [name for name, value in given.items() if value]:
+        ours = ("machines", "workers", "interface", "send_weights", "shared")
+        if names := [name for name in ours if getattr(options, name)]:
             raise MochiError(f"--{names[0].replace('_', '-')} is for several machines: add --ray")
         return
     check_address(options.ray)
@@ -85,6 +83,13 @@ def parallel_over(options: argparse.Namespace) -> ParallelSettings:
         interface=options.interface,
         send_weights=options.send_weights,
     )
+
+
+def parallel_of_worker(options: argparse.Namespace) -> ParallelSettings | None:
+    """How a worker spreads each of its videos over GPUs of its machine; None where it has one."""
+    gpus = gpus_of_each(parallel_over(options)) or 1
+    degrees = options.guidance, options.ulysses, options.weights, options.timeout
+    return None if gpus == 1 else ParallelSettings(str(gpus), *degrees, cpu=options.device == "cpu")
 
 
 def make_on_machines(

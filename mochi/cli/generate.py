@@ -209,13 +209,8 @@ def _scale(text: str) -> float:
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     """How to spread the work over devices, which must be there; None where one device does it in this process."""
-    if options.ray is not None and options.jsonl is None:
-        return cluster.parallel_over(options)
-    if options.ray is not None:  # each worker has as many of its machine
-        over = ParallelSettings(
-            options.gpus or "1", options.guidance, options.ulysses, options.weights, options.timeout
-        )
-        return None if over.gpus in ("1", "all") else over
+    if options.ray is not None:
+        return cluster.parallel_over(options) if options.jsonl is None else cluster.parallel_of_worker(options)
     if options.gpus is None:
         return None
     if options.device is not None:
