@@ -80,11 +80,14 @@ def test_two_workers_make_what_one_process_makes(tmp_path: Path, private_tmp: Pa
     wait_until(lambda: not list(private_tmp.rglob("mochi-videos-*")), 5)
 
 
-def test_a_shared_path(tmp_path: Path, private_tmp: Path) -> None:
-    asked = [*jobs(tmp_path, 1), job(tmp_path / "folder.png", 2)]
+def test_a_shared_path(tmp_path: Path, private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, as a person writes it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save("grey.png")
+    asked = [job("out/clip.mp4", 1, "shown", images=["grey.png"]), job("out/folder.png", 2)]
     watcher = run(asked, Here(LocalPlace("box1/0", "box1")), shared=True)
     assert len(watcher.videos) == 2 and not watcher.errors
-    assert names(tmp_path) == results(*asked)
+    assert names(tmp_path / "out") == results(*asked)
     assert not remaining(asked, RECIPE)
 
 

@@ -33,6 +33,8 @@ class ToyPipeline:
 
     def denoise(self, settings: GenerateSettings, watch: Watch) -> Tensor:
         fail(settings)
+        for image in settings.images:
+            image.read(settings.width, settings.height)
         assert watch.on_step is not None and watch.cancelled is not None
         shape = (settings.frames, settings.height, settings.width, 3)
         noise = torch.rand(shape, generator=torch.manual_seed(settings.seed))
