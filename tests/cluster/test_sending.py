@@ -130,15 +130,27 @@ def test_a_disk_without_room(wanted, folder, monkeypatch):
     assert not files_in(folder)
 
 
+class Slow(FileIO):
+    """Writes less than it is given."""
+
+    def write(self, data) -> int:
+        return super().write(memoryview(data)[:700])
+
+
+def test_a_disk_that_takes_less_at_a_time(source, wanted, folder, monkeypatch):
+    monkeypatch.setattr(sending, "FileIO", Slow)
+    assert send(Receiver(folder, wanted), source).read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     ("code", "words"), [(errno.ENOSPC, "the disk is full, .*dit.safetensors needs 10.2kB"), (errno.EIO, "cannot be")]
 )
 def test_a_disk_that_fails(code, words, source, wanted, folder, monkeypatch):
-    class Failing(FileIO):
+    class Failing(Slow):
         def write(self, data) -> int:
             if self.tell() >= 3000:
                 raise OSError(code, os.strerror(code))
-            return super().write(memoryview(data)[:700])  # as a disk that is nearly full does
+            return super().write(data)
 
     monkeypatch.setattr(sending, "FileIO", Failing)
     with pytest.raises(MochiError, match=words):
