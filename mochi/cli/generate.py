@@ -191,12 +191,18 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[
     if options.stg_layers is not None:
         chosen["stg_layers"] = parse_layers(options.stg_layers)
     if options.jsonl is not None:
-        return read_jsonl(options.jsonl, chosen, defaults, options.output)
+        # Over several machines only what is missing is made, and what is there is checked with the recipe.
+        check = Job.check_output if options.ray is None else _unchecked
+        return read_jsonl(options.jsonl, chosen, defaults, options.output, check)
     settings = GenerateSettings.of(defaults, **chosen)
     output = options.output or Path(f"mochi_{settings.seed}.mp4")
     job = Job(settings, output, seed_drawn=options.seed is None)
     job.check_output()
     return [job], {}
+
+
+def _unchecked(_: Job) -> None:
+    """Its output is checked later."""
 
 
 def _scale(text: str) -> float:

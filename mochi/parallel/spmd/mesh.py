@@ -28,7 +28,7 @@ class Meshes:
         self.machines = machine_of_each(machines, dist.get_world_size())
         self._device_type, self._timeout = device_type, timeout
         self._made: dict[Split, DeviceMesh] = {}
-        self._mates: dist.ProcessGroup | None = None
+        self._mates: Any = None
 
     def __getitem__(self, split: Split) -> DeviceMesh:
         """Dimensions "cfg_degree" and "ulysses_degree". Raises MochiError on a split of another number of ranks."""
@@ -47,9 +47,13 @@ class Meshes:
         """The ranks of this rank's machine, which share weights. All ranks call it, as they ask for meshes."""
         if self._mates is None:
             together = list(ranks_of_each(self.machines).values())
+<<<<<<< HEAD
             everyone: Any = dist.group.WORLD
             self._mates = mates = everyone if len(together) == 1 else self._group_among(together)
             return mates
+=======
+            self._mates = dist.group.WORLD if len(together) == 1 else self._group_among(together)
+>>>>>>> spmd
         return self._mates
 
     def peers(self, split: Split, dimension: str, traffic: Traffic) -> Peers:
