@@ -47,13 +47,9 @@ class Meshes:
         """The ranks of this rank's machine, which share weights. All ranks call it, as they ask for meshes."""
         if self._mates is None:
             together = list(ranks_of_each(self.machines).values())
-<<<<<<< HEAD
             everyone: Any = dist.group.WORLD
             self._mates = mates = everyone if len(together) == 1 else self._group_among(together)
             return mates
-=======
-            self._mates = dist.group.WORLD if len(together) == 1 else self._group_among(together)
->>>>>>> spmd
         return self._mates
 
     def peers(self, split: Split, dimension: str, traffic: Traffic) -> Peers:
