@@ -267,3 +267,17 @@ def test_metadata_that_is_no_text(format: str, tmp_path: Path, caplog: pytest.Lo
         found = Image.open(writer.path / "frame_00001.png").text
     assert json.loads(found["prompt"]) == ["a \ud83d", "\udce9", "b\0"]
     assert not {"x", "x=y", "é"} & set(found) and "left out" in caplog.text
+
+
+@pytest.mark.parametrize("format", ["mp4", "gif"])
+def test_the_same_frames_make_the_same_file(tmp_path, format):
+    """So that a video can be told from another one by its hash, whichever machine made it."""
+    noise = torch.rand(25, 8, 12, 3, generator=torch.Generator().manual_seed(0))
+    frames, files, kept = noise.repeat_interleave(8, 1).repeat_interleave(8, 2), set(), []
+    for number in range(6):
+        path = tmp_path / f"{number}.{format}"
+        kept.append(np.random.default_rng(0).random(1000 * (number + 1)))  # other addresses in memory each time
+        with VideoWriter(path, 24, (96, 64)) as video:
+            video.write(frames)
+        files.add(path.read_bytes())
+    assert len(files) == 1

@@ -87,7 +87,8 @@ class Display:
         for row, text in enumerate(machines, 1):
             if row == len(self._bars):
                 self._bars.append(tqdm(position=row, bar_format="{desc}", leave=False))
-            self._bars[row].set_description_str(text[:width])
+            if text[:width] != self._bars[row].desc:
+                self._bars[row].set_description_str(text[:width])
 
     def _in_words(self) -> list[str]:
         """A line for each machine."""

@@ -5,12 +5,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import GroupError, MochiError
 from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
 from ..parallel.protocol import Event, Progress
+from ..settings import GenerateSettings
 from ..video import format_of, target_path
 from ..video.paths import temporary_beside
 from .job import Job
@@ -33,8 +35,10 @@ def receive(
     job.check_output()  # again: since the run began, hours may have passed
     with _hidden_folder(job) as folder:
         output = folder / f"video.{format_of(job.output)}"
-        pictures = {} if shared else _pictures(job)
-        request = MakeVideo(job.settings, output if shared else Path(output.name), quality, shared, pictures)
+        if shared:
+            request = MakeVideo(_with_absolute_paths(job.settings), output, quality, shared)
+        else:
+            request = MakeVideo(job.settings, Path(output.name), quality, pictures=_pictures(job.settings))
 
         def on_event(event: Event) -> None:
             if isinstance(event.payload, FilePart):
@@ -69,10 +73,16 @@ def _hidden_folder(job: Job) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pictures(job: Job) -> dict[str, bytes]:
-    """What is in the files of a job's pictures."""
+def _with_absolute_paths(settings: GenerateSettings) -> GenerateSettings:
+    """The same pictures for a worker, which is in another folder."""
+    images = [replace(image, file=os.path.abspath(image.file)) for image in settings.images]
+    return replace(settings, images=tuple(images))
+
+
+def _pictures(settings: GenerateSettings) -> dict[str, bytes]:
+    """What is in the files of a video's pictures."""
     found = {}
-    for image in job.settings.images:
+    for image in settings.images:
         try:
             found[image.file] = Path(image.file).read_bytes()
         except OSError as error:

@@ -4,6 +4,7 @@ A thread for each worker asks it; the thread that calls `run_batch` looks for pl
 worker dies, its video is made elsewhere, and its place gets another worker.
 """
 
+import math
 import os
 import threading
 import time
@@ -131,7 +132,7 @@ class _Batch:
 
     def run(self) -> None:
         """Until all are made or given up."""
-        looked, last_hope = -LOOK, time.monotonic()
+        looked, hopeless = -LOOK, math.inf  # when places were looked for, and since when there has been none
         while True:
             if time.monotonic() - looked >= LOOK:
                 looked = time.monotonic()
@@ -142,11 +143,11 @@ class _Batch:
                     raise self._crash
                 if not self._tasks.left:
                     return
-                if self._places or self._working:
-                    last_hope = time.monotonic()
+                has_place = bool(self._places or self._working)
+                hopeless = math.inf if has_place else min(hopeless, time.monotonic())
                 self._start_workers()
                 self._change.wait(TICK)
-            if time.monotonic() - last_hope > self._grace:
+            if time.monotonic() - hopeless > self._grace:
                 self._give_up()
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ..batch.cluster_site import ClusterSite, Needs
 from ..batch.display import Display
 from ..batch.job import Job
-from ..batch.record import Recipe, remaining
+from ..batch.record import Recipe
 from ..batch.requests import LoadPipeline
 from ..batch.scheduler import run_batch
 from ..cluster.attach import AUTO, attach, check_address, detach, import_ray
@@ -20,6 +20,7 @@ from ..errors import MochiError
 from ..model_dir import ModelDir
 from ..parallel.actors.placement import gpus_of_each
 from ..parallel.settings import ParallelSettings
+from .jobs import missing
 
 MOST = 64
 """Workers of a machine, unless a person says otherwise."""
@@ -52,10 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check_options(options: argparse.Namespace) -> None:
     """Raise MochiError where options cannot work together, before anything is read or asked."""
     if options.ray is None:
-        given = {
-            name: getattr(options, name) for name in ("machines", "workers", "interface", "send_weights", "shared")
-        }
-        if names := [name for name, value in given.items() if value]:
+        ours = ("machines", "workers", "interface", "send_weights", "shared")
+        if names := [name for name in ours if getattr(options, name)]:
             raise MochiError(f"--{names[0].replace('_', '-')} is for several machines: add --ray")
         return
     check_address(options.ray)
@@ -87,21 +86,30 @@ def parallel_over(options: argparse.Namespace) -> ParallelSettings:
     )
 
 
+def parallel_of_worker(options: argparse.Namespace) -> ParallelSettings | None:
+    """How a worker spreads each of its videos over GPUs of its machine; None where it has one."""
+    gpus = gpus_of_each(parallel_over(options)) or 1
+    degrees = options.guidance, options.ulysses, options.weights, options.timeout
+    return None if gpus == 1 else ParallelSettings(str(gpus), *degrees, cpu=options.device == "cpu")
+
+
 def make_on_machines(
     jobs: Sequence[Job], options: argparse.Namespace, model: ModelDir, load: LoadPipeline, recipe: Recipe
 ) -> dict[int, MochiError]:
     """Makes those videos that are not there yet. Returns what was wrong with lines that could not be made."""
-    missing = remaining(jobs, recipe)
-    if there := len(jobs) - len(missing):
-        print(f"{there} of {len(jobs)} videos are there already", file=sys.stderr)
-    if not missing:
-        return {}
+    to_make, wrong = missing(jobs, recipe)
+    for line, error in wrong.items():
+        _say(f"error: {options.jsonl}, line {line}: {error}")
+    if there := len(jobs) - len(to_make) - len(wrong):
+        _say(f"{there} of {len(jobs)} videos are there already")
+    if not to_make:
+        return wrong
     try:
         cluster = attach(options.ray)
-        site = ClusterSite(cluster, _needs(missing, options, model, load), _say)
-        print(f"workers on {_count(site)}", file=sys.stderr)
-        with Display(len(missing), options.jsonl) as display:
-            return run_batch(missing, site, load, recipe, display, options.shared)
+        site = ClusterSite(cluster, _needs(to_make, options, model, load), _say)
+        _say(f"workers on {_count(site)}")
+        with Display(len(to_make), options.jsonl) as display:
+            return wrong | run_batch(to_make, site, load, recipe, display, options.shared)
     finally:
         detach()
 

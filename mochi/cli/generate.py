@@ -191,12 +191,18 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[
     if options.stg_layers is not None:
         chosen["stg_layers"] = parse_layers(options.stg_layers)
     if options.jsonl is not None:
-        return read_jsonl(options.jsonl, chosen, defaults, options.output)
+        # Over several machines only what is missing is made, and what is there is checked with the recipe.
+        check = Job.check_output if options.ray is None else _unchecked
+        return read_jsonl(options.jsonl, chosen, defaults, options.output, check)
     settings = GenerateSettings.of(defaults, **chosen)
     output = options.output or Path(f"mochi_{settings.seed}.mp4")
     job = Job(settings, output, seed_drawn=options.seed is None)
     job.check_output()
     return [job], {}
+
+
+def _unchecked(_: Job) -> None:
+    """Its output is checked later."""
 
 
 def _scale(text: str) -> float:
@@ -209,13 +215,8 @@ def _scale(text: str) -> float:
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     """How to spread the work over devices, which must be there; None where one device does it in this process."""
-    if options.ray is not None and options.jsonl is None:
-        return cluster.parallel_over(options)
-    if options.ray is not None:  # each worker has as many of its machine
-        over = ParallelSettings(
-            options.gpus or "1", options.guidance, options.ulysses, options.weights, options.timeout
-        )
-        return None if over.gpus in ("1", "all") else over
+    if options.ray is not None:
+        return cluster.parallel_over(options) if options.jsonl is None else cluster.parallel_of_worker(options)
     if options.gpus is None:
         return None
     if options.device is not None:

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..batch.job import Job
+from ..batch.record import Recipe, remaining
 from ..config import RunDefaults
 from ..errors import MochiError
 from ..settings import GenerateSettings
@@ -53,6 +54,22 @@ def read_jsonl(
     if not jobs and not wrong:
         raise MochiError(f"{path}: there is nothing in it")
     return jobs, wrong
+
+
+def missing(jobs: Iterable[Job], recipe: Recipe) -> tuple[list[Job], dict[int, MochiError]]:
+    """The jobs whose videos are not there yet, and what is wrong with the outputs of others, by their lines.
+
+    For jobs that were read without a check: frames in a folder are an error, unless they are what is asked for.
+    """
+    fit, wrong = [], {}
+    for job in remaining(jobs, recipe):
+        try:
+            job.check_output()
+        except MochiError as error:
+            wrong[job.line] = error
+        else:
+            fit.append(job)
+    return fit, wrong
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -107,7 +107,9 @@ class Mp4(_YuvVideo):
 
     def __init__(self, target: Target):
         flags = {"movflags": "use_metadata_tags+faststart"}
-        super().__init__(target, "mp4", "h264", {"crf": str(51 - target.quality / 2)}, flags)
+        # Else x264 makes another file of the same frames on another processor, and even in the next run.
+        options = {"crf": str(51 - target.quality / 2), "x264-params": "cpu-independent=1"}
+        super().__init__(target, "mp4", "h264", options, flags)
         self._container.metadata.update(target.metadata)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -19,8 +20,11 @@ STEP = 0.02  # seconds
 
 
 class ToyPipeline:
-    """Frames of noise by the seed. Prompts: "poison" kills the worker, "raise" is an error of its code, "hang" never
-    ends, "full" finds no room on the worker's disk, "wrong" is an error in the settings."""
+    """Frames of noise by the seed.
+
+    Prompts: "poison" kills the worker; "raise" is an error of its code; "hang" does not end the first time, of which
+    the file that `negative` names tells; "full" finds no room on the worker's disk; "wrong" is an error of settings.
+    """
 
     config = SimpleNamespace(name="toy")
     variant, attention = "frames", "none"
@@ -28,7 +32,9 @@ class ToyPipeline:
     passes = {}
 
     def denoise(self, settings: GenerateSettings, watch: Watch) -> Tensor:
-        fail(settings.prompt)
+        fail(settings)
+        for image in settings.images:
+            image.read(settings.width, settings.height)
         assert watch.on_step is not None and watch.cancelled is not None
         shape = (settings.frames, settings.height, settings.width, 3)
         noise = torch.rand(shape, generator=torch.manual_seed(settings.seed))
@@ -49,7 +55,8 @@ class ToyPipeline:
         pass
 
 
-def fail(prompt: str) -> None:
+def fail(settings: GenerateSettings) -> None:
+    prompt = settings.prompt
     if prompt == "poison":
         os.kill(os.getpid(), signal.SIGKILL)
     if prompt == "raise":
@@ -58,8 +65,9 @@ def fail(prompt: str) -> None:
         raise MochiError("a planned refusal")
     if prompt == "full":
         raise MochiError("the disk is full") from OSError(28, "No space left on device")
-    while prompt == "hang":
-        time.sleep(0.1)
+    if prompt == "hang" and not Path(settings.negative).exists():
+        Path(settings.negative).touch()
+        time.sleep(600)
 
 
 class Toy(VideoMaker):

@@ -7,8 +7,9 @@ import pytest
 
 from mochi import pipeline
 from mochi.batch.job import Job
-from mochi.cli.jobs import read_jsonl
-from mochi.config import TINY
+from mochi.batch.record import Recipe
+from mochi.cli.jobs import missing, read_jsonl
+from mochi.config import PREVIEW, TINY
 from mochi.errors import MochiError
 
 FINE = '{"prompt": "fine"}'
@@ -142,3 +143,27 @@ def test_outputs_of_a_run_do_not_clash(here: Path) -> None:
         read_jsonl(Path("list.json"), {}, TINY.defaults)
     (here / "taken.json").mkdir()
     assert "folder of that name" in read('{"prompt": "a", "output": "taken.mp4"}')[1][1]
+
+
+def test_whether_a_seed_is_drawn(here: Path) -> None:
+    lines = '{"prompt": "a"}\n{"prompt": "a", "seed": 3}\n{"prompt": "a", "seed": null}\n'
+    assert [job.seed_drawn for job in read(lines)[0]] == [True, False, True]
+    assert [job.seed_drawn for job in read_jsonl(here / "list.jsonl", {"seed": 1}, TINY.defaults)[0]] == [False] * 3
+
+
+def test_what_is_missing(run, here: Path, model_dir: Path) -> None:
+    """A folder of frames that is there is no error, unless it is not what is asked for."""
+    lines = [{"prompt": "red", "output": f"{name}.png", "frames": 1} for name in "abc"]
+    lines.append({"prompt": "red", "output": "d.gif", "frames": 1})
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert run("--jsonl=list.jsonl", "--variant=preview")[0] == 0
+    seed = json.loads(Path("d.json").read_text())["seed"]
+    (here / "b" / "frame_00001.png").write_bytes(b"")
+    (here / "c" / "frame_00001.png").unlink()
+    (here / "d.gif").unlink()
+    sizes = {"width": 32, "height": 32, "steps": 3}
+    jobs, wrong = read_jsonl(Path("list.jsonl"), sizes, PREVIEW.defaults, check=lambda _: None)
+    assert len(jobs) == 4 and not wrong
+    jobs, wrong = missing(jobs, Recipe(str(model_dir), "preview"))
+    assert [str(job.output) for job in jobs] == ["c.png", "d.gif"] and jobs[1].settings.seed == seed
+    assert wrong.keys() == {2} and "already a folder of that name" in str(wrong[2])

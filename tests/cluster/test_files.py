@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,10 @@ def own_statistics(folder: Path) -> None:
 def comfyui(folder: Path) -> None:
     """ComfyUI's files: T5 in one, its tokenizer in a folder beside it."""
     shutil.copy(TINY_WEIGHTS / "dit.safetensors", folder / "mochi_preview_bf16.safetensors")
-    save_file({f"{part}.{name}": value for part, vae in VAE.items() for name, value in vae.items()}, folder / "mochi_vae.safetensors")
+    save_file(
+        {f"{part}.{name}": value for part, vae in VAE.items() for name, value in vae.items()},
+        folder / "mochi_vae.safetensors",
+    )
     shutil.copy(TINY_WEIGHTS / "t5" / "model.safetensors", folder / "t5xxl_fp16.safetensors")
     (folder / "tokenizer").mkdir()
     shutil.copy(TINY_WEIGHTS / "t5" / "tokenizer.json", folder / "tokenizer")
@@ -62,9 +64,7 @@ def sharded(folder: Path) -> None:
     shutil.copytree(TINY_WEIGHTS / "t5", folder / "tokenizer")
     for name in ("config.json", "model.safetensors"):
         (folder / "tokenizer" / name).unlink()
-    diffusers_dit(with_weights(TINY.dit, DIT)).save_pretrained(
-        folder / "transformer", max_shard_size="4MB"
-    )
+    diffusers_dit(with_weights(TINY.dit, DIT)).save_pretrained(folder / "transformer", max_shard_size="4MB")
     from transformers import T5EncoderModel
 
     T5EncoderModel.from_pretrained(TINY_WEIGHTS / "t5").save_pretrained(folder / "text_encoder", max_shard_size="1MB")
@@ -264,5 +264,3 @@ def test_paths_that_other_machines_know(name: str, tmp_path: Path, monkeypatch: 
     chosen = name.format(here="here")
     found = absolute(chosen)
     assert Path(found).is_absolute() and ".." not in Path(found).parts and Path(found).samefile(chosen)
-
-

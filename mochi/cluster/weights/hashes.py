@@ -98,7 +98,7 @@ def _key(path: str | Path, status: os.stat_result) -> str:
 
 def _hash(file: FileIO, path: str, size: int, report: Report | None) -> str:
     digest, block, done = hashlib.sha256(), memoryview(bytearray(BLOCK)), 0
-    while count := file.readinto(block):
+    while done <= size and (count := file.readinto(block)):  # one that grows as fast as it is read would have no end
         digest.update(block[:count])
         done += count
         if report is not None:

@@ -58,20 +58,24 @@ def locate(
             found[file.path] = file.path
         else:
             missing[file.path] = flaw
-    if missing:
-        sent = received or received_folder()
-        places = [*named, *([] if sent is None else [sent]), TINY_WEIGHTS]
-        candidates = list(_candidates(places, [file for file in wanted if file.path in missing]))
-        for file in wanted:
-            if file.path in missing:
-                elsewhere, near = _search(file, candidates, hashes, report)
-                if elsewhere is None:
-                    missing[file.path] = "; ".join([missing[file.path], *near])
-                else:
-                    found[file.path] = elsewhere
-                    del missing[file.path]
+    for places in (named, _own(received)):
+        lacking = [file for file in wanted if file.path in missing]
+        candidates = list(_candidates(places, lacking))
+        for file in lacking:
+            elsewhere, near = _search(file, candidates, hashes, report)
+            if elsewhere is not None:
+                found[file.path] = elsewhere
+                del missing[file.path]
+            elif places is named:
+                missing[file.path] = "; ".join([missing[file.path], *near])
     searched = (str(path) if path.is_dir() else f"{path} (there is no such folder)" for path in dict.fromkeys(named))
     return Located(tuple(wanted), found, missing, tuple(searched))
+
+
+def _own(received: Path | None) -> list[Path]:
+    """The folders with weights that no person has named."""
+    sent = received or received_folder()
+    return [TINY_WEIGHTS] if sent is None else [sent, TINY_WEIGHTS]
 
 
 def _search(
@@ -94,7 +98,7 @@ def _candidates(folders: Iterable[Path], wanted: Sequence[WantedFile]) -> Iterat
     """The files below the folders that have a wanted size or name, with their sizes. Links to folders are followed."""
     sizes, names = {file.nbytes for file in wanted}, {Path(file.path).name for file in wanted}
     seen: set[str] = set()
-    for folder in folders:
+    for folder in folders if wanted else ():
         for place, inner, files in os.walk(folder, followlinks=True):
             if (real := os.path.realpath(place)) in seen:
                 inner.clear()

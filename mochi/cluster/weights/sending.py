@@ -83,13 +83,13 @@ class Receiver:
         if self.done:
             return
         with self._in_words():
-            rest = memoryview(piece).cast("B")
+            file, rest = self._open(), memoryview(piece).cast("B")
             self._arrived += len(rest)
             if self._arrived > self._wanted.nbytes:
                 raise self._wrong(f"more than its {self._wanted.nbytes:,} bytes arrived")
             self._digest.update(rest)
             while rest:  # a raw file may write less than it is given
-                rest = rest[self._open().write(rest) :]
+                rest = rest[file.write(rest) :]
 
     def finish(self) -> Path:
         """The path of the whole file. Raises MochiError where something else arrived; then nothing is left of it."""

@@ -43,7 +43,7 @@ def _seconds(nbytes: int, give: Sequence[int], take: Sequence[int], device: torc
     leaving = torch.zeros(nbytes * sum(give), dtype=torch.uint8, device=device)
     arrived = torch.empty(nbytes * sum(take), dtype=torch.uint8, device=device)
     sizes = [nbytes * n for n in take], [nbytes * n for n in give]
-    dist.barrier()
+    dist.all_reduce(torch.zeros(1, device=device))  # all are here
     _wait_for(device)
     started = time.perf_counter()
     dist.all_to_all_single(arrived, leaving, *sizes)

@@ -28,7 +28,7 @@ class Meshes:
         self.machines = machine_of_each(machines, dist.get_world_size())
         self._device_type, self._timeout = device_type, timeout
         self._made: dict[Split, DeviceMesh] = {}
-        self._mates: dist.ProcessGroup | None = None
+        self._mates: Any = None
 
     def __getitem__(self, split: Split) -> DeviceMesh:
         """Dimensions "cfg_degree" and "ulysses_degree". Raises MochiError on a split of another number of ranks."""
