@@ -3,7 +3,7 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import cache, edit, image_to_video, loaders, lora, masks, parallel, sampler, text, vae, video
+from .nodes import batch, cache, edit, image_to_video, loaders, lora, masks, parallel, sampler, text, vae, video
 from .nodes.host.complaints import show_complaints_once
 from .nodes.host.folders import leave_folders_while_queueing
 from .nodes.host.old_ids import serve_old_ids
@@ -29,6 +29,7 @@ NODE_CLASS_MAPPINGS = {
     "MochiParallelSaveVideo": video.SaveVideo,
     "MochiParallelSettings": parallel.Parallel,
     "MochiParallelGroupStatus": parallel.GroupStatus,
+    "MochiParallelBatch": batch.ClusterBatch,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -51,6 +52,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiParallelSaveVideo": "Mochi Save Video",
     "MochiParallelSettings": "Mochi Parallel Settings",
     "MochiParallelGroupStatus": "Mochi Group Status",
+    "MochiParallelBatch": "Mochi Cluster Batch",
 }
 
 WEB_DIRECTORY = "./web"

@@ -43,6 +43,19 @@ def patched() -> Graph:
     return graph
 
 
+def many() -> Graph:
+    """Prompts for a cluster, and the list of the videos."""
+    widgets = {"prompts": "a red circle moves left\na blue star moves up", "model_dir": "", "cluster": "auto"}
+    widgets |= {"filename_prefix": "video/batch", "format": "mp4", "seed": -1, "gpus": 1, "send_weights": False}
+    widgets |= dict.fromkeys(("steps", "cfg", "width", "height", "frames"), 0)
+    nodes = {
+        "batch": Node("MochiParallelBatch", widgets),
+        "files": Node("PreviewAny", {"source": Link("batch")}),
+        "report": Node("PreviewAny", {"source": Link("batch", 1)}),
+    }
+    return Graph("many", nodes, [])
+
+
 PICTURED = {
     "t5": mochi_text_to_video,
     "dit": mochi_text_to_video,
@@ -63,6 +76,7 @@ PICTURED = {
     "joined": mochi_transition,
     "parallel": mochi_text_to_video_4_gpus,
     "status": mochi_text_to_video_4_gpus,
+    "batch": many,
 }
 """The nodes of all help pages, by their names in a graph."""
 

@@ -33,26 +33,38 @@ def read_jsonl(
 
     Raises MochiError when the file cannot be read, or there is nothing in it.
     """
-    lines = _lines(path)
     output = output or path.with_suffix(".mp4")
+    jobs, wrong = read_lines(_lines(path), chosen, defaults, output, check, taken=(path,))
+    if not jobs and not wrong:
+        raise MochiError(f"{path}: there is nothing in it")
+    return jobs, wrong
+
+
+def read_lines(
+    lines: Iterable[tuple[int, str]],
+    chosen: Chosen,
+    defaults: RunDefaults,
+    output: Path,
+    check: Callable[[Job], None] = Job.check_output,
+    taken: Iterable[Path] = (),
+) -> tuple[list[Job], dict[int, MochiError]]:
+    """The same of lines with their numbers. taken: files that no result may replace."""
     format_of(output)
     jobs: list[Job] = []
     wrong: dict[int, MochiError] = {}
-    taken = {os.path.realpath(path)}
+    replaced = set(map(os.path.realpath, taken))
     for number, line in lines:
         try:
             job = _job(number, line, chosen, defaults, output.with_stem(f"{output.stem}_{number:04}"))
             check(job)
             results = {os.path.realpath(job.video), os.path.realpath(job.record)}
-            if results & taken:
-                raise MochiError(f"{min(results & taken)}: this run would write over it; choose another output")
+            if results & replaced:
+                raise MochiError(f"{min(results & replaced)}: this run would write over it; choose another output")
         except MochiError as error:
             wrong[number] = error
         else:
-            taken |= results
+            replaced |= results
             jobs.append(job)
-    if not jobs and not wrong:
-        raise MochiError(f"{path}: there is nothing in it")
     return jobs, wrong
 
 

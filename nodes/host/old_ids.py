@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from server import PromptServer
 
 PREFIX, OLD_PREFIX = "MochiParallel", "Mochi"
-KEPT = ("MochiParallelSettings", "MochiParallelImageToVideo", "MochiParallelTransition")
+KEPT = ("MochiParallelSettings", "MochiParallelImageToVideo", "MochiParallelTransition", "MochiParallelBatch")
 """Ids that have always been these."""
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from .prefix import fill, widgets_of
 
 COUNTER = "_00000_"
 """What ComfyUI puts behind a name, and is filled in by then."""
+
+PLAYED = (".mp4", ".webm")
+"""What the editor shows as a video."""
 
 SERVER = re.compile("%(width|height|year|month|day|hour|minute|second)%")
 """What ComfyUI's own `get_save_image_path` fills in, with 5 digits at most."""
@@ -87,8 +91,16 @@ def metadata_of(hidden: io.HiddenHolder) -> dict[str, str]:
 
 def show(path: Path) -> ui.PreviewVideo | ui.SavedImages:
     """The part of a node's result that it shows: a video, or pictures; the editor takes a gif for a picture."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    subfolder = os.path.relpath(files[0].parent, folder_paths.get_output_directory())
-    subfolder = "" if subfolder == "." else subfolder
-    saved = [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in files]
-    return ui.PreviewVideo([*saved]) if path.suffix in (".mp4", ".webm") else ui.SavedImages(saved)
+    saved = [_saved(file) for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return ui.PreviewVideo([*saved]) if path.suffix in PLAYED else ui.SavedImages(saved)
+
+
+def show_all(videos: Sequence[Path]) -> dict[str, Any]:
+    """The same of several videos; of a folder its first picture. The editor plays the first one."""
+    files = [min(video.iterdir()) if video.is_dir() else video for video in videos]
+    return {"images": [_saved(file) for file in files], "animated": (any(file.suffix in PLAYED for file in files),)}
+
+
+def _saved(file: Path) -> ui.SavedResult:
+    subfolder = os.path.relpath(file.parent, folder_paths.get_output_directory())
+    return ui.SavedResult(file.name, "" if subfolder == "." else subfolder, io.FolderType.output)

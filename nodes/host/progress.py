@@ -1,7 +1,7 @@
 """The progress bar and the text of the node that runs now, and its cancel button."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.utils
@@ -36,3 +36,11 @@ def show_text(text: str) -> None:
     node = get_executing_context()
     if node is not None:
         PromptServer.instance.send_progress_text(text, node.node_id)
+
+
+def show_now(results: dict[str, Any]) -> None:
+    """Show results in the node that runs, before it has ended, as it will show its last ones."""
+    node, server = get_executing_context(), PromptServer.instance
+    if node is not None and server.client_id is not None:
+        told = {"node": node.node_id, "display_node": node.node_id, "output": results, "prompt_id": node.prompt_id}
+        server.send_sync("executed", told, server.client_id)

@@ -28,6 +28,7 @@ NODES = [
     "MochiParallelSaveVideo",
     "MochiParallelSettings",
     "MochiParallelGroupStatus",
+    "MochiParallelBatch",
 ]
 
 

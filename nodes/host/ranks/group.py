@@ -102,6 +102,12 @@ class Groups:
             )
             other.close()
 
+    def close(self) -> None:
+        """End the group that runs, if one does."""
+        with self.lock:
+            if self.running is not None:
+                self.running.close()
+
     def status(self) -> str:
         """Ranks, devices, processes, memory and models of the group that runs now."""
         with self.lock:

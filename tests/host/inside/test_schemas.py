@@ -69,6 +69,7 @@ def test_sockets_are_standard_types(schemas):
         "MochiParallelSaveVideo": [],
         "MochiParallelSettings": ["MOCHI_PARALLEL"],
         "MochiParallelGroupStatus": ["STRING"],
+        "MochiParallelBatch": ["STRING", "STRING"],
     }
 
 
