@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -164,13 +164,20 @@ def soak(count: int, steps: int, every: float, workers: int) -> dict[str, dict[s
 
 
 def actors() -> list[int]:
-    """The processes on this machine that hold actors of ours."""
-    found = []
+    """The processes that hold actors of this run's machines, which are below this process."""
+    parents, found = {}, []
     for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if process.name.isdigit() and b"ray::Shell" in (process / "cmdline").read_bytes():
+        with suppress(OSError, ValueError):
+            stat = (process / "stat").read_text()
+            parents[int(process.name)] = int(stat.rpartition(")")[2].split()[1])
+            if b"ray::Shell" in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
-    return found
+    return [pid for pid in found if os.getpid() in _above(pid, parents)]
+
+
+def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    while pid := parents.get(pid, 0):
+        yield pid
 
 
 def scratch() -> list[Path]:
