@@ -72,7 +72,8 @@ def test_guidance_crosses_machines_as_predictions_alone(over):
     assert sent == 2 * STEPS * latents.nbytes
 
 
-def test_what_a_split_across_machines_costs_is_said(cluster, caplog):
+def test_what_a_split_across_machines_costs_is_said(cluster, over, caplog):
+    over.close()  # its ranks hold the machines' only processors; the next use starts others
     split = ParallelSettings(cluster=cluster.address, timeout=60.0, cfg_degree=1, ulysses_degree=2)
     pipeline = load_pipeline(None, parallel=split)
     latents = pipeline.denoise(settings())
@@ -136,8 +137,9 @@ def test_other_versions_are_one_error(cluster, monkeypatch):
     assert "which has Python" in str(failure.value) and "torch 1.0" in str(failure.value)
 
 
-def test_another_model_comes_by_its_path(cluster, tmp_path):
+def test_another_model_comes_by_its_path(cluster, over, tmp_path):
     """A checkpoint of a person's own, in a folder that the machines see too."""
+    over.close()
     for name in ("dit", "decoder"):
         shutil.copy(TINY_WEIGHTS / f"{name}.safetensors", tmp_path)
     shutil.copytree(TINY_WEIGHTS / "t5", tmp_path / "t5")
