@@ -6,8 +6,8 @@ ones. The network is taken to reach --network-rate of its line rate in both dire
 GPUs of a machine share it. What is sent is taken not to be hidden at all. What Ray itself takes is not known here:
 --jobs-per-second, --start-seconds and --result-mb are for measured ones.
 
-What is not in it: prompts and the making of the mp4 file (once a video, on the CPU), requests (noise, texts and latents,
-25 MB a rank and video), the latency of each exchange, launching of kernels, waiting for the slowest rank.
+What is not in it: prompts and the making of the mp4 file (once a video, on the CPU), requests (noise, texts and
+latents, 25 MB a rank and video), the latency of each exchange, launching of kernels, waiting for the slowest rank.
 """
 
 import argparse

@@ -35,7 +35,7 @@ class Display:
 
     def __enter__(self) -> "Display":
         if self._is_terminal:
-            self._bars.append(tqdm(total=self._total, desc="videos", unit="video"))
+            self._bars.append(tqdm(total=self._total, desc="videos", unit="video", smoothing=0))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -74,7 +74,7 @@ def make_video(
         "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
         "device": ", ".join(map(str, pipeline.denoiser.devices)),
         "attention": pipeline.attention,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(time.monotonic() - started, 3),
         **fingerprint(video.path),
     }
     return Made(facts, cache)

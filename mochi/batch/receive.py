@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,9 @@ from ..video.paths import temporary_beside
 from .job import Job
 from .record import fingerprint
 from .requests import FilePart, Made, MakeVideo
+
+PATIENCE = 5.0
+"""Seconds for a worker that is cancelled to stop writing."""
 
 
 def receive(
@@ -70,6 +74,15 @@ def _hidden_folder(job: Job) -> Iterator[Path]:
             folder.mkdir()
         yield folder
     finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, into which a worker may write until it sees that it is cancelled."""
+    end = time.monotonic() + PATIENCE
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.1)
         shutil.rmtree(folder, ignore_errors=True)
 
 

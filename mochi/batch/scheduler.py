@@ -30,8 +30,8 @@ TICK = 0.1
 LOOK = 1.0
 """Seconds between two looks for places."""
 
-STARTS = 3
-"""Failed starts in a row after which a place is given up."""
+STARTS, STARTS_AGAIN = 3, 10
+"""Failed starts in a row after which a place is given up: before anything was made there, and after."""
 
 PAUSE = 1.0
 """Seconds from a failed start to the next."""
@@ -125,6 +125,7 @@ class _Batch:
         self._places: list[Place] = []  # those that there are, but for those given up
         self._given_up: set[str] = set()  # by name, as long as they are there
         self._working: dict[str, tuple[Place, threading.Thread]] = {}
+        self._proven: set[str] = set()  # the names of places where something was made
         self._stopped = False
         self._crash: BaseException | None = None
 
@@ -192,7 +193,7 @@ class _Batch:
                     group = self._start(place)
                 except (GroupError, OSError) as error:
                     failures += 1
-                    self._start_failed(place, error, final=failures == STARTS)
+                    self._start_failed(place, error, final=failures >= self._patience_with(place))
                 except MochiError as error:
                     self._start_failed(place, error, final=True)  # the same would be wrong next time
                 else:
@@ -228,6 +229,11 @@ class _Batch:
             raise
         return group
 
+    def _patience_with(self, place: Place) -> int:
+        """A place that has worked once works again, whatever has just hit it."""
+        with self._change:
+            return STARTS_AGAIN if place.name in self._proven else STARTS
+
     def _start_failed(self, place: Place, error: Exception, final: bool) -> None:
         self._watcher.doing(place, "")
         self._watcher.trouble(place, f"no worker starts there{', it is given up' if final else ''}: {error}")
@@ -253,6 +259,8 @@ class _Batch:
                     return
                 else:
                     self._watcher.made(task.job, place, made)
+                    with self._change:
+                        self._proven.add(place.name)
                     self._end(task)
             elif not self._is_wanted(place, running=True):
                 return

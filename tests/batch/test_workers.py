@@ -179,25 +179,22 @@ def test_a_place_that_comes_late_and_one_that_goes(tmp_path: Path, private_tmp: 
     assert gone(first.pids) and names(tmp_path) == results(*asked)
 
 
-@pytest.mark.parametrize("stage", ["starting", "step", "frame"])
+@pytest.mark.parametrize("stage", ["starting", "step", "frame", "shared frame"])
 def test_interruption_leaves_nothing(tmp_path: Path, private_tmp: Path, stage: str) -> None:
-    site = two()
+    site, shared, stage = two(), stage.startswith("shared"), stage.split()[-1]
 
     def interrupt() -> None:
         if any(stage in what for _, what in watcher.did):
+            watcher.on_draw = lambda: None
             raise KeyboardInterrupt
 
-    watcher = Memory(interrupt)
-    asked = jobs(tmp_path / "out", 4, steps=2 if stage == "frame" else 1000, frames=61)
-    done: list[Job] = []
+    watcher, steps = Memory(interrupt), 2 if stage == "frame" else 1000
+    asked = [job(tmp_path / "out" / f"{line}.png", line, steps=steps, frames=61) for line in (1, 2, 3)]
     with pytest.raises(KeyboardInterrupt):
-        try:
-            run_batch(asked, site, LOAD, RECIPE, watcher)
-        finally:
-            watcher.on_draw = lambda: None
+        run_batch(asked, site, LOAD, RECIPE, watcher, shared)
     assert gone(pids(site))
-    done = [job for job in asked if job.video.name in dict(watcher.videos)]
-    assert not (tmp_path / "out").exists() or names(tmp_path / "out") == results(*done)
+    made = [job for job in asked if job.video.name in dict(watcher.videos)]
+    assert not (tmp_path / "out").exists() or names(tmp_path / "out") == results(*made)
     wait_until(lambda: not list(private_tmp.rglob("mochi-videos-*")), 5)
     assert [path.name for path in private_tmp.iterdir() if path.name.startswith("mochi-")] == []
 

@@ -107,13 +107,13 @@ def _candidates(folders: Iterable[Path], wanted: Sequence[WantedFile]) -> Iterat
             for name in files:
                 if name.startswith(".") and name.endswith(".part"):  # still arriving
                     continue
-                path = Path(place, name)
+                path = os.path.join(place, name)
                 try:
-                    size = path.stat().st_size
+                    size = os.stat(path).st_size
                 except OSError:
                     continue
                 if size in sizes or name in names:
-                    yield path, size
+                    yield Path(path), size
 
 
 def _flaw(file: WantedFile, path: Path, hashes: Hashes, report: Report | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ...cluster.attach import attach
@@ -46,19 +47,28 @@ class ClusterManager(GroupManager):
         numbers = {node: number for number, node in enumerate(dict.fromkeys(post.machine.node for post in self._posts))}
         self.machines = [numbers[post.machine.node] for post in self._posts]
 
-    def bring_files(self, request: LoadDiT | LoadVAE) -> None:
-        named = [request.path] if isinstance(request, LoadDiT) else [request.decoder, request.encoder]
-        paths = [path for path in named if path is not None]
-        wanted = [file for path in paths for file in files_of(path)]
+    def bring_files(self) -> None:
+        """Those of all models, before the first of them is used: what is missing for the last is known at once."""
+        named = {path for request in self.requests.values() for path in _files(request)} - self._brought
+        if not named:
+            return
+        wanted = [file for path in named for file in files_of(path)]
         machines = list(dict.fromkeys(post.machine for post in self._posts))
         trees = bring(self._cluster, machines, wanted, self._settings.send_weights, log.warning)
         of_machine = dict(zip(machines, trees, strict=True))
         for worker, post in zip(self._actors.workers, self._posts, strict=True):
-            worker.use_paths({str(path): str(of_machine[post.machine].local(absolute(path))) for path in paths})
+            worker.use_paths({str(path): str(of_machine[post.machine].local(absolute(path))) for path in named})
+        self._brought |= named
 
     def _new_group(self, **more: Any) -> Group:
         self._posts = place_ranks(self._cluster.machines(), self._settings)
         self._tell()
         check_versions(self._cluster, list(dict.fromkeys(post.machine for post in self._posts)))
+        self._brought: set[Path] = set()
         self._actors = Actors(self._cluster, self._posts, self._settings.interface)
         return super()._new_group(crew=lambda: self._actors, **more)
+
+
+def _files(request: LoadDiT | LoadVAE) -> list[Path]:
+    named = [request.path] if isinstance(request, LoadDiT) else [request.decoder, request.encoder]
+    return [path for path in named if path is not None]

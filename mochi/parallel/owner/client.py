@@ -60,7 +60,8 @@ class RemoteModel:
         self.loads = 0
         self.told: list[Loaded] = []
         self._group: Group | None = None
-        weakref.finalize(self, manager.dropped.append, self.name)
+        manager.requests[self.name] = request
+        weakref.finalize(self, _drop, manager, self.name)
 
     @property
     def loaded(self) -> bool:
@@ -77,7 +78,7 @@ class RemoteModel:
         self.manager.release_dropped()
         if group is not self._group:
             self._group = None
-            self.manager.bring_files(self.request)
+            self.manager.bring_files()
             answers = yield from group.stream(self.request)
             self.told = [answer.result for answer in answers]
             self._group = group
@@ -254,6 +255,12 @@ def _warning(work: Work[Result]) -> Work[Result]:
                 _warned.add(told.warning)
                 log.warning("%s", told.warning)
             yield event
+
+
+def _drop(manager: GroupManager, name: str) -> None:
+    """Nobody refers to a model any more."""
+    manager.requests.pop(name, None)
+    manager.dropped.append(name)
 
 
 def _rows(rows: TextRows) -> protocol.Rows:

@@ -16,6 +16,7 @@ class GroupManager:
         machines: the number of the machine of each rank; empty where all are on this one.
         is_elsewhere: whether the ranks can be on other machines.
         dropped: names of models that nobody refers to any more, to be unloaded at the next use.
+        requests: to load the models that there are, by their names.
     """
 
     is_elsewhere = False
@@ -25,6 +26,7 @@ class GroupManager:
         self.devices, self.timeout = tuple(devices), timeout
         self._arguments = {"log_folder": log_folder, **arguments}
         self.dropped: list[str] = []
+        self.requests: dict[str, LoadDiT | LoadVAE] = {}
         self._group: Group | None = None
 
     @property
@@ -48,8 +50,8 @@ class GroupManager:
     def _new_group(self, **more: Any) -> Group:
         return Group(self.devices, self.timeout, machines=self.machines, **self._arguments, **more)
 
-    def bring_files(self, request: LoadDiT | LoadVAE) -> None:
-        """See that the ranks of the group find the files that a request names. On one machine they do."""
+    def bring_files(self) -> None:
+        """See that the ranks of the group find the files that `requests` name. On one machine they do."""
 
     def release_dropped(self) -> None:
         """Unload the models that nobody refers to any more, if a group runs."""
