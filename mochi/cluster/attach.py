@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import MochiError
-from .machines import Cluster
+from .machines import Cluster, RayHasEnded
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,9 @@ AUTO = "auto"
 NOT_INSTALLED = (
     "Several machines need Ray, which is not installed here: pip install ray (the same version on every machine)."
 )
+HEAD_GONE = "100000000"
+"""Seconds without the cluster's head after which Ray ends this process, which is ComfyUI's: never. By default 60."""
+
 REACH = 5.0  # seconds in which the head of a cluster answers
 
 _lock = threading.Lock()
@@ -34,6 +37,7 @@ _attached: list[tuple[str, Cluster]] = []  # the address as it was asked for, an
 def import_ray() -> ModuleType:
     """Ray. Raises MochiError where it is not installed."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs of its own may look at all
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", HEAD_GONE)
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -63,13 +67,13 @@ def check_address(address: str) -> None:
 def attach(address: str = AUTO) -> Cluster:
     """The cluster of an address: "auto", that of this machine, or HOST:PORT of its head.
 
-    Raises MochiError where Ray is not installed, no cluster runs there, or this machine takes no part in it.
+    Where Ray has ended on this machine since, and was started again, that is another one. Raises MochiError where Ray is not installed, no cluster runs there, or this machine takes no part in it.
     """
     check_address(address)
     ray = import_ray()
     with _lock:
-        if ray.is_initialized():
-            return _present(ray, address)
+        if ray.is_initialized() and (present := _present(ray, address)) is not None:
+            return present
         _attached.clear()
         if address != AUTO:
             _check_reached(address)
@@ -93,14 +97,19 @@ def attach(address: str = AUTO) -> Cluster:
         return cluster
 
 
-def _present(ray: ModuleType, address: str) -> Cluster:
-    """The cluster that this process is attached to already, if it is the one."""
+def _present(ray: ModuleType, address: str) -> Cluster | None:
+    """The cluster that this process is attached to already, if it is the one; None where it has ended, and is left."""
     if not _attached:
         raise MochiError(
             "Another program's code has attached this process to Ray, so ours cannot go to the machines with it. Take "
             "out the other pack that uses Ray, or use `python -m mochi generate --ray`, a process of its own."
         )
     known, cluster = _attached[0]
+    try:
+        cluster.check_there()
+    except RayHasEnded:
+        ray.shutdown()
+        return None
     if address not in (known, AUTO, ray.get_runtime_context().gcs_address):
         raise MochiError(
             f"This process is attached to the cluster at {known}, and cannot use the one at {address} too."

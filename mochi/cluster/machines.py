@@ -39,11 +39,11 @@ class Machine:
 
     def is_reached(self) -> bool:
         """Whether its raylet answers. Ray itself needs many seconds to notice that one does not."""
-        try:
-            socket.create_connection((self.ip, self.port), REACH).close()
-        except OSError:
-            return False
-        return True
+        return _is_reached(self.ip, self.port)
+
+
+class RayHasEnded(MochiError, ConnectionError):
+    """The cluster is gone, or this machine from it."""
 
 
 class Cluster:
@@ -51,10 +51,31 @@ class Cluster:
 
     def __init__(self, ray: ModuleType):
         self.ray = ray
+        context = ray.get_runtime_context()
+        self._own = next(_machine(node, True) for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+        host, _, port = context.gcs_address.rpartition(":")
+        self._head = host, int(port)
+
+    def check_there(self) -> None:
+        """Raise RayHasEnded where the cluster's head, or Ray on this machine, does not answer.
+
+        To be called first: without this machine's raylet Ray ends the process that asks, without the head it waits.
+        """
+        if not self._own.is_reached():
+            raise RayHasEnded(
+                f"Ray has ended on this machine ({self._own.name}). Start it again (ray start --head, or --address="
+                "HOST:6379 where the head is on another machine), and repeat this."
+            )
+        if not _is_reached(*self._head):
+            raise RayHasEnded(
+                f"The head of the Ray cluster, {':'.join(map(str, self._head))}, does not answer. Start a cluster again "
+                "(ray start --head there, --address=HOST:6379 on the other machines), and repeat this."
+            )
 
     def machines(self) -> list[Machine]:
-        """Those that are there now, this one first, then by their addresses."""
-        own = self.ray.get_runtime_context().get_node_id()
+        """Those that are there now, this one first, then by their addresses. Raises RayHasEnded."""
+        self.check_there()
+        own = self._own.node
         nodes = [node for node in self.ray.nodes() if node["Alive"]]
         hosts = Counter(node["NodeManagerHostname"] for node in nodes)
         machines = [_machine(node, hosts[node["NodeManagerHostname"]] == 1) for node in nodes]
@@ -93,6 +114,14 @@ class Cluster:
             raise MochiError(f"Machine {machine.name} did not answer within {seconds:.0f} s.") from error
         except self.ray.exceptions.RayError as error:
             raise MochiError(f"Machine {machine.name}: {in_words(error)}") from error
+
+
+def _is_reached(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), REACH).close()
+    except OSError:
+        return False
+    return True
 
 
 def _machine(node: Mapping[str, Any], alone: bool) -> Machine:

@@ -63,6 +63,13 @@ def cluster() -> Iterator[Raylets]:
 
 
 @pytest.fixture(scope="module")
+def another() -> Iterator[Raylets]:
+    """A cluster that is there when the other one has ended."""
+    with raylets(2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def temporary() -> Iterator[Path]:
     """The temporary folder of the server."""
     with tempfile.TemporaryDirectory(prefix="mochi-") as folder:
@@ -75,7 +82,7 @@ def server(
 ) -> Iterator[ComfyServer]:
     """A server of its own: once attached to a cluster, Ray stays in it."""
     base = prepare_base(tmp_path_factory.mktemp("cluster"))
-    environment = {"TMPDIR": str(temporary), "RAY_ADDRESS": cluster.address}  # which is what "auto" stands for
+    environment = {"TMPDIR": str(temporary), "RAY_ADDRESS": cluster.address}  # which "auto" stands for, at first
     with ComfyServer(comfyui_path, base, cpu=True, extra=["--cache-classic"], environment=environment) as server:
         yield server
 
@@ -174,12 +181,24 @@ def test_ray_is_not_in_a_server_that_is_not_asked_for_a_cluster(comfy, server):
     assert _has_ray(server) and not _has_ray(comfy.server)
 
 
-def test_actors_end_with_a_killed_server(server, client, cluster, temporary):
-    """The last one, since the server is that of the others. It has asked by another name of the cluster, so that its
-    first actors have made room for others. No file is left."""
-    actors = [psutil.Process(pid) for pid in run(client, tiny("auto")).pids]
-    assert len(actors) == 2
+def test_the_server_outlives_the_ray_of_its_own_machine(server, client, cluster, another):
+    """And attaches to the cluster that is there when the next prompt is queued."""
+    run(client, tiny(cluster.address, seed=13))
+    hear, killed = at_second_step(lambda: cluster.kill(0))
+    with pytest.raises(PromptFailed, match=r"Rank 0 of 2 \(cpu of machine \S+\) is gone.* while sampling, step"):
+        run(client, tiny(cluster.address, steps=LONG, seed=14), hear)
+    assert time.monotonic() - killed[0] < WITHIN
+    with pytest.raises(PromptFailed, match=f"No Ray cluster answers at {cluster.address}"):
+        run(client, tiny(cluster.address, seed=15))
+    after = run(client, tiny(another.address, seed=16))
+    assert [another.number_of(pid) for pid in after.pids] == [0, 1]
+    assert server.process.poll() is None
+
+
+def test_actors_end_with_a_killed_server(server, client, another, temporary):
+    """The last one, since the server is that of the others. No file is left."""
+    actors = [psutil.Process(pid) for pid in run(client, tiny(another.address, seed=17)).pids]
     server.process.kill()
     _, alive = psutil.wait_procs(actors, timeout=10)
-    assert not alive
-    assert not cluster.workers() and not cluster.left_over() and not list(temporary.iterdir())
+    assert len(actors) == 2 and not alive
+    assert not another.workers() and not another.left_over() and not list(temporary.iterdir())

@@ -79,6 +79,7 @@ class Actors:
 
     def send(self, message: Any) -> None:
         """It crosses once to each machine."""
+        self._cluster.check_there()
         ref = self._cluster.ray.put(encode(message))
         for worker in self.workers:
             worker.actor.put(ref)

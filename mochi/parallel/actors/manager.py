@@ -61,6 +61,7 @@ class ClusterManager(GroupManager):
         self._brought |= named
 
     def _new_group(self, **more: Any) -> Group:
+        self._cluster = attach(self._settings.cluster)  # another one, if this machine's Ray was started anew
         self._posts = place_ranks(self._cluster.machines(), self._settings)
         self._tell()
         check_versions(self._cluster, list(dict.fromkeys(post.machine for post in self._posts)))
