@@ -67,7 +67,9 @@ def check_address(address: str) -> None:
 def attach(address: str = AUTO) -> Cluster:
     """The cluster of an address: "auto", that of this machine, or HOST:PORT of its head.
 
-    Where Ray has ended on this machine since, and was started again, that is another one. Raises MochiError where Ray is not installed, no cluster runs there, or this machine takes no part in it.
+    Where Ray has ended on this machine since, and was started again, that is another one.
+
+    Raises MochiError where Ray is not installed, no cluster runs there, or this machine takes no part in it.
     """
     check_address(address)
     ray = import_ray()

@@ -68,7 +68,7 @@ class Cluster:
             )
         if not _is_reached(*self._head):
             raise RayHasEnded(
-                f"The head of the Ray cluster, {':'.join(map(str, self._head))}, does not answer. Start a cluster again "
+                f"The head of the Ray cluster, {':'.join(map(str, self._head))}, does not answer. Start one again "
                 "(ray start --head there, --address=HOST:6379 on the other machines), and repeat this."
             )
 
