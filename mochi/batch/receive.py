@@ -19,6 +19,7 @@ from ..video.paths import temporary_beside
 from .job import Job
 from .record import fingerprint
 from .requests import FilePart, Made, MakeVideo
+from .scratch import Scratch
 
 PATIENCE = 5.0
 """Seconds for a worker that is cancelled to stop writing."""
@@ -66,15 +67,16 @@ def receive(
 
 @contextmanager
 def _hidden_folder(job: Job) -> Iterator[Path]:
-    """A folder beside a video to be, and no longer there in the end."""
+    """A folder beside a video to be, and no longer there in the end, however this process ends."""
     folder = temporary_beside(job.video.absolute())
+    with _clear_errors(job):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Scratch(folder)
     try:
-        with _clear_errors(job):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
         yield folder
     finally:
         _remove(folder)
+        scratch.close()
 
 
 def _remove(folder: Path) -> None:

@@ -12,13 +12,16 @@ clusters kill the children of a worker that they end."""
 
 
 class Scratch:
-    """A folder in the temporary one that is removed when this process ends, by SIGKILL too.
+    """A folder that is removed when this process ends, by SIGKILL too, or when it is closed.
 
     The end of a pipe, which the system closes with the process, tells another one to remove it.
+
+    Args:
+        path: of the folder; by default a new one in the temporary folder.
     """
 
-    def __init__(self) -> None:
-        self.path = Path(tempfile.gettempdir(), f"mochi-videos-{uuid.uuid4().hex}")
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or Path(tempfile.gettempdir(), f"mochi-videos-{uuid.uuid4().hex}")
         end, self._held = os.pipe()
         try:
             # In a session of its own, where neither Ctrl+C nor the end of the process's group reaches it.
@@ -27,3 +30,7 @@ class Scratch:
         finally:
             os.close(end)
         self.path.mkdir(0o700)  # after who removes it is there
+
+    def close(self) -> None:
+        """Have what is left of it removed, now or in a moment."""
+        os.close(self._held)

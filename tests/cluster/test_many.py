@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,45 @@ def test_all_machines_share_the_videos_and_one_of_them_is_lost(cluster, write):
     assert (again.returncode, said) == (0, "") and f"{COUNT} of {COUNT} videos are there already" in told
     assert {path: path.stat().st_mtime_ns for path in jobs.parent.rglob("*")} == before
     assert not cluster.workers() and not cluster.left_over()
+
+
+def test_ctrl_c_leaves_no_worker_and_no_part(cluster, write):
+    jobs = write(12, steps=(40,))
+    running = start(jobs, cluster=cluster)
+    wait_for(lambda: made_by(jobs.parent))
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and "cancelled" in told
+    wait_for(lambda: not cluster.workers() and not cluster.left_over(), 20)
+    made = sum(made_by(jobs.parent).values())
+    assert 0 < made < 12
+    names = {path.name for path in jobs.parent.iterdir() if path.suffix != ".jsonl"}
+    assert len(names) == 2 * made and not any(name.startswith(".") for name in names)
+
+
+def test_a_killed_command_leaves_no_worker_and_no_part(cluster, write):
+    jobs = write(12, steps=(40,))
+    running = start(jobs, cluster=cluster)
+    wait_for(lambda: made_by(jobs.parent))
+    running.kill()
+    running.communicate()
+    wait_for(lambda: not cluster.workers() and not cluster.left_over(), 20)
+    wait_for(lambda: not [path for path in jobs.parent.iterdir() if path.name.startswith(".")], 20)
+
+
+def test_workers_that_are_killed_again_and_again_lose_nothing(cluster, write):
+    count, chosen = 18, random.Random(0)
+    jobs = write(count, steps=(12, 20))
+    running = start(jobs, cluster=cluster)
+    killed, last = 0, time.monotonic()
+    wait_for(lambda: made_by(jobs.parent))
+    while running.poll() is None:
+        time.sleep(0.2)
+        if time.monotonic() - last > 3 and killed < 4 and (there := cluster.workers()):
+            killed, last = killed + 1, time.monotonic()
+            with suppress(psutil.Error):
+                chosen.choice(there).kill()
+    said, told = running.communicate()
+    assert running.returncode == 0 and killed, told
+    assert whole(jobs.parent, count) and len(said.split()) == len(set(said.split())) == count
+    wait_for(lambda: not cluster.workers() and not cluster.left_over(), 20)
