@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.raylets import Raylets, needs_ray, raylets
@@ -54,7 +57,12 @@ def start(jobs: Path, *options: str, cluster: Raylets | None = None) -> subproce
         options = ("--ray", cluster.address, *options)
     command = [sys.executable, "-m", "mochi", "generate", "--jsonl", str(jobs), *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=PROJECT, env=environment, text=True, **pipes)
+    return subprocess.Popen(command, cwd=PROJECT, env=environment, text=True, preexec_fn=_listen_to_ctrl_c, **pipes)
+
+
+def _listen_to_ctrl_c() -> None:
+    """A shell's job in the background, as a whole suite can be, ignores it, and all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def made_by(folder: Path) -> Counter[str]:
