@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import os
 import socket
 import threading
 from pathlib import Path
@@ -36,6 +37,8 @@ _attached: list[tuple[str, Cluster]] = []  # the address as it was asked for, an
 
 def import_ray() -> ModuleType:
     """Ray. Raises MochiError where it is not installed."""
+    # Else it prints a paragraph on standard output for each process that dies, the paths of videos among them.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs of its own may look at all
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", HEAD_GONE)
     try:
