@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import os
 import socket
 import threading
 from pathlib import Path
