@@ -28,6 +28,10 @@ NOT_INSTALLED = (
 HEAD_GONE = "100000000"
 """Seconds without the cluster's head after which Ray ends this process, which is ComfyUI's: never. By default 60."""
 
+INLINE = str(64 * 2**20)
+"""Bytes up to which results come from a worker directly. Larger ones come through the object store, by default those
+from 100 kB on; and where a worker of which one came has died, Ray ends this process if its raylet is gone, too."""
+
 REACH = 5.0  # seconds in which the head of a cluster answers
 
 _lock = threading.Lock()
@@ -84,7 +88,11 @@ def attach(address: str = AUTO) -> Cluster:
         try:
             ray.init(
                 address=address,
-                runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["__pycache__", "*.pyc"]},
+                runtime_env={
+                    "py_modules": [str(PACKAGE)],
+                    "excludes": ["__pycache__", "*.pyc"],
+                    "env_vars": {"RAY_max_direct_call_object_size": INLINE},
+                },
                 log_to_driver=False,
                 logging_level=logging.WARNING,
                 configure_logging=False,
