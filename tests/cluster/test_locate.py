@@ -250,8 +250,8 @@ def test_one_error_for_all_machines(tmp_path):
         f"  {here / '0.safetensors'} has its 7.00B, but another content",
         "  MOCHI_WEIGHTS names no folder there",
         "Put these files there under the same paths; or name a folder that has them, below it and under any names, in "
-        "the environment variable MOCHI_WEIGHTS where Ray is started on that machine; or add --send-weights, and they "
-        "are sent.",
+        "the environment variable MOCHI_WEIGHTS where Ray is started on that machine; or have them sent: "
+        "--send-weights, on the canvas `send_weights`.",
     ]
 
 
