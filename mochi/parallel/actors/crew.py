@@ -19,7 +19,7 @@ from ...errors import GroupError, MochiError
 from ..owner.failures import RankState
 from ..protocol import PortMeeting, Start
 
-PLACING = 120.0
+PLACING = 180.0
 """Seconds in which Ray must find room for a worker. On a machine where other work holds the GPUs it never does."""
 
 SILENT = 4.0
