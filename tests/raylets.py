@@ -24,6 +24,7 @@ needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or sys.platform != "linux",
     reason="several machines need Ray, which is not installed (pip install ray)",
 )
+CACHE = "cache"  # the user's cache of the machines, below their temporary folder
 PLENTY = 200_000_000  # bytes of shared memory for what crosses
 
 
@@ -59,8 +60,8 @@ class Raylets:
         return next(number for number, pid in self.pids.items() if pid in parents)
 
     def left_over(self) -> list[Path]:
-        """What processes have left in the temporary folder, beside Ray's own files."""
-        return [path for path in self.folder.iterdir() if path.name != "ray"]
+        """What processes have left in the temporary folder, beside Ray's own files and the user's cache."""
+        return [path for path in self.folder.iterdir() if path.name not in ("ray", CACHE)]
 
     def workers(self) -> list[psutil.Process]:
         """The processes that hold actors of ours."""
@@ -78,7 +79,8 @@ class Raylets:
 def raylets(count: int) -> Iterator[Raylets]:
     """So many raylets with one processor each. Nothing of them stays."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: sockets are in it
-        environment = {**os.environ, "TMPDIR": folder, "RAY_worker_niceness": "0"}
+        cache = str(Path(folder, CACHE))
+        environment = {**os.environ, "TMPDIR": folder, "XDG_CACHE_HOME": cache, "RAY_worker_niceness": "0"}
         command = [sys.executable, __file__, "serve"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes) as process:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..crossing import encode
 from .machines import Cluster, Machine
 
-CALLS = 2  # that an actor answers at a time, beside its stream and its inbox
+CALLS = 2  # that an actor answers at a time, beside what it takes and gives
 
 
 class Actor:
@@ -24,7 +23,7 @@ class Actor:
         self, cluster: Cluster, machine: Machine, made_by: str, arguments: tuple = (), cpus: float = 0, gpus: int = 0
     ):
         self.cluster, self.machine = cluster, machine
-        shell = cluster.ray.remote(concurrency_groups={"call": CALLS, "put": 1, "stream": 1})(_shell(cluster.ray))
+        shell = cluster.ray.remote(concurrency_groups={"call": CALLS, "put": 1, "take": 1})(_shell(cluster.ray))
         self._handle = shell.options(
             num_cpus=cpus, num_gpus=gpus, scheduling_strategy=cluster.on(machine), max_restarts=0, max_task_retries=0
         ).remote(made_by, encode(arguments))
@@ -41,9 +40,9 @@ class Actor:
         """Give the object's `put` a value, or a reference to one; in order. A reference, for `Cluster.wait`."""
         return self._handle.put.remote(data)
 
-    def stream(self) -> Iterator[Any]:
-        """References to what the object's generator `stream` yields, as it does."""
-        return self._handle.stream.options(num_returns="streaming").remote()
+    def take(self) -> Any:
+        """What the object's `take` returns, which may wait. Raises Ray's own errors where the actor is gone."""
+        return self.cluster.ray.get(self._handle.take.remote())
 
     def kill(self) -> None:
         """End it at once."""
@@ -72,8 +71,8 @@ def _shell(ray: Any) -> type:
         def put(self, data: Any) -> None:
             self._inner.put(data)
 
-        @ray.method(concurrency_group="stream")
-        def stream(self) -> Any:
-            yield from self._inner.stream()
+        @ray.method(concurrency_group="take")
+        def take(self) -> Any:
+            return self._inner.take()
 
     return Shell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,3 +51,19 @@ def check_versions(cluster: Cluster, machines: Sequence[Machine]) -> None:
 def _differs(machine: Machine, has: Mapping[str, str], own: Mapping[str, str]) -> str:
     other = [f"{name} {has.get(name, 'none')}" for name, version in own.items() if has.get(name) != version]
     return f"machine {machine.name} has {', '.join(other)}" if other else ""
+
+
+def smallest_gpu(cluster: Cluster, machines: Sequence[Machine]) -> int | None:
+    """Bytes of memory of the smallest GPU on any of the machines; None where that cannot be known."""
+    found = cluster.call(machines, "cluster.facts:gpu_memory")
+    return None if not all(found) else min(size for sizes in found for size in sizes)
+
+
+def gpu_memory() -> list[int]:
+    """Bytes of each GPU of the machine that is called, by its driver: Ray shows a call without GPUs none of them."""
+    ask = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True).stdout
+        return [int(line) * 2**20 for line in told.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []

@@ -35,6 +35,7 @@ def plan_dit(
     devices: Sequence[str],
     passes: int = 2,
     machines: Sequence[int] = (),
+    smallest_gpu: int | None = None,
 ) -> DiTPlan:
     """Plan a model as a person has set it, now rather than when its first step fails.
 
@@ -44,6 +45,7 @@ def plan_dit(
         devices: one for each rank; of a cluster, by any names.
         passes: forward passes of a step, where that is known: 2 with guidance.
         machines: the number of the machine of each rank; empty where all are on one.
+        smallest_gpu: see GroupManager.
 
     Raises MochiError where so many ranks cannot split the model, a device cannot compute attention in that way, or this
     torch cannot shard weights.
@@ -55,7 +57,7 @@ def plan_dit(
         check_attention(request.attention, device, compute_dtype, model.config.head_dim)
     itemsize = compute_dtype.itemsize
     nbytes = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else itemsize) for p in model.parameters())
-    sharding = settings.sharding_for(nbytes)
+    sharding = settings.sharding_for(nbytes, smallest_gpu)
     mates = len(devices) // len(set(machines) or {0})
     share = nbytes if sharding == "replicated" else nbytes // mates
     return DiTPlan(replace(request, sharding=sharding), degrees, split, share)

@@ -127,7 +127,7 @@ def load_remote(
     network = files.dit.plan("dit", weight_dtype=weight_dtype, compute_dtype=compute_dtype).model
     dit_path, decoder_path = files.dit.path.absolute(), files.decoder.path.absolute()  # they work in another folder
     request = LoadDiT(dit_path, weight_dtype, compute_dtype, attention=attention, compiled=compiled)
-    plan = plan_dit(request, network, parallel, manager.devices, passes, manager.machines)
+    plan = plan_dit(request, network, parallel, manager.devices, passes, manager.machines, manager.smallest_gpu)
     dit = RemoteDiT(manager, plan.request, plan.degrees)
     vae = RemoteVAE(manager, LoadVAE(decoder_path, None, compute_dtype))
     denoiser = RemoteDenoiser(files.config.dit, dit, compute_dtype)

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ...errors import GroupError, MochiError
 from ..owner.failures import RankState
 from ..protocol import PortMeeting, Start
 
-PLACING = 120.0
+PLACING = 180.0
 """Seconds in which Ray must find room for a worker. On a machine where other work holds the GPUs it never does."""
 
 SILENT = 4.0
@@ -144,17 +144,14 @@ class ActorWorker:
                 + (" Other work may hold its GPUs or processors: `ray status` shows what is taken." if no_room else "")
             ) from error
         self.heard = time.monotonic()
-        stream = self.actor.stream()
-        self._reader = threading.Thread(target=self._read, args=(stream,), name=f"rank {self.rank}", daemon=True)
+        self._reader = threading.Thread(target=self._read, name=f"rank {self.rank}", daemon=True)
         self._reader.start()
 
-    def _read(self, stream: Iterator[Any]) -> None:
-        get = self.actor.cluster.ray.get
+    def _read(self) -> None:
         try:
-            for ref in stream:
-                data = get(ref)
+            while (messages := self.actor.take()) is not None:
                 self.heard = time.monotonic()
-                if data is not None:
+                for data in messages:
                     self.channel.arrived(data)
         except Exception as error:
             self._ended(f"is gone: {in_words(error)}")

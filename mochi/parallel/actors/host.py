@@ -9,7 +9,8 @@ import queue
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from ..protocol import Ask
 from ..worker.loop import work
 
 BEAT = 0.5
-"""Seconds between two signs of life. They come as items of the stream, which cost more than those in mapped memory."""
+"""Seconds after which `take` returns, with a message or as a sign of life."""
+
+AT_A_TIME = 32 << 20
+"""Bytes of messages after which `take` returns no more."""
 
 log = logging.getLogger("mochi.rank")
 
@@ -77,16 +81,14 @@ class Host:
         """A message of the owner."""
         self._channel.inbox.put(data)
 
-    def stream(self) -> Iterator[bytes | None]:
-        """The messages to the owner, and None as a sign of life, until the loop has ended."""
-        while True:
-            try:
-                data = self._channel.outbox.get(timeout=BEAT)
-            except queue.Empty:
-                if not self._loop.is_alive() and self._channel.outbox.empty():
-                    return
-                data = None
-            yield data
+    def take(self) -> list[bytes] | None:
+        """The messages to the owner, once there are some; none as a sign of life; None when the loop has ended."""
+        messages: list[bytes] = []
+        with suppress(queue.Empty):
+            messages.append(self._channel.outbox.get(timeout=BEAT))
+            while sum(map(len, messages)) < AT_A_TIME:
+                messages.append(self._channel.outbox.get_nowait())
+        return messages if messages or self._loop.is_alive() or not self._channel.outbox.empty() else None
 
     def _work(self) -> None:
         try:
@@ -110,7 +112,7 @@ class HostChannel:
 
     def __init__(self) -> None:
         self.inbox: queue.Queue[bytes] = queue.Queue()
-        self.outbox: queue.Queue[bytes | None] = queue.Queue()
+        self.outbox: queue.Queue[bytes] = queue.Queue()
         self.paths: dict[str, str] = {}
 
     def send(self, message: Any) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...cluster.attach import attach
-from ...cluster.facts import check_versions
+from ...cluster.facts import check_versions, smallest_gpu
 from ...cluster.files import bring
+from ...cluster.machines import Machine
 from ...cluster.weights import absolute, files_of
 from ..owner.group import Group
 from ..owner.manager import GroupManager
@@ -34,12 +35,17 @@ class ClusterManager(GroupManager):
         self._posts: Sequence[Post] = place_ranks(self._cluster.machines(), settings)
         super().__init__((), settings.timeout, **arguments)
         self._tell()
+        if self.device_type == "cuda" and settings.sharding == "auto":
+            self.smallest_gpu = smallest_gpu(self._cluster, self._machines())
 
     is_elsewhere = True
 
     @property
     def device_type(self) -> str:
         return self._posts[0].device.partition(":")[0]
+
+    def _machines(self) -> list[Machine]:
+        return list(dict.fromkeys(post.machine for post in self._posts))
 
     def _tell(self) -> None:
         """Note what others ask about the places of the ranks."""
@@ -53,7 +59,7 @@ class ClusterManager(GroupManager):
         if not named:
             return
         wanted = [file for path in named for file in files_of(path)]
-        machines = list(dict.fromkeys(post.machine for post in self._posts))
+        machines = self._machines()
         trees = bring(self._cluster, machines, wanted, self._settings.send_weights, log.warning)
         of_machine = dict(zip(machines, trees, strict=True))
         for worker, post in zip(self._actors.workers, self._posts, strict=True):
@@ -64,7 +70,7 @@ class ClusterManager(GroupManager):
         self._cluster = attach(self._settings.cluster)  # another one, if this machine's Ray was started anew
         self._posts = place_ranks(self._cluster.machines(), self._settings)
         self._tell()
-        check_versions(self._cluster, list(dict.fromkeys(post.machine for post in self._posts)))
+        check_versions(self._cluster, self._machines())
         self._brought: set[Path] = set()
         self._actors = Actors(self._cluster, self._posts, self._settings.interface)
         return super()._new_group(crew=lambda: self._actors, **more)

@@ -21,7 +21,7 @@ def place_ranks(machines: Sequence[Machine], settings: ParallelSettings) -> list
     Machines without GPUs are left out where others have some. Raises MochiError where the settings ask for more than is
     there.
     """
-    most = max(machine.gpus for machine in machines)
+    most = max((machine.gpus for machine in machines), default=0)
     on_gpus = most > 0 and not settings.cpu
     wanted = gpus_of_each(settings)
     fit = [machine for machine in machines if not on_gpus or machine.gpus >= (wanted or 1)]

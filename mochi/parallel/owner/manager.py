@@ -15,12 +15,14 @@ class GroupManager:
         devices: one for each rank; as torch calls them, unless `is_elsewhere`.
         machines: the number of the machine of each rank; empty where all are on this one.
         is_elsewhere: whether the ranks can be on other machines.
+        smallest_gpu: bytes of memory of the smallest of their GPUs, where that is not this process's to know.
         dropped: names of models that nobody refers to any more, to be unloaded at the next use.
         requests: to load the models that there are, by their names.
     """
 
     is_elsewhere = False
     machines: Sequence[int] = ()
+    smallest_gpu: int | None = None
 
     def __init__(self, devices: Sequence[str], timeout: float, log_folder: Path | None = None, **arguments: Any):
         self.devices, self.timeout = tuple(devices), timeout

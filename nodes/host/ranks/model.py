@@ -143,7 +143,9 @@ def load_remote_model(
     request = LoadDiT(
         checkpoint.path.absolute(), rounded, config.computed, attention=attention, compiled=compiled, fast=fast
     )
-    remote = plan_dit(request, network, settings, manager.devices, machines=manager.machines)
+    remote = plan_dit(
+        request, network, settings, manager.devices, machines=manager.machines, smallest_gpu=manager.smallest_gpu
+    )
     network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
     model = RemoteMochi(config, network, remote.nbytes)
     groups.introduce(
