@@ -105,7 +105,7 @@ def test_cancel_ends_all_workers_and_leaves_no_part(batch, client, cluster, outp
         batch(lines, cancel, filename_prefix="cancelled/video")
     assert failure.value.interrupted
     deadline = time.monotonic() + 10
-    while cluster.workers() and time.monotonic() < deadline:
+    while (cluster.workers() or cluster.left_over()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not cluster.workers() and not cluster.left_over()
     files = set((output / "cancelled").iterdir())
