@@ -89,8 +89,8 @@ class Shown:
             doing = " | ".join(what for _, what in sorted(places.items()) if what)
             lines.append(f"{machine}: {self.made_by[machine]} made{f', {doing}' if doing else ''}")
         # A node shows a few lines, and the first ones most surely.
-        text = f"{self._ended} of {self.total} videos · " + "\n".join(lines)
-        return f"{text}\n{self._trouble}" if self._trouble else text
+        text = f"{self._ended} of {self.total} videos · " + ";\n".join(lines)
+        return f"{text};\n{self._trouble}" if self._trouble else text
 
 
 def make_on_cluster(
