@@ -22,7 +22,6 @@ from .host.batch_lines import check_inside, lines_of, place_of
 from .host.checks import complaint
 from .host.output import check_prefix, show_all
 from .host.progress import show_text
-from .host.sockets.dtypes import runs_on_cpu
 from .parallel import MAX_GPUS
 
 OWN = "0: the model's own."
@@ -194,10 +193,9 @@ def _jobs(
 def _request(jobs: list[Job], model_dir: str, model: ModelDir, gpus: int) -> LoadPipeline:
     """What each worker loads."""
     passes = max(2, min(job.settings.passes for job in jobs))
-    over = ParallelSettings(str(gpus), cpu=runs_on_cpu()) if gpus > 1 else None
-    device = "cpu" if runs_on_cpu() else None
+    over = ParallelSettings(str(gpus)) if gpus > 1 else None
     folder: Path | None = model_folder(model_dir)
-    return LoadPipeline(folder, None, device, parallel=over, variant=model.variant[0], passes=passes)
+    return LoadPipeline(folder, parallel=over, variant=model.variant[0], passes=passes)
 
 
 def _not_made(wrong: dict[int, MochiError], text: str) -> str:

@@ -199,7 +199,8 @@ def _settings(
     check_choice("guidance", guidance, GUIDANCE)
     degree = 0 if guidance == "auto" else int(guidance)
     of_cluster = cluster.strip(), machines, interface.strip(), send_weights
-    return ParallelSettings(gpus, degree, ulysses, weights, timeout, runs_on_cpu(), PLACE, *of_cluster)
+    cpu = runs_on_cpu() and not cluster.strip()  # which says nothing of other machines
+    return ParallelSettings(gpus, degree, ulysses, weights, timeout, cpu, PLACE, *of_cluster)
 
 
 def _check(*chosen: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..cluster.facts import check_versions
 from ..cluster.files import Tell, bring
 from ..cluster.machines import Cluster, Machine
 from ..cluster.weights import Tree, WantedFile, absolute
+from ..errors import MochiError
 from ..parallel.actors.crew import Actors, Post
 from ..parallel.owner.group import Group
 from .requests import SERVICE
@@ -24,7 +26,7 @@ class Needs:
     Attributes:
         files: that it loads.
         paths: by which it is asked to load them: files, and folders that they are in.
-        gpus: how many, if the machine has any.
+        gpus: how many, if the machine has any; 0: all that it has.
         cpu: whether it stays on the CPU though there are GPUs.
         memory: bytes of the machine's, beside those of its GPUs.
         most: workers on one machine.
@@ -52,9 +54,12 @@ class ClusterSite:
 
     def __init__(self, cluster: Cluster, needs: Needs, tell: Tell):
         self._cluster, self._needs, self._tell = cluster, needs, tell
-        self._lock = threading.Lock()
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # one may take long to get files
         self._trees: dict[str, Tree] = {}  # by the machine's number in Ray
         machines = self._used()
+        if not machines:
+            there = "; ".join(f"{machine.name} ({machine.gpus} GPUs)" for machine in cluster.machines())
+            raise MochiError(f"A worker is to have {needs.gpus} GPUs of its machine, but the cluster has: {there}.")
         self._prepare(machines)
 
     def places(self) -> Sequence[Place]:
@@ -68,7 +73,7 @@ class ClusterSite:
         machines = self._cluster.machines()
         if self._needs.cpu or not any(machine.gpus for machine in machines):
             return machines
-        return [machine for machine in machines if machine.gpus >= self._needs.gpus]
+        return [machine for machine in machines if machine.gpus >= max(1, self._needs.gpus)]
 
     def _prepare(self, machines: Sequence[Machine]) -> None:
         check_versions(self._cluster, machines)
@@ -77,7 +82,7 @@ class ClusterSite:
 
     def start(self, post: Post) -> Group:
         """A worker, see Place."""
-        with self._lock:
+        with self._locks[post.machine.node]:
             if post.machine.node not in self._trees:
                 self._prepare([post.machine])
         tree, needs = self._trees[post.machine.node], self._needs
@@ -104,6 +109,7 @@ def posts_on(machine: Machine, needs: Needs) -> list[Post]:
     if needs.cpu or not machine.gpus:
         return [Post(machine, "cpu", "cpu", 0, machine.cpus, max(1, machine.cpus))]
     room = machine.memory // needs.memory if needs.memory else needs.most
-    count = max(1, min(machine.gpus // needs.gpus, room, needs.most))
-    title = "a GPU" if needs.gpus == 1 else f"{needs.gpus} GPUs"
-    return [Post(machine, "cuda:0", title, needs.gpus, 0, max(1, machine.cpus // count))] * count
+    each = needs.gpus or machine.gpus
+    count = max(1, min(machine.gpus // each, room, needs.most))
+    title = "a GPU" if each == 1 else f"{each} GPUs"
+    return [Post(machine, "cuda:0", title, each, 0, max(1, machine.cpus // count))] * count

@@ -74,6 +74,17 @@ class MakeVideo(Request[Made]):
 
 
 @dataclass(frozen=True)
+class StillLoading(Progress):
+    """A model is being loaded, for so many seconds so far."""
+
+    seconds: int
+
+    @property
+    def phase(self) -> str:
+        return f"for {self.seconds} s"
+
+
+@dataclass(frozen=True)
 class StepMade(Counted):
     """Another step of sampling is done."""
 

@@ -11,8 +11,10 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
+from ..cluster.weights import absolute
 from ..errors import Cancelled, GroupError, MochiError
 from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
@@ -82,8 +84,8 @@ def run_batch(
         grace: seconds without any place to work in after which what is left is given up.
     """
     _check_names(jobs)
-    loras = [(os.path.abspath(path), strength) for path, strength in load.loras]
-    load = replace(load, model=load.model and load.model.absolute(), loras=loras)
+    loras = [(absolute(path), strength) for path, strength in load.loras]
+    load = replace(load, model=load.model and Path(absolute(load.model)), loras=loras)
     batch = _Batch(jobs, site, load, recipe, watcher, shared, grace)
     try:
         batch.run()
@@ -126,6 +128,7 @@ class _Batch:
         self._given_up: set[str] = set()  # by name, as long as they are there
         self._working: dict[str, tuple[Place, threading.Thread]] = {}
         self._proven: set[str] = set()  # the names of places where something was made
+        self._last_trouble = ""
         self._stopped = False
         self._crash: BaseException | None = None
 
@@ -137,7 +140,7 @@ class _Batch:
         while True:
             if time.monotonic() - looked >= LOOK:
                 looked = time.monotonic()
-                self._look(self._site.places())
+                self._look(self._places_there())
             self._watcher.draw()
             with self._change:
                 if self._crash is not None:
@@ -161,6 +164,14 @@ class _Batch:
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
+    def _places_there(self) -> Sequence[Place]:
+        """Those of the site; none while nobody can tell, which may pass."""
+        try:
+            return self._site.places()
+        except ConnectionError as error:
+            self._last_trouble = str(error)
+            return ()
+
     def _look(self, found: Sequence[Place]) -> None:
         with self._change:
             self._given_up &= {place.name for place in found}
@@ -180,7 +191,8 @@ class _Batch:
         with self._change:
             left = list(self._tasks.give_up())
         for task in left:
-            self._end(task, MochiError("not made, since no place to work in is left"))
+            why = f": {self._last_trouble}" if self._last_trouble else ""
+            self._end(task, MochiError(f"not made, since no place to work in is left{why}"))
 
     # --- a worker's thread
 
@@ -189,6 +201,7 @@ class _Batch:
         try:
             failures = 0
             while self._is_wanted(place):
+                place = self._as_it_is_now(place)
                 try:
                     group = self._start(place)
                 except (GroupError, OSError) as error:
@@ -209,6 +222,11 @@ class _Batch:
             with self._change:
                 self._working.pop(place.name, None)
                 self._change.notify_all()
+
+    def _as_it_is_now(self, place: Place) -> Place:
+        """The place of that name: its machine may have come back as another one."""
+        with self._change:
+            return next((other for other in self._places if other.name == place.name), place)
 
     def _is_wanted(self, place: Place, running: bool = False) -> bool:
         """Whether a place is to have a worker; one that runs stays until all is made, in case another dies."""
@@ -237,6 +255,7 @@ class _Batch:
     def _start_failed(self, place: Place, error: Exception, final: bool) -> None:
         self._watcher.doing(place, "")
         self._watcher.trouble(place, f"no worker starts there{', it is given up' if final else ''}: {error}")
+        self._last_trouble = f"{place.name}: {error}"
         with self._change:
             if final:
                 self._given_up.add(place.name)

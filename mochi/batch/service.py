@@ -2,19 +2,29 @@
 
 import errno
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import Cancelled, MochiError
 from ..images import GivenImage
+from ..parallel.protocol import Progress
 from ..parallel.worker.loop import Context
 from ..pipeline import Pipeline
 from ..settings import GenerateSettings
 from ..video import format_of, target_path
 from .make import make_video, open_pipeline
-from .requests import PART, FilePart, LoadPipeline, Made, MakeVideo
+from .requests import PART, FilePart, LoadPipeline, Made, MakeVideo, StillLoading
 from .scratch import Scratch
+
+SIGN = 10.0
+"""Seconds between two words on a model that is being loaded."""
+
+LOADING = 3600.0
+"""Seconds after which nothing more is said of it, so that the timeout counts."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -34,7 +44,10 @@ class VideoMaker:
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None  # its memory is free before another is loaded
-        self._pipeline = open_pipeline(request)
+        if self._context.device.type == "cpu" and request.parallel is None:  # GPUs that it may see are not for it
+            request = replace(request, device="cpu")
+        with _telling(self._context.emit):
+            self._pipeline = open_pipeline(request)
         return self._pipeline.attention
 
     def _make(self, request: MakeVideo) -> Made:
@@ -59,6 +72,24 @@ class VideoMaker:
                         raise Cancelled("cancelled while the video was sent")
                     self._context.emit(part)
         return made
+
+
+@contextmanager
+def _telling(emit: Callable[[Progress], None]) -> Iterator[None]:
+    """Inside, tell now and then that a model is being loaded, which a slow disk can make longer than any timeout."""
+    loaded, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not loaded.wait(SIGN) and time.monotonic() - started < LOADING:
+            emit(StillLoading(round(time.monotonic() - started)))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loaded.set()
+        thread.join()
 
 
 def with_pictures(request: MakeVideo, folder: Path) -> GenerateSettings:

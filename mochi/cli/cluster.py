@@ -88,9 +88,14 @@ def parallel_over(options: argparse.Namespace) -> ParallelSettings:
 
 def parallel_of_worker(options: argparse.Namespace) -> ParallelSettings | None:
     """How a worker spreads each of its videos over GPUs of its machine; None where it has one."""
-    gpus = gpus_of_each(parallel_over(options)) or 1
+    gpus = _gpus_of_worker(options)
     degrees = options.guidance, options.ulysses, options.weights, options.timeout
-    return None if gpus == 1 else ParallelSettings(str(gpus), *degrees, cpu=options.device == "cpu")
+    return None if gpus == 1 else ParallelSettings(str(gpus or "all"), *degrees, cpu=options.device == "cpu")
+
+
+def _gpus_of_worker(options: argparse.Namespace) -> int:
+    """0 is all of its machine's."""
+    return 1 if options.gpus is None else gpus_of_each(parallel_over(options))
 
 
 def make_on_machines(
@@ -118,7 +123,7 @@ def _needs(jobs: Sequence[Job], options: argparse.Namespace, model: ModelDir, lo
     files = [*files_of_model(model, encoder=any(job.settings.images for job in jobs), report=_hashing())]
     files += [file for path, _ in load.loras for file in files_of(path)]
     paths = [*([] if load.model is None else [absolute(load.model)]), *(absolute(path) for path, _ in load.loras)]
-    each, on_cpu = gpus_of_each(parallel_over(options)) or 1, options.device == "cpu"
+    each, on_cpu = _gpus_of_worker(options), options.device == "cpu"
     memory = 0 if load.model is None else model.text_encoder.nbytes + model.decoder.nbytes
     most = options.workers or MOST
     return Needs(files, paths, each, on_cpu, memory, most, options.timeout, options.interface, options.send_weights)

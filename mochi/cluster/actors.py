@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from ..crossing import encode
@@ -23,10 +24,17 @@ class Actor:
         self, cluster: Cluster, machine: Machine, made_by: str, arguments: tuple = (), cpus: float = 0, gpus: int = 0
     ):
         self.cluster, self.machine = cluster, machine
-        shell = cluster.ray.remote(concurrency_groups={"call": CALLS, "put": 1, "take": 1})(_shell(cluster.ray))
-        self._handle = shell.options(
-            num_cpus=cpus, num_gpus=gpus, scheduling_strategy=cluster.on(machine), max_restarts=0, max_task_retries=0
-        ).remote(made_by, encode(arguments))
+        self._handle = (
+            _shell(cluster.ray)
+            .options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                scheduling_strategy=cluster.on(machine),
+                max_restarts=0,
+                max_task_retries=0,
+            )
+            .remote(made_by, encode(arguments))
+        )
 
     def call(self, method: str, *arguments: Any) -> Any:
         """A reference to what the method returns, encoded; it is called beside all that runs."""
@@ -49,8 +57,10 @@ class Actor:
         self.cluster.ray.kill(self._handle)
 
 
-def _shell(ray: Any) -> type:
-    """A class that is unpickled without our package, which under ComfyUI has a name that no machine knows."""
+@cache
+def _shell(ray: Any) -> Any:
+    """Ray's class of actors around one that is unpickled without our package. Under ComfyUI that has a name which no
+    machine knows."""
 
     class Shell:
         def __init__(self, made_by: str, arguments: bytes):
@@ -75,4 +85,4 @@ def _shell(ray: Any) -> type:
         def take(self) -> Any:
             return self._inner.take()
 
-    return Shell
+    return ray.remote(concurrency_groups={"call": CALLS, "put": 1, "take": 1})(Shell)

@@ -43,6 +43,8 @@ def import_ray() -> ModuleType:
     # Else it prints a paragraph on standard output for each process that dies, the paths of videos among them.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs of its own may look at all
+    # Else whatever asks Ray after the cluster is gone starts one in this process.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", HEAD_GONE)
     try:
         return importlib.import_module("ray")

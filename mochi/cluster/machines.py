@@ -7,7 +7,8 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -55,6 +56,8 @@ class Cluster:
         self._own = next(_machine(node, True) for node in ray.nodes() if node["NodeID"] == context.get_node_id())
         host, _, port = context.gcs_address.rpartition(":")
         self._head = host, int(port)
+        self._names: dict[str, str] = {}  # by a machine's number, as it was first seen
+        self._run = ray.remote(num_cpus=0, max_retries=0)(_caller())
 
     def check_there(self) -> None:
         """Raise RayHasEnded where the cluster's head, or Ray on this machine, does not answer.
@@ -79,7 +82,10 @@ class Cluster:
         nodes = [node for node in self.ray.nodes() if node["Alive"]]
         hosts = Counter(node["NodeManagerHostname"] for node in nodes)
         machines = [_machine(node, hosts[node["NodeManagerHostname"]] == 1) for node in nodes]
-        there = [machine for machine in machines if machine.is_reached()]
+        machines = [replace(each, name=self._names.setdefault(each.node, each.name)) for each in machines]
+        with ThreadPoolExecutor(max(1, len(machines))) as threads:  # those that are gone take their time
+            reached = list(threads.map(Machine.is_reached, machines))
+        there = [machine for machine, is_there in zip(machines, reached, strict=True) if is_there]
         return sorted(there, key=lambda machine: (machine.node != own, machine.ip, machine.node))
 
     def on(self, machine: Machine) -> Any:
@@ -93,9 +99,8 @@ class Cluster:
         function: its place in the package, as `cluster.facts:versions`.
         Raises MochiError that names the machine where it fails, or takes longer than that.
         """
-        run = self.ray.remote(num_cpus=0, max_retries=0)(_caller())
         data = encode(arguments)
-        refs = [run.options(scheduling_strategy=self.on(machine)).remote(function, data) for machine in machines]
+        refs = [self._run.options(scheduling_strategy=self.on(machine)).remote(function, data) for machine in machines]
         return [self.result(ref, machine, seconds) for ref, machine in zip(refs, machines, strict=True)]
 
     def result(self, ref: Any, machine: Machine, seconds: float | None = None) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from ..dit import AsymmDiT
 from ..dit.backends import check_attention
+from ..errors import MochiError
 from ..quant import QUANT_DTYPE
 from .protocol import LoadDiT
 from .settings import ParallelSettings
@@ -58,6 +59,18 @@ def plan_dit(
     itemsize = compute_dtype.itemsize
     nbytes = sum(p.numel() * (1 if p.dtype == QUANT_DTYPE else itemsize) for p in model.parameters())
     sharding = settings.sharding_for(nbytes, smallest_gpu)
+    _check_shards(sharding, settings, devices, machines, nbytes)
     mates = len(devices) // len(set(machines) or {0})
     share = nbytes if sharding == "replicated" else nbytes // mates
     return DiTPlan(replace(request, sharding=sharding), degrees, split, share)
+
+
+def _check_shards(
+    sharding: str, settings: ParallelSettings, devices: Sequence[str], machines: Sequence[int], nbytes: int
+) -> None:
+    """Raise MochiError where weights are to be sharded among the ranks of machines that have one each."""
+    if settings.cluster and sharding != "replicated" and len(devices) == len(set(machines)):
+        raise MochiError(
+            f"Weights of {nbytes / 1e9:.1f} GB cannot be {sharding}: the GPUs of a machine share them, and here each "
+            f"has one. Choose more gpus{settings.place}, or smaller weights (float8, GGUF)."
+        )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...cluster.actors import Actor
-from ...cluster.machines import Cluster, Machine, in_words
+from ...cluster.machines import Cluster, Machine, RayHasEnded, in_words
 from ...crossing import decode, encode
 from ...errors import GroupError, MochiError
 from ..owner.failures import RankState
@@ -79,10 +79,13 @@ class Actors:
 
     def send(self, message: Any) -> None:
         """It crosses once to each machine."""
-        self._cluster.check_there()
-        ref = self._cluster.ray.put(encode(message))
-        for worker in self.workers:
-            worker.actor.put(ref)
+        try:
+            self._cluster.check_there()
+            ref = self._cluster.ray.put(encode(message))
+            for worker in self.workers:
+                worker.actor.put(ref)
+        except (RayHasEnded, self._cluster.ray.exceptions.RayError) as error:
+            raise GroupError(f"A request could not be sent to the ranks: {error}") from error
 
     def keep_logs(self) -> str:
         with ThreadPoolExecutor(len(self.workers)) as threads:

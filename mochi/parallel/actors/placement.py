@@ -28,8 +28,10 @@ def place_ranks(machines: Sequence[Machine], settings: ParallelSettings) -> list
     count = settings.machines or min(PASSES, len(fit))
     if not fit or len(fit) < count:
         raise MochiError(_too_few(machines, fit, wanted, count, on_gpus))
-    chosen = fit[:count]
-    each = wanted or (usable_ranks(min(machine.gpus for machine in chosen), DiTConfig.num_heads) if on_gpus else 1)
+    # Where all of its GPUs are wanted, those with most come first: a machine has as many ranks as any other.
+    chosen = (fit if wanted else sorted(fit, key=lambda machine: -machine.gpus))[:count]
+    least = min(machine.gpus for machine in chosen)
+    each = wanted or (usable_ranks(least, DiTConfig.num_heads, count) if on_gpus else 1)
     return [_post(machine, number, each, on_gpus) for machine in chosen for number in range(each)]
 
 

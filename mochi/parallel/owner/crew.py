@@ -74,7 +74,8 @@ class Crew(Protocol):
         """Make the workers and tell each how to start, see Start; they answer it like a request of number 0."""
 
     def send(self, message: Any) -> None:
-        """To all workers; one that is gone is left out. Raises OSError or RuntimeError where some did not get it."""
+        """To all workers; one that is gone is left out. Raises OSError or RuntimeError where some did not get it,
+        GroupError where what carries messages has ended."""
 
     def keep_logs(self) -> str:
         """After a failure: note in the workers' states what is not known of their ends, see that logs stay, and note

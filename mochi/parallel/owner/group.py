@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ...errors import MochiError
+from ...errors import GroupError, MochiError
 from ..machines import machine_of_each
 from ..protocol import END, Answer, Ask, Request
 from ..wire import BEAT
@@ -113,7 +113,7 @@ class Group:
         """End the ranks, and whatever they left in the temporary folder. Those that do not go in time are killed."""
         if not self.closed:
             self.closed = True
-            with suppress(OSError, RuntimeError):
+            with suppress(OSError, RuntimeError, GroupError):
                 self._crew.send(END)
             self._finalizer.detach()
             end(self._crew, os.getpid(), patience)
@@ -121,6 +121,9 @@ class Group:
     def _send(self, ask: Ask) -> None:
         try:
             self._crew.send(ask)
+        except GroupError:
+            self.close(patience=0)
+            raise
         except (OSError, RuntimeError) as error:  # some ranks have it and others do not
             self.close(patience=0)
             raise MochiError(

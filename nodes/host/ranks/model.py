@@ -133,13 +133,15 @@ def load_remote_model(
 
     Raises MochiError where the devices or the split cannot be, CheckpointError like `load_model`.
     """
-    config = Config(checkpoint, dtype)
+    config, manager = Config(checkpoint, dtype), groups.manager_for(settings)
+    if manager.is_elsewhere:
+        config.compute_elsewhere(manager.device_type)
     plan = checkpoint.plan("dit", RemoteNetwork, config.rounded, config.plain)
     network: RemoteNetwork = plan.model
     rounded, fast = config.rounded, config.fast
     if QUANT_DTYPE not in plan.dtypes.values():
         rounded, fast = config.plain, False  # rounded so on the ranks too, which may compute in another dtype
-    manager, attention = groups.manager_for(settings), attention_of_ranks(attention)
+    attention = attention_of_ranks(attention)
     request = LoadDiT(
         checkpoint.path.absolute(), rounded, config.computed, attention=attention, compiled=compiled, fast=fast
     )

@@ -56,10 +56,10 @@ def load_remote_vae(
 
     Raises MochiError where the devices cannot be, CheckpointError like `load_vae`.
     """
-    computed = vae_dtype(dtype)
+    manager = groups.manager_for(settings)
+    computed = vae_dtype(dtype, manager.device_type if manager.is_elsewhere else "")
     decoder = None if decoder_file is None else decoder_file.plan("decoder", weight_dtype=computed).model
     encoder = None if encoder_file is None else encoder_file.plan("encoder", weight_dtype=computed).model
-    manager = groups.manager_for(settings)
     decoder_path, encoder_path = (
         None if file is None else file.path.absolute() for file in (decoder_file, encoder_file)
     )

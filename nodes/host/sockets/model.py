@@ -64,8 +64,17 @@ class Config(comfy.supported_models_base.BASE):
         self.plain: Any = plain
         self.computed: Any = self.manual_cast_dtype or plain
         self.latent_format = latent_format(sizes)
+        self._of_file, self._is_chosen = checkpoint.dtype("dit"), chosen_dtype(dtype, DIT_DTYPES) is not None
         # ComfyUI's estimate of the memory of a forward pass, tuned to the published model, goes with the width.
         self.memory_usage_factor = 2.0 * sizes.hidden_x / DiTConfig.hidden_x
+
+    def compute_elsewhere(self, device_type: str) -> None:
+        """Have what was this host's choice be the usual dtypes of other machines' CPUs ("cpu") or GPUs ("cuda")."""
+        usual = torch.float32 if device_type == "cpu" else torch.bfloat16
+        if not self._is_chosen and self.rounded is None:
+            self.plain = self._of_file if self._of_file in self.supported_inference_dtypes else usual
+        computes = self.plain if self.plain not in FLOAT8 else usual
+        self.computed = torch.float32 if device_type == "cpu" else computes
 
 
 class Mochi(comfy.model_base.GenmoMochi):

@@ -206,8 +206,11 @@ def load_vae_patcher(
     return patcher
 
 
-def vae_dtype(name: str) -> torch.dtype:
-    """The dtype of the widget; the host's choice for "auto"."""
+def vae_dtype(name: str, elsewhere: str = "") -> torch.dtype:
+    """The dtype of the widget; the host's choice for "auto", or the usual one of other machines' devices, "cpu" or
+    "cuda"."""
+    if elsewhere:
+        return chosen_dtype(name, DTYPES) or (torch.float32 if elsewhere == "cpu" else torch.bfloat16)
     host = mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float16, torch.float32])
     return chosen_dtype(name, DTYPES) or host
 
