@@ -198,7 +198,8 @@ def test_a_place_where_nothing_starts(tmp_path: Path, broken: Exception, times: 
 
 def test_no_place_is_left(tmp_path: Path) -> None:
     watcher = run(jobs(tmp_path, 3), FakePlace("a/0", broken=MochiError("no such model")))
-    assert watcher.errors == dict.fromkeys([1, 2, 3], "not made, since no place to work in is left")
+    why = "not made, since no place to work in is left: a/0: no such model"
+    assert watcher.errors == dict.fromkeys([1, 2, 3], why)
     assert run(jobs(tmp_path, 1), site=Here()).errors.keys() == {1}
 
 

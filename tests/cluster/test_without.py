@@ -3,15 +3,20 @@
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mochi.batch.cluster_site import Needs, posts_on
 from mochi.cluster import attach
 from mochi.cluster.attach import check_address, import_ray
 from mochi.cluster.machines import Machine
 from mochi.errors import MochiError
+from mochi.model_dir import find_model
 from mochi.parallel.actors.placement import place_ranks
+from mochi.parallel.plan import plan_dit
+from mochi.parallel.protocol import LoadDiT
 from mochi.parallel.settings import ParallelSettings
 from tests.raylets import needs_ray
 
@@ -98,7 +103,8 @@ def test_ranks_are_placed_machine_by_machine():
         return [post.machine.name for post in place_ranks(boxes, ParallelSettings(cluster="auto", **chosen))]
 
     assert placed(gpus="4") == ["a"] * 4 + ["b"] * 4  # the head has none, and c too few
-    assert placed(gpus="all", machines=1) == ["a"] * 4
+    assert placed(gpus="all", machines=1) == ["b"] * 8  # the one that has most
+    assert placed(gpus="all") == ["b"] * 4 + ["a"] * 4  # as many on each
     assert placed(gpus="1", machines=3) == ["a", "b", "c"]
     assert placed(gpus="2", cpu=True) == ["head"] * 2 + ["a"] * 2
     with pytest.raises(MochiError, match=r"3 machines with 4 GPUs or more are asked for, but 2 are .*c \(1 GPUs\)"):
@@ -107,9 +113,32 @@ def test_ranks_are_placed_machine_by_machine():
         placed(gpus="0,1")
 
 
-def test_the_number_of_gpus_that_heads_divide_by_is_taken():
-    posts = place_ranks([machine("a", 5), machine("b", 7)], ParallelSettings(cluster="auto"))
-    assert [post.machine.name for post in posts] == ["a"] * 4 + ["b"] * 4
+@pytest.mark.parametrize(("gpus", "each"), [(5, 4), (7, 6), (16, 12)])
+def test_the_number_of_gpus_that_heads_divide_by_is_taken(gpus, each):
+    posts = place_ranks([machine("a", gpus), machine("b", gpus + 1)], ParallelSettings(cluster="auto"))
+    assert [post.machine.name for post in posts] == ["b"] * each + ["a"] * each
+
+
+def test_one_gpu_a_machine_shares_its_weights_with_nobody():
+    plan = find_model(None).dit.plan("dit")
+    request = LoadDiT(Path("dit"), None, None)
+
+    def planned(machines: tuple[int, ...], sharding: str = "sharded") -> str:
+        chosen = ParallelSettings(cluster="auto", sharding=sharding)
+        return plan_dit(request, plan.model, chosen, ["cpu"] * len(machines), 2, machines, 10**6).request.sharding
+
+    assert planned((0, 0, 1, 1)) == "sharded" and planned((0, 0, 1, 1), "auto") == "sharded"  # 1 MB is too small
+    for sharding in ("sharded", "auto"):
+        with pytest.raises(MochiError, match="here each has one"):
+            planned((0, 1), sharding)
+
+
+def test_workers_get_the_gpus_that_they_need():
+    needs = Needs((), (), 2, False, 30 * 10**9, 64, 60.0)
+    assert [post.gpus for post in posts_on(machine("a", 8), needs)] == [2] * 3  # memory for three
+    assert [post.gpus for post in posts_on(machine("a", 8), replace(needs, gpus=0))] == [8]
+    assert [post.gpus for post in posts_on(machine("a", 8), replace(needs, most=1))] == [2]
+    assert [(post.device, post.threads) for post in posts_on(machine("a"), needs)] == [("cpu", 8)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

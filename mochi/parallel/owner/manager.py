@@ -21,11 +21,17 @@ class GroupManager:
     """
 
     is_elsewhere = False
-    machines: Sequence[int] = ()
     smallest_gpu: int | None = None
 
-    def __init__(self, devices: Sequence[str], timeout: float, log_folder: Path | None = None, **arguments: Any):
-        self.devices, self.timeout = tuple(devices), timeout
+    def __init__(
+        self,
+        devices: Sequence[str],
+        timeout: float,
+        log_folder: Path | None = None,
+        machines: Sequence[int] = (),
+        **arguments: Any,
+    ):
+        self.devices, self.timeout, self.machines = tuple(devices), timeout, machines
         self._arguments = {"log_folder": log_folder, **arguments}
         self.dropped: list[str] = []
         self.requests: dict[str, LoadDiT | LoadVAE] = {}
