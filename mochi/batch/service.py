@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import Cancelled, MochiError
 from ..images import GivenImage
-from ..parallel.protocol import Progress
+from ..parallel.protocol import Counted, Progress
 from ..parallel.worker.loop import Context
 from ..pipeline import Pipeline
 from ..settings import GenerateSettings
@@ -19,6 +19,9 @@ from ..video import format_of, target_path
 from .make import make_video, open_pipeline
 from .requests import PART, FilePart, LoadPipeline, Made, MakeVideo, StillLoading
 from .scratch import Scratch
+
+WORD = 0.25
+"""Seconds between two words on how far a video is."""
 
 SIGN = 10.0
 """Seconds between two words on a model that is being loaded."""
@@ -61,7 +64,8 @@ class VideoMaker:
                 raise MochiError(f"{output.parent}: not seen on every machine, so that results must be sent instead")
             cancelled = self._context.asked_to_cancel
             try:
-                made = make_video(self._pipeline, settings, output, request.quality, self._context.emit, cancelled)
+                tell = Sparing(self._context.emit)
+                made = make_video(self._pipeline, settings, output, request.quality, tell, cancelled)
             except MochiError as error:
                 if not request.shared and getattr(error.__cause__, "errno", None) in FULL:
                     raise OSError(f"the temporary folder of the worker is full: {error}") from error  # not the job's
@@ -72,6 +76,19 @@ class VideoMaker:
                         raise Cancelled("cancelled while the video was sent")
                     self._context.emit(part)
         return made
+
+
+class Sparing:
+    """Tells how far a video is, not more often than a person can read: a word takes a millisecond of this machine."""
+
+    def __init__(self, emit: Callable[[Counted], None]):
+        self._emit, self._kind, self._at = emit, Counted, 0.0
+
+    def __call__(self, told: Counted) -> None:
+        now = time.monotonic()
+        if type(told) is not self._kind or now - self._at >= WORD or told.done == told.total:
+            self._kind, self._at = type(told), now
+            self._emit(told)
 
 
 @contextmanager
