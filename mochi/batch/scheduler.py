@@ -26,10 +26,10 @@ from .requests import LoadPipeline, Made
 from .site import Place, Site
 from .tasks import ATTEMPTS, Task, Tasks
 
-TICK = 0.1
+TICK = 0.2
 """Seconds between two looks at what changed."""
 
-LOOK = 1.0
+LOOK = 3.0
 """Seconds between two looks for places."""
 
 STARTS, STARTS_AGAIN = 3, 10
@@ -59,7 +59,7 @@ class Watcher(Protocol):
         """A video will not be made."""
 
     def draw(self) -> None:
-        """Show what has changed. Called ten times a second, by the thread that runs it all."""
+        """Show what has changed. Called some times a second, by the thread that runs it all."""
 
 
 def run_batch(

@@ -32,5 +32,5 @@ class Site(Protocol):
     """The machines that there are."""
 
     def places(self) -> Sequence[Place]:
-        """Those that there are now, the best first. It is asked once a second: some may come, and some go."""
+        """Those that there are now, the best first. It is asked every few seconds: some may come, and some go."""
         ...
