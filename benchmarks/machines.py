@@ -90,6 +90,7 @@ class Some:
 def machines(count: int) -> Iterator[ClusterSite]:
     """A cluster with so many machines, as a site for the tiny model."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever else runs here goes first
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import_ray()
     from ray.cluster_utils import Cluster
 

@@ -80,7 +80,8 @@ def raylets(count: int) -> Iterator[Raylets]:
     """So many raylets with one processor each. Nothing of them stays."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: sockets are in it
         cache = str(Path(folder, CACHE))
-        environment = {**os.environ, "TMPDIR": folder, "XDG_CACHE_HOME": cache, "RAY_worker_niceness": "0"}
+        own = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {**os.environ, "TMPDIR": folder, "XDG_CACHE_HOME": cache, **own}
         command = [sys.executable, __file__, "serve"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes) as process:
