@@ -157,11 +157,13 @@ def tiny_on_two_ranks() -> Graph:
 
 
 def mochi_text_to_video_4_gpus() -> Graph:
-    graph, settings = mochi_text_to_video(), {"guidance": "auto", "ulysses": 0, "weights": "auto", "timeout": 600.0}
+    split = {"guidance": "auto", "ulysses": 0, "weights": "auto", "timeout": 600.0}
+    one_machine = {"cluster": "", "machines": 0, "interface": "", "send_weights": False}
+    graph = mochi_text_to_video()
     graph.name, graph.groups = "mochi_text_to_video_4_gpus", columns("Mochi 1 on 4 GPUs")
     for name in ("dit", "vae"):
         graph.nodes[name].inputs["parallel"] = Link("parallel")
-    graph.nodes["parallel"] = Node("MochiParallelSettings", {"gpus": "4", **settings})
+    graph.nodes["parallel"] = Node("MochiParallelSettings", {"gpus": "4", **split, **one_machine})
     graph.nodes["note"] = note(FOUR_GPUS_NOTE, 420)
     return telling_of_ranks(graph)
 

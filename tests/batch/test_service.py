@@ -15,7 +15,7 @@ from PIL import Image
 
 from mochi.batch import service
 from mochi.batch.record import fingerprint
-from mochi.batch.requests import FilePart, LoadPipeline, MakeVideo
+from mochi.batch.requests import FilePart, FramesWritten, LoadPipeline, MakeVideo, StepMade
 from mochi.batch.scratch import Scratch
 from mochi.batch.service import parts_of, with_pictures
 from mochi.errors import Cancelled, MochiError
@@ -25,8 +25,9 @@ from tests.parallel.helpers import wait_until
 
 
 @pytest.fixture
-def toy(private_tmp: Path) -> Toy:
-    """A service with a model, and in `told` what it tells."""
+def toy(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A service with a model, and in `told` what it tells, each step of it."""
+    monkeypatch.setattr(service, "WORD", 0.0)
     told: list[Any] = []
     toy = Toy(SimpleNamespace(emit=told.append, asked_to_cancel=lambda: False, told=told))  # pyright: ignore
     toy.handle(LoadPipeline())
@@ -53,6 +54,19 @@ def test_files_are_sent_in_parts(toy: Toy, tmp_path: Path, output: str, monkeypa
     steps = [told.phase for told in toy._context.told if told.phase]
     assert steps[:3] == ["step 0 of 2", "step 1 of 2", "step 2 of 2"] and steps[-1] == "frame 7 of 7"
     assert not names(toy._scratch.path)
+
+
+def test_how_far_it_is_comes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first and the last of each kind always."""
+    told: list[str] = []
+    tell = service.Sparing(lambda counted: told.append(counted.phase))
+    for total, kind in ((40, StepMade), (30, FramesWritten)):
+        for done in range(total + 1):
+            tell(kind(done, total))
+    assert told == ["step 0 of 40", "step 40 of 40", "frame 0 of 30", "frame 30 of 30"]
+    monkeypatch.setattr(service, "WORD", 0.0)
+    tell(FramesWritten(7, 30))
+    assert told[-1] == "frame 7 of 30"
 
 
 @pytest.mark.parametrize("stage", ["step", "frame", "part"])
