@@ -1,6 +1,7 @@
 """One video that is asked for, and the files that it becomes."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,3 +45,15 @@ class Job:
         check_path(self.record, temporary_beside(self.record))
         if os.path.isdir(self.record):
             raise MochiError(f"{self.record}: there is a folder of that name, which the record of the video is to have")
+
+
+def check_names(jobs: Sequence[Job]) -> None:
+    """Raise MochiError where two jobs would write the same file."""
+    lines: dict[str, int | None] = {}
+    for job in jobs:
+        for name in {os.path.realpath(job.video), os.path.realpath(job.record)}:
+            if name in lines:
+                raise MochiError(
+                    f"{name}: lines {lines[name]} and {job.line} would both write it; choose another output"
+                )
+            lines[name] = job.line

@@ -5,26 +5,25 @@ worker dies, its video is made elsewhere, and its place gets another worker.
 """
 
 import math
-import os
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from ..cluster.weights import absolute
 from ..errors import Cancelled, GroupError, MochiError
 from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
 from ..parallel.protocol import Progress
-from .job import Job
+from .job import Job, check_names
 from .receive import receive
 from .record import Recipe, write_record
 from .requests import LoadPipeline, Made
 from .site import Place, Site
 from .tasks import ATTEMPTS, Task, Tasks
+from .watcher import Watcher
 
 TICK = 0.2
 """Seconds between two looks at what changed."""
@@ -39,27 +38,7 @@ PAUSE = 1.0
 """Seconds from a failed start to the next."""
 
 GOODBYE = 60.0
-"""Seconds for the threads to close their workers in the end, which one that starts is not until it has started. Those
-that are left end with this process."""
-
-
-class Watcher(Protocol):
-    """Who follows a run. All but `draw` is called by many threads."""
-
-    def doing(self, place: Place, what: str) -> None:
-        """What the worker of a place does now; empty once there is none."""
-
-    def trouble(self, place: Place, what: str) -> None:
-        """Something went wrong in a place, which the run survives."""
-
-    def made(self, job: Job, place: Place, made: Made) -> None:
-        """A video and its record are there."""
-
-    def failed(self, job: Job, error: MochiError) -> None:
-        """A video will not be made."""
-
-    def draw(self) -> None:
-        """Show what has changed. Called some times a second, by the thread that runs it all."""
+"""Seconds for the threads to close their workers in the end. One that starts is not closed until it has started."""
 
 
 def run_batch(
@@ -83,7 +62,7 @@ def run_batch(
         shared: whether workers write videos to their places themselves, on a path that all machines see.
         grace: seconds without any place to work in after which what is left is given up.
     """
-    _check_names(jobs)
+    check_names(jobs)
     loras = [(absolute(path), strength) for path, strength in load.loras]
     load = replace(load, model=load.model and Path(absolute(load.model)), loras=loras)
     batch = _Batch(jobs, site, load, recipe, watcher, shared, grace)
@@ -93,17 +72,6 @@ def run_batch(
         batch.stop()
         watcher.draw()
     return batch.wrong
-
-
-def _check_names(jobs: Sequence[Job]) -> None:
-    lines: dict[str, int | None] = {}
-    for job in jobs:
-        for name in {os.path.realpath(job.video), os.path.realpath(job.record)}:
-            if name in lines:
-                raise MochiError(
-                    f"{name}: lines {lines[name]} and {job.line} would both write it; choose another output"
-                )
-            lines[name] = job.line
 
 
 class _Batch:
