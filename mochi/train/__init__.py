@@ -1,0 +1,1 @@
+"""Trains a LoRA for a model, on clips and images of a person."""
