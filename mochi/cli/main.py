@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import GroupError, MochiError
-from . import download, generate, inspect
+from . import download, generate, inspect, train
 from .streams import tolerant_output
 
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m mochi", description="Generate video with Mochi 1.")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (generate, download, inspect):
+    for command in (generate, train, download, inspect):
         command.add_parser(commands)
     return main
 

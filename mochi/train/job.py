@@ -66,7 +66,9 @@ class TrainJob:
 
     Attributes:
         data: see `train.data`.
-        output: the file of the LoRA. A folder of the same name and `.training` behind it has all else of the run.
+        output: the file of the LoRA, .safetensors.
+        work: the folder of all else of the run: checkpoint, log, sample clips; None: `output` with `.training` in place
+            of `.safetensors`.
         model: a model's directory, None for the built-in tiny one; or the files of one.
         sizes: (width, height) of clips that are trained on, in pixels; empty: the model's own.
         frames: their lengths, 6k + 1; empty: the usual ones.
@@ -84,6 +86,7 @@ class TrainJob:
     frames: Sequence[int] = ()
     windows: int = 1
     cache: Path | None = None
+    work: Path | None = None
     samples: Samples = field(default_factory=Samples)
     placement: Placement = field(default_factory=Placement)
     format: Format = "published"
@@ -146,5 +149,5 @@ class Watcher(Protocol):
     def looked(self, look: Looked) -> None: ...
 
     def cancelled(self) -> bool:
-        """Whether the run is to end now, with a checkpoint."""
+        """Whether the run is to end now, with a checkpoint: as this process sees it. Any of several may say so."""
         ...

@@ -41,7 +41,7 @@ class TrainSettings:
     Attributes:
         steps: of the optimiser.
         batch: clips of one size that go through the model together.
-        accumulate: batches of a step, over all groups of GPUs that train on clips of their own.
+        accumulate: batches of a step, for each group of GPUs that trains on clips of its own.
         lr: the learning rate after `warmup` steps; from there it falls to 0 by a cosine.
         weight_decay: of AdamW.
         clip: the longest gradient of a step; 0 where it is not shortened.
