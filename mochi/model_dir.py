@@ -1,4 +1,4 @@
-"""The contents of a model directory: the file of each network, and the sizes of the Mochi. Reads no weights."""
+"""The files of a model, in one directory or in several: those of each network, and its sizes. Reads no weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,12 +14,30 @@ from .variant import variant_of
 
 
 @dataclass(frozen=True)
+class ModelFiles:
+    """Files of a model that are not all in one folder. Each is a path of any kind that `Checkpoint.open` takes.
+
+    Attributes:
+        decoder: None where no frames are made.
+        tokenizer: T5's, a folder or a file, where it does not lie beside the text encoder.
+    """
+
+    dit: Path
+    text_encoder: Path
+    encoder: Path
+    decoder: Path | None = None
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True)
 class ModelDir:
     """The checkpoints of one model, opened.
 
     Attributes:
-        path: the directory.
+        path: the directory; of files in several, the one of the denoiser's.
         config: sizes, latent statistics and default settings.
+        tokenizer: of the text encoder, where it does not lie beside that.
+        encoder_file: the encoder's, where it is not looked for in the directory.
     """
 
     path: Path
@@ -27,6 +45,8 @@ class ModelDir:
     dit: Checkpoint
     decoder: Checkpoint
     text_encoder: Checkpoint
+    tokenizer: Path | None = None
+    encoder_file: Checkpoint | None = None
 
     @cached_property
     def encoder(self) -> Checkpoint:
@@ -34,6 +54,8 @@ class ModelDir:
 
         Raises CheckpointError where there is none, or not a whole one.
         """
+        if self.encoder_file is not None:
+            return self.encoder_file
         try:
             found = _checkpoint_of("encoder", self.path, Checkpoint.open)
         except CheckpointError as error:
@@ -65,11 +87,38 @@ def find_model(folder: str | Path | None = None) -> ModelDir:
         raise CheckpointError(f"{path}: there is no such model directory")
     opened = cache(Checkpoint.open)  # a file that several parts are looked for in is opened once
     dit = _checkpoint_of("dit", path, opened)
+    config = _config_of(dit, path)
+    return ModelDir(path, config, dit, _checkpoint_of("decoder", path, opened), _text_encoder(path, opened))
+
+
+def model_of(files: ModelFiles) -> ModelDir:
+    """The model that files make together. Statistics of latents, `latents.json`, may lie beside the denoiser's.
+
+    Raises CheckpointError, naming the file, where one is not there, not whole, or of another model than the denoiser.
+    """
+    opened = cache(Checkpoint.open)
+    dit, encoder, text_encoder = opened(files.dit), opened(files.encoder), open_text_encoder(files.text_encoder)
+    decoder = encoder if files.decoder is None else opened(files.decoder)  # who asks for the decoder then, is told
+    dit.check("dit")
+    encoder.check("encoder")
+    text_encoder.check("t5")
+    if files.decoder is not None:
+        decoder.check("decoder")
+    config, width = _config_of(dit, dit.path.parent), text_encoder.config("t5").d_model
+    if width != config.dit.text_width:
+        raise CheckpointError(
+            f"{text_encoder.path}: its text features are {width} wide, but {dit.path} reads those of width "
+            f"{config.dit.text_width}: they do not belong together"
+        )
+    return ModelDir(dit.path.parent, config, dit, decoder, text_encoder, files.tokenizer, encoder)
+
+
+def _config_of(dit: Checkpoint, folder: Path) -> ModelConfig:
+    """The sizes of a model by its denoiser, and the statistics of latents that a folder may have."""
     sizes = dit.config("dit")
     config = replace(TINY if sizes == TINY.dit else PREVIEW, dit=sizes)
-    if (path / "latents.json").is_file():
-        config = replace(config, latents=LatentStats.load(path / "latents.json"))
-    return ModelDir(path, config, dit, _checkpoint_of("decoder", path, opened), _text_encoder(path, opened))
+    statistics = folder / "latents.json"
+    return replace(config, latents=LatentStats.load(statistics)) if statistics.is_file() else config
 
 
 def _checkpoint_of(part: str, folder: Path, opened: Callable[[Path], Checkpoint]) -> Checkpoint:

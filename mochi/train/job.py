@@ -9,22 +9,10 @@ from typing import Literal, Protocol
 
 import torch
 
+from ..model_dir import ModelFiles
 from .settings import Recompute, TrainSettings
 
 Format = Literal["published", "diffusers"]
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Files of a model that are not all in one folder. Each is a path of any kind that `Checkpoint.open` takes.
-
-    decoder: None where no sample clips are made.
-    """
-
-    dit: Path
-    text_encoder: Path
-    encoder: Path
-    decoder: Path | None = None
 
 
 @dataclass(frozen=True)
