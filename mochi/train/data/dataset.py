@@ -19,12 +19,14 @@ class Example:
 
     Attributes:
         name: for messages, such as `clip.mp4 from 1.2 s`.
+        source: the clip that it is of, such as `clip.mp4`.
         caption: what it shows.
         latents, text: the files in the cache.
         shape: latent frames, rows and columns.
     """
 
     name: str
+    source: str
     caption: str
     latents: Path
     text: Path

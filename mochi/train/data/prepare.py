@@ -129,7 +129,7 @@ def _training_set(data: Path, windows: list[Window], skipped: list[Skipped], fps
         )
         frames, rows, columns = latent_shape(*window.bucket.size, window.bucket.frames)[2:]
         paths = window.latents.path, window.text.path
-        examples.append(Example(name, window.item.caption, *paths, (frames, rows, columns)))
+        examples.append(Example(name, window.item.name, window.item.caption, *paths, (frames, rows, columns)))
     if not examples:
         raise MochiError(f"{data}: nothing in it can be trained on{reasons(skipped)}. {EXPECTED}")
     key = digest([(example.latents.stem, example.text.stem) for example in examples])
