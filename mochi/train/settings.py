@@ -36,7 +36,7 @@ class Rank:
 class TrainSettings:
     """How a LoRA is trained. Raises MochiError, naming the setting, on values that cannot be.
 
-    The defaults are those of the published trainer. What must be the same when a run goes on is all of it but `steps`.
+    The defaults are those of the published trainer.
 
     Attributes:
         steps: of the optimiser.

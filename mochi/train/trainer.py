@@ -17,8 +17,8 @@ from ..model_dir import ModelDir, ModelFiles, find_model, model_of
 from ..quant import FLOAT8
 from ..text import load_prompt_encoder
 from ..text.visit import visiting
+from ..video.paths import check_path, temporary_beside
 from .data import DataSettings, Example, TrainingSet, contact_sheet, prepare
-from .files import check_folder
 from .job import Looked, TrainJob, Watcher
 from .log import Log
 from .looks import Looks, Prompt, sample_settings
@@ -28,7 +28,7 @@ from .order import generator_of
 from .output import load_start, save_lora
 from .ranks import Ranks
 from .run import Run
-from .state import Identity, restore_checkpoint, save_checkpoint
+from .state import FREE, NAME, Identity, restore_checkpoint, save_checkpoint
 from .together import together
 
 SHEET = "clips.png"
@@ -89,10 +89,10 @@ class Trainer:
         if job.samples.prompts:
             sample_settings(job.samples, self._model, self._usual_size(), job.samples.prompts[0])
         if self._ranks.is_first:
-            check_folder(job.output.parent, "the LoRA")
+            for path in (job.output, self._folder / NAME):
+                check_path(path, temporary_beside(path))
             if job.restart and self._folder.is_dir():
                 shutil.rmtree(self._folder)
-            check_folder(self._folder, "the run")
         self._ranks.barrier()
 
     def _prepared(self) -> tuple[Sequence[Example], Sequence[Example], str]:
@@ -154,8 +154,7 @@ class Trainer:
         return Network(model, layers, self._ranks, self._compute, job.placement.recompute)
 
     def _identity(self, key: str) -> Identity:
-        settings = self._job.settings.as_dict()
-        del settings["steps"]
+        settings = {name: value for name, value in self._job.settings.as_dict().items() if name not in FREE}
         dit, start = self._model.dit, self._job.start
         model = f"{dit.path.name} of {dit.nbytes} bytes in {self._dtype or 'the dtype of the file'}"
         return Identity(settings, model, key, self._ranks.groups, None if start is None else start.name)
