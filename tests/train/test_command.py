@@ -14,7 +14,7 @@ import pytest
 from tests.train.helpers import difference, write_clips
 
 ROOT = Path(__file__).parents[2]
-SHORT = [
+SHORT = ["--rank", "2", "--lr", "1e-2", "--dropout", "0.1", "--ema", "0.9", "--warmup", "2", "--samples", "0"]
     "--rank",
     "2",
     "--lr",
@@ -48,7 +48,7 @@ def whole(data, tmp_path_factory):
 
 
 def start(data: Path, output: Path, *more: str, before: tuple[str, ...] = ("-m", "mochi")) -> subprocess.Popen:
-    command = [sys.executable, *before, "train-lora", "--data", str(data), "--output", str(output), *SHORT, *more]
+    command = [sys.executable, *before, "train-lora", "--data", str(data), "--output", str(output), "--device", "cpu", *SHORT, *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
