@@ -74,6 +74,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--level-mean", type=float, default=USUAL.level_mean, help="of logit-normal (default: %(default)s)")
     add("--level-deviation", type=float, default=USUAL.level_deviation, help="of logit-normal (default: %(default)s)")
     add("--caption-dropout", type=float, default=USUAL.caption_dropout, help="(default: %(default)s)")
+    add(
+        "--keep-prompts",
+        type=Path,
+        metavar="FILE",
+        help="prompts, one a line, for which the model is held to what it was",
+    )
+    add("--keep", type=float, metavar="SHARE", help="of clips that are for them (default: 0.25 where there are such)")
     add("--seed", type=int, default=USUAL.seed, help="(default: %(default)s)")
 
     add = parser.add_argument_group("looks on the way").add_argument
@@ -118,6 +125,7 @@ def job_of(options: argparse.Namespace) -> TrainJob:
         level_mean=options.level_mean,
         level_deviation=options.level_deviation,
         caption_dropout=options.caption_dropout,
+        keep=(0.25 if options.keep_prompts else 0.0) if options.keep is None else options.keep,
         seed=options.seed,
     )
     width, height = options.sample_size or (None, None)
@@ -153,6 +161,7 @@ def job_of(options: argparse.Namespace) -> TrainJob:
         format=options.format,
         restart=options.restart,
         start=options.start,
+        keep_prompts=options.keep_prompts,
     )
 
 

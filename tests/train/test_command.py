@@ -15,21 +15,6 @@ from tests.train.helpers import difference, write_clips
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--rank", "2", "--lr", "1e-2", "--dropout", "0.1", "--ema", "0.9", "--warmup", "2", "--samples", "0"]
-    "--rank",
-    "2",
-    "--lr",
-    "1e-2",
-    "--dropout",
-    "0.1",
-    "--ema",
-    "0.9",
-    "--warmup",
-    "2",
-    "--samples",
-    "0",
-    "--device",
-    "cpu",
-]
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +33,10 @@ def whole(data, tmp_path_factory):
 
 
 def start(data: Path, output: Path, *more: str, before: tuple[str, ...] = ("-m", "mochi")) -> subprocess.Popen:
-    command = [sys.executable, *before, "train-lora", "--data", str(data), "--output", str(output), "--device", "cpu", *SHORT, *more]
+    given = ["--data", str(data), "--output", str(output), "--device", "cpu", *SHORT, *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+    return subprocess.Popen([sys.executable, *before, "train-lora", *given], cwd=ROOT, env=env, **pipes)
 
 
 def finished(process: subprocess.Popen) -> subprocess.CompletedProcess:

@@ -210,3 +210,31 @@ def test_sampling_leaves_the_weights_as_they_were(data, ranks, tmp_path):
     samples = Samples(every=1, count=1, steps=1, cfg=1.0, frames=7, hold_out=0)
     looking = train(job_for(data, tmp_path / "looking.safetensors", samples, steps=4), ranks, Heard())
     assert torch.equal(*(torch.tensor(difference(path, quiet)) for path in (looking, quiet)))
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a blue star moves up on a white background\n\na red circle\n")
+    return path
+
+
+def test_what_is_kept_holds_the_model_to_what_it_was(data, ranks, tmp_path, prompts):
+    """Where nothing but that is trained, nothing is: the LoRA's product stays 0, and the loss is 0 from the start."""
+    settings = {"steps": 4, "keep": 0.999999, "dropout": 0.0, "weight_decay": 0.0}
+    job = replace(job_for(data, tmp_path / "a.safetensors", **settings), keep_prompts=prompts)
+    heard = Heard()
+    train(job, ranks, heard)
+    assert all(step.loss == 0 for step in heard.steps)
+    assert all((patch.up == 0).all() for several in read_lora(job.output).patches.values() for patch in several)
+
+
+def test_prompts_to_keep_that_are_none(data, ranks, tmp_path, prompts):
+    job = job_for(data, tmp_path / "a.safetensors", keep=0.5)
+    with pytest.raises(MochiError, match="there are no prompts to keep"):
+        train(job, ranks, Heard())
+    with pytest.raises(MochiError, match=r"nowhere.txt: the prompts to keep cannot be read"):
+        train(replace(job, keep_prompts=tmp_path / "nowhere.txt"), ranks, Heard())
+    prompts.write_text("\n \n")
+    with pytest.raises(MochiError, match=r"there is no prompt in it"):
+        train(replace(job, keep_prompts=prompts), ranks, Heard())
