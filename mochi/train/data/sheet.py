@@ -52,9 +52,10 @@ def _row(example: Example) -> Image.Image:
     for place, picture in enumerate(pictures[:FRAMES]):
         row.paste(picture.resize(size), (GAP + place * (SIDE + GAP), GAP // 2))
     width, height, frames = example.bucket
+    length = "an image" if frames == 1 else f"{frames} frames"
     font, left, top = ImageFont.load_default(13), GAP + FRAMES * (SIDE + GAP), GAP // 2
     draw = ImageDraw.Draw(row)
-    lines = [(example.name, PALE), (f"{width} x {height}, {frames} frames", PALE)]
+    lines = [(example.name, PALE), (f"{width} x {height}, {length}", PALE)]
     lines += [(line, INK) for line in _wrapped(example.caption, draw, font, TEXT_WIDTH - GAP)]
     most = SIDE // 16
     if len(lines) > most:

@@ -21,11 +21,16 @@ TimedFrame = tuple[Fraction, VideoFrame]
 
 
 class _Video(PyAVPlugin):
-    """imageio's own reader tells no times."""
+    """imageio's reader, which tells no times of frames, with the container that does."""
 
     @property
     def container(self) -> InputContainer:
         return self._container
+
+    def close(self) -> None:
+        """imageio also collects garbage, for filters; there are none here, and beside torch it takes half a second."""
+        self._container.close()
+        self.request.finish()
 
 
 @contextmanager
