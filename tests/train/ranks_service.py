@@ -1,4 +1,4 @@
-"""What the tests of training over ranks ask of a rank. It imports nothing of the tests, since ranks do not have them."""
+"""What the tests of training over ranks ask of a rank. It imports nothing of the tests: ranks do not have them."""
 
 from functools import partial
 from pathlib import Path
