@@ -51,7 +51,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
     """Raises MochiError where it is not there, as when somebody has emptied the cache in the meantime."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name)
+            return file.get_tensor(name).clone()  # else it would hold on to the file, whatever becomes of that
     except (OSError, SafetensorError) as error:
         raise MochiError(
             f"{path}: gone, or damaged, since the clips were prepared ({error}). Start again: it will be made anew"

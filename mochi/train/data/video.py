@@ -29,7 +29,8 @@ class _Video(PyAVPlugin):
 
     def close(self) -> None:
         """imageio also collects garbage, for filters; there are none here, and beside torch it takes half a second."""
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
         self.request.finish()
 
 
