@@ -121,7 +121,11 @@ class Ranks:
             heads = plan.model.config.num_heads
             if heads % self.ulysses:
                 raise MochiError(f"ulysses is {self.ulysses}, but must divide the model's {heads} heads")
-            return fill(plan, placement=self._placement(plan.model, sharding), on_tensor=on_tensor)
+            placement = self._placement(plan.model, sharding)
+            model = fill(plan, placement=placement, on_tensor=on_tensor)
+            if not isinstance(placement, Whole):
+                placement.prepare_gradients(model)
+            return model
 
     def _placement(self, model: AsymmDiT, sharding: str) -> "Whole | ShardedLayout":
         if sharding not in SHARDINGS:

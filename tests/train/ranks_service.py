@@ -93,7 +93,7 @@ class Trainer:
         machines: tuple[int, ...] = (),
         own_rotary: bool = True,
     ) -> list[tuple[dict[str, Tensor], float, float, float]]:
-        """For each batch: the averaged gradients and loss, the loss without gradients before, and once more after."""
+        """For each batch: the averaged gradients and loss, and the loss without gradients before and after."""
         ranks = self._ranks(ulysses, machines)
         model = ranks.load(path, None, torch.float32, sharding)
         layers = with_lora(model)
@@ -103,16 +103,15 @@ class Trainer:
             mine = Batch(*batch).part(ranks.group, ranks.groups)
             rotary = ranks.rotary(model, *mine.z.shape[2:]) if own_rotary else model.rotary(*mine.z.shape[2:])
 
-            def seen(mine: Batch = mine, rotary: Tensor = rotary) -> float:
-                with torch.no_grad():
-                    return ranks.average([], loss_of(model, mine, plain, rotary).item())[0]
-
             model.zero_grad()
-            before, loss = seen(), loss_of(model, mine, runner, rotary)
+            with torch.inference_mode():  # as a pipeline makes sample clips
+                before = loss_of(model, mine, plain, rotary).item()
+            loss = loss_of(model, mine, runner, rotary)
             loss.backward()
             gradients = gradients_of(layers)
-            (mean,) = ranks.average(list(gradients.values()), loss.item())
-            results.append((gradients, mean, before, seen()))
+            with torch.no_grad():
+                after = loss_of(model, mine, plain, rotary).item()
+            results.append((gradients, *ranks.average(list(gradients.values()), loss.item(), before, after)))
         return results
 
     def refused(self, path: Path, **join: Any) -> str:
