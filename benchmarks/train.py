@@ -79,7 +79,9 @@ def model(dtype: torch.dtype) -> tuple[AsymmDiT, dict[str, LoraLinear]]:
     return network, layers
 
 
-def step(loss: Callable[[], Tensor], network: nn.Module, learnt: Callable[[], Iterable[Tensor]]) -> Callable[[], Tensor]:
+def step(
+    loss: Callable[[], Tensor], network: nn.Module, learnt: Callable[[], Iterable[Tensor]]
+) -> Callable[[], Tensor]:
     """A step of training, that gives its gradients."""
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=2e-4)
 
