@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -41,7 +42,8 @@ def contact_sheet(examples: Sequence[Example], path: Path) -> None:
     except OSError as error:
         raise MochiError(f"{path}: the contact sheet could not be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _row(example: Example) -> Image.Image:

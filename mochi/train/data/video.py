@@ -45,7 +45,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
     except OSError as error:
         if isinstance(error.__cause__, IndexError):
             raise Unusable("there is no picture in it, only sound") from error
-        raise Unusable(f"cannot be read as a video ({error.strerror or 'FFmpeg does not know it'})") from error
+        reason = error.strerror or "damaged, cut off, or of a kind that FFmpeg does not know"
+        raise Unusable(f"cannot be read as a video: {reason}") from error
 
 
 def frames_from(path: Path, since: Fraction) -> Iterator[TimedFrame]:
