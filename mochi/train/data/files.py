@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -35,7 +36,8 @@ def write_whole(path: Path, data: bytes) -> None:
             "start goes on from there"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def is_whole(path: Path, metadata: Mapping[str, str]) -> bool:
