@@ -21,6 +21,8 @@ _MIN_TRAVEL = 0.08
 _MIN_LIKENESS = 0.70
 """Least correlation with the best template for a shape to be named."""
 _MAX_COLOUR_DISTANCE = 0.40
+_MIN_PURITY = 0.75
+"""Least share of an object's half that has the same ink, for the half to have a colour of its own."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,18 @@ def _two_tones(frames: np.ndarray, ground: np.ndarray, distance: np.ndarray) -> 
     parts = (seen & (offset < -1), seen & (offset > 1))
     if not all(part.any() for part in parts):
         return None
-    above, below = (np.median(frames[part], axis=0) for part in parts)
-    tones = (_nearest(above, COLOURS), _nearest(below, COLOURS))
+    halves = [frames[part] for part in parts]
+    inks = [np.median(half, axis=0) for half in halves]
+    tones = tuple(_nearest(ink, COLOURS) for ink in inks)
     name = next((name for name, pair in NEW_COLOURS.items() if pair == tones), None)
-    if name is None:
+    if name is None or min(map(_purity, halves, inks)) < _MIN_PURITY:
         return None
-    return name, np.where(offset < 0, _cover(frames, ground, above), _cover(frames, ground, below))
+    return name, np.where(offset < 0, *(_cover(frames, ground, ink) for ink in inks))
+
+
+def _purity(pixels: np.ndarray, ink: np.ndarray) -> float:
+    """The share of pixels (n, 3) that have about the colour of an ink."""
+    return float((np.linalg.norm(pixels - ink, axis=-1) < _MAX_COLOUR_DISTANCE).mean())
 
 
 def _nearest(colour: np.ndarray, palette: dict[str, tuple[float, float, float]]) -> str | None:
