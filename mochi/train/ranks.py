@@ -81,6 +81,8 @@ class Ranks:
         if is_torchruns:
             chosen = _device_of_torchrun(chosen.type)
             backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+            # FSDP and Ulysses each have a communicator; see parallel/owner/environment.py.
+            os.environ.setdefault("NCCL_LAUNCH_ORDER_IMPLICIT", "1")
             dist.init_process_group(backend, timeout=patience)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
@@ -136,7 +138,8 @@ class Ranks:
         ParallelSettings(sharding=sharding).sharding_for(0)  # whether this torch can
         if self._meshes is None:
             # FSDP wants a process group of one rank, too. Nothing listens for others.
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage] # which does not know that it is public
+            dist.init_process_group("gloo", store=store, rank=0, world_size=1)
             self._owns_group, self._meshes = True, Meshes(self.device.type)
         from ..parallel.spmd.fsdp import ShardedLayout
 
