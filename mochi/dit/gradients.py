@@ -1,7 +1,7 @@
 """Gradients of the formulas of AsymmDiT by those of its tokens, in plain torch.
 
-Each is a formula with what its gradients need: only its inputs are kept, in their own dtype, and not what is computed in
-between in float32. The gradients are computed in float32 and rounded once.
+Each is a formula with what its gradients need: only its inputs are kept, in their own dtype, and not what is computed
+in between in float32. The gradients are computed in float32 and rounded once.
 
 B batch, N tokens, D width, h heads, d head width. run: computes the formula itself, without gradients.
 """

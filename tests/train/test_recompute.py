@@ -95,7 +95,9 @@ def test_quantised_weights_have_the_gradients_of_the_dequantised(quant, tmp_path
 
 def quantised() -> AsymmDiT:
     model = randomised(AsymmDiT(CONFIG))
-    weights = {name: value for name, value in model.state_dict().items() if name.endswith(".weight") and value.ndim == 2}
+    weights = {
+        name: value for name, value in model.state_dict().items() if name.endswith(".weight") and value.ndim == 2
+    }
     form = Float8(torch.float8_e4m3fn)
     quant_linears(model, dict.fromkeys(weights, form))
     model.load_state_dict({name: form.quantize(value) for name, value in weights.items()}, strict=False)
