@@ -26,14 +26,13 @@ class LoraLinear(nn.Module):
         strength: 1 where it counts; with 0 the layer is as it was, to the bit.
     """
 
-    def __init__(self, base: nn.Module, size: Rank, dropout: float, generator: torch.Generator):
+    def __init__(self, base: nn.Module, size: Rank, dropout: float, generator: torch.Generator, device: torch.device):
         super().__init__()
         self.base, self.scale, self.dropout, self.strength = base, size.scale, dropout, 1.0
         inside, outside = int(base.in_features), int(base.out_features)  # pyright: ignore[reportArgumentType]
         down = torch.empty(size.rank, inside)
         bound = 1 / math.sqrt(inside)
         nn.init.uniform_(down, -bound, bound, generator=generator)
-        device = next(base.parameters()).device
         self.lora_A = nn.Parameter(down.to(device))
         self.lora_B = nn.Parameter(torch.zeros(outside, size.rank, device=device))
 
@@ -105,6 +104,7 @@ def add_lora(model: AsymmDiT, attention: Rank, mlp: Rank, dropout: float = 0.0, 
     """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
+    device = model.x_embedder.proj.weight.device  # weights of blocks may be offloaded, and come when they are needed
     found: dict[str, LoraLinear] = {}
     for number, block in enumerate(model.blocks):
         for size, kinds in ((attention, ATTENTION), (mlp, MLP)):
@@ -113,7 +113,7 @@ def add_lora(model: AsymmDiT, attention: Rank, mlp: Rank, dropout: float = 0.0, 
                 parent = getattr(block, parent_name)
                 base = None if parent is None else getattr(parent, leaf)
                 if base is not None:
-                    layer = LoraLinear(base, size, dropout, generator)
+                    layer = LoraLinear(base, size, dropout, generator, device)
                     setattr(parent, leaf, layer)
                     found[f"blocks.{number}.{kind}"] = layer
     return found
