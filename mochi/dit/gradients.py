@@ -18,6 +18,7 @@ from ..kernels import Gradient
 from .rotary import rotate
 
 Given = tuple[Tensor | None, ...]
+"""Gradients, one for each argument. (torch types a function's own by other names, hence what pyright is to ignore.)"""
 Run = Callable[..., Any]
 
 
@@ -32,7 +33,7 @@ class OfModulatedRmsNorm(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, scale = ctx.saved_tensors
         return None, _of_modulated(grad, x, scale, ctx.eps).to(x.dtype), None, None
 
@@ -50,7 +51,7 @@ class OfGatedResidual(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         branch, gate = ctx.saved_tensors
         return None, grad, _of_gated(grad, branch, gate, ctx.eps), None, None
 
@@ -71,7 +72,7 @@ class OfGatedResidualNorm(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, of_normed: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor, of_normed: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         residual, branch, gate, scale = ctx.saved_tensors
         of_x = _of_modulated(of_normed, residual, scale, ctx.eps).add_(grad)
         return None, of_x.to(grad.dtype), _of_gated(of_x, branch, gate, ctx.eps), None, None, None
@@ -87,7 +88,7 @@ class OfSwiglu(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         (packed,) = ctx.saved_tensors
         a, b = packed.chunk(2, dim=-1)
         out = torch.empty_like(packed)
@@ -111,7 +112,7 @@ class OfJointHeads(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Given:
+    def backward(ctx: Any, *grads: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, y, turns, q_weight_x, k_weight_x, q_weight_y, k_weight_y = ctx.saved_tensors
         visual, text = zip(*(grad.split((x.shape[1], y.shape[1]), dim=1) for grad in grads))
         of_x = _of_heads(visual, x, (q_weight_x, k_weight_x), turns, ctx.eps)
