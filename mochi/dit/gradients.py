@@ -1,7 +1,7 @@
 """Gradients of the formulas of AsymmDiT by those of its tokens, in plain torch.
 
 Each is a formula with what its gradients need: only its inputs are kept, in their own dtype, and not what is computed
-in between in float32. The gradients are computed in float32 and rounded once.
+in between in float32. The gradients of norms are computed in float32 and rounded once.
 
 B batch, N tokens, D width, h heads, d head width. run: computes the formula itself, without gradients.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -79,7 +78,7 @@ class OfGatedResidualNorm(Gradient):
 
 
 class OfSwiglu(Gradient):
-    """By packed (..., 2 H)."""
+    """By packed (..., 2 H), in its dtype."""
 
     @staticmethod
     def forward(ctx: Any, run: Run, packed: Tensor) -> Tensor:
@@ -93,8 +92,8 @@ class OfSwiglu(Gradient):
         a, b = packed.chunk(2, dim=-1)
         out = torch.empty_like(packed)
         of_a, of_b = out.chunk(2, dim=-1)
-        torch.mul(grad, F.silu(a), out=of_b)
-        of_a.copy_(torch.ops.aten.silu_backward(grad * b, a))
+        torch.ops.aten.silu.out(a, out=of_b).mul_(grad)
+        torch.ops.aten.silu_backward.grad_input(torch.mul(grad, b, out=of_a), a, grad_input=of_a)
         return None, out
 
 
