@@ -1,7 +1,7 @@
 """Gradients of the formulas of AsymmDiT by those of its tokens, in plain torch.
 
 Each is a formula with what its gradients need: only its inputs are kept, in their own dtype, and not what is computed
-in between in float32. The gradients are computed in float32 and rounded once.
+in between in float32. The gradients of norms are computed in float32 and rounded once.
 
 B batch, N tokens, D width, h heads, d head width. run: computes the formula itself, without gradients.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -18,6 +17,7 @@ from ..kernels import Gradient
 from .rotary import rotate
 
 Given = tuple[Tensor | None, ...]
+"""Gradients, one for each argument. (torch types a function's own by other names, hence what pyright is to ignore.)"""
 Run = Callable[..., Any]
 
 
@@ -32,7 +32,7 @@ class OfModulatedRmsNorm(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, scale = ctx.saved_tensors
         return None, _of_modulated(grad, x, scale, ctx.eps).to(x.dtype), None, None
 
@@ -50,7 +50,7 @@ class OfGatedResidual(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         branch, gate = ctx.saved_tensors
         return None, grad, _of_gated(grad, branch, gate, ctx.eps), None, None
 
@@ -71,14 +71,14 @@ class OfGatedResidualNorm(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, of_normed: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor, of_normed: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         residual, branch, gate, scale = ctx.saved_tensors
         of_x = _of_modulated(of_normed, residual, scale, ctx.eps).add_(grad)
         return None, of_x.to(grad.dtype), _of_gated(of_x, branch, gate, ctx.eps), None, None, None
 
 
 class OfSwiglu(Gradient):
-    """By packed (..., 2 H)."""
+    """By packed (..., 2 H), in its dtype."""
 
     @staticmethod
     def forward(ctx: Any, run: Run, packed: Tensor) -> Tensor:
@@ -87,13 +87,13 @@ class OfSwiglu(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Given:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         (packed,) = ctx.saved_tensors
         a, b = packed.chunk(2, dim=-1)
         out = torch.empty_like(packed)
         of_a, of_b = out.chunk(2, dim=-1)
-        torch.mul(grad, F.silu(a), out=of_b)
-        of_a.copy_(torch.ops.aten.silu_backward(grad * b, a))
+        torch.ops.aten.silu.out(a, out=of_b).mul_(grad)
+        torch.ops.aten.silu_backward.grad_input(torch.mul(grad, b, out=of_a), a, grad_input=of_a)
         return None, out
 
 
@@ -111,7 +111,7 @@ class OfJointHeads(Gradient):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Given:
+    def backward(ctx: Any, *grads: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, y, turns, q_weight_x, k_weight_x, q_weight_y, k_weight_y = ctx.saved_tensors
         visual, text = zip(*(grad.split((x.shape[1], y.shape[1]), dim=1) for grad in grads))
         of_x = _of_heads(visual, x, (q_weight_x, k_weight_x), turns, ctx.eps)

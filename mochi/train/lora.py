@@ -16,6 +16,10 @@ MLP = ("mlp_x.w1", "mlp_x.w2", "mlp_y.w1", "mlp_y.w2")
 """The layers of a block that can have a LoRA. The last block has no proj_y and no mlp_y."""
 
 
+Given = tuple[Tensor | None, ...]
+"""Gradients, one for each argument."""
+
+
 class LoraLinear(nn.Module):
     """`base(x) + scale * up @ down @ dropout(x)`. Source: arXiv 2106.09685.
 
@@ -67,7 +71,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] # of any signature
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, kept, down, lora_A, lora_B = ctx.saved_tensors
         grad = grad.flatten(0, -2)
         up = grad @ lora_B.to(grad.dtype)
