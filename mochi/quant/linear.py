@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .float8 import Float8
 from .format import QUANT_DTYPE, QuantFormat
@@ -59,7 +60,14 @@ class QuantLinear(nn.Module):
         if out is not None:
             return out
         assert isinstance(x, Tensor), "rows come only where takes_rows says so"
-        return F.linear(x, self.dequantized(qweight, x.dtype), bias)
+        weight = self.dequantized(qweight, x.dtype)
+        if _is_learnt(x) and not weight.requires_grad and (bias is None or not bias.requires_grad):
+            return _Product.apply(x, weight, bias, self)
+        return F.linear(x, weight, bias)
+
+    def weight_for(self, x: Tensor) -> Tensor:
+        """The patched weight (out_features, in_features) in the dtype of x, on its device."""
+        return self.dequantized(self.parameters_for(x)[0], x.dtype)
 
     def parameters_for(self, x: Tensor | QuantRows) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as they are computed with. A host may keep them on another device than x."""
@@ -78,6 +86,20 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.quant.title}"
+
+
+class _Product(torch.autograd.Function):
+    """`F.linear` whose weight is not kept for the gradients of x: the layer dequantises it once more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: QuantLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad @ ctx.layer.weight_for(grad), None, None, None
 
 
 def _is_learnt(x: Tensor | QuantRows) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,14 +13,13 @@ import torch
 
 from ..device_memory import give_back
 from ..errors import Cancelled, MochiError
-from ..model_dir import ModelDir, find_model, model_of
+from ..model_dir import ModelDir, ModelFiles, find_model, model_of
 from ..quant import FLOAT8
 from ..text import load_prompt_encoder
 from ..text.visit import visiting
-from .data import DataSettings, Example, TrainingSet, prepare
-from .data.sheet import contact_sheet
+from .data import DataSettings, Example, TrainingSet, contact_sheet, prepare
 from .files import check_folder
-from .job import Looked, ModelFiles, TrainJob, Watcher
+from .job import Looked, TrainJob, Watcher
 from .log import Log
 from .looks import Looks, Prompt, sample_settings
 from .lora import add_lora
@@ -114,7 +114,7 @@ class Trainer:
         for name, reason in data.skipped:
             self._say(f"left out: {name}: {reason}")
         if ranks.is_first:
-            contact_sheet(data, self._folder / SHEET)
+            contact_sheet(data.examples, self._folder / SHEET)
         examples, held_out = split(data, job.samples.hold_out, job.settings.seed)
         self._say(f"{len(examples)} clips to train on, {len(held_out)} held out: see {self._folder / SHEET}")
         return examples, held_out, f"{data.key}, {len(held_out)} held out"
@@ -219,8 +219,7 @@ class Trainer:
 
     def _largest(self, examples: Sequence[Example]) -> tuple[int, int, int]:
         """Width, height and frames of the largest clip that is trained on."""
-        frames, rows, columns = max((example.shape for example in examples), key=lambda s: s[0] * s[1] * s[2])
-        return 8 * columns, 8 * rows, 6 * (frames - 1) + 1
+        return max((example.bucket for example in examples), key=math.prod)
 
 
 def work_folder(job: TrainJob) -> Path:
@@ -230,7 +229,8 @@ def work_folder(job: TrainJob) -> Path:
 
 def data_settings(job: TrainJob, model: ModelDir) -> DataSettings:
     """How clips are cut for a model. Raises MochiError on sizes and lengths that cannot be."""
-    return DataSettings.of(model.config, job.sizes, job.frames, job.windows, job.settings.seed)
+    sizes, frames = job.sizes or None, job.frames or None
+    return DataSettings.of(model.config, sizes, frames, windows=job.windows, seed=job.settings.seed)
 
 
 def dtypes(job: TrainJob, model: ModelDir, device: torch.device) -> tuple[torch.dtype | None, torch.dtype]:
