@@ -5,198 +5,43 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mochi.checkpoint import Checkpoint
 from ..mochi.errors import MochiError
-from ..mochi.geometry import check_frames, check_size
-from ..mochi.model_dir import model_of
+from ..mochi.geometry import PATCH, SPACE, check_frames, check_size
+from ..mochi.model_dir import ModelFiles, check_together, model_of
 from ..mochi.parallel.settings import ParallelSettings
 from ..mochi.train.data.items import find_items
-from ..mochi.train.job import FORMATS, Placement, Samples, TrainJob
+from ..mochi.train.job import Placement, Samples, TrainJob
 from ..mochi.train.settings import LEVELS, RECOMPUTE, Rank, TrainSettings
 from . import widgets
 from .host import files
-from .host.checks import ABSENT, check_range, complaint
+from .host.checks import ABSENT, check_choice, check_range, complaint
 from .host.progress import show_text
-from .host.sockets.dtypes import QUANT_DTYPES, chosen_dtype
-from .host.train import asked_at, data_of, files_of, output_of, train_lora
-from .host.train_shown import Shown, in_words
+from .host.sockets.dtypes import chosen_dtype
+from .host.train import asked_at, data_of, encoder_of, files_of, output_of, train_lora
+from .host.train_shown import Shown
 from .loaders import IN_FILE
-from .parallel import MAX_GPUS, MochiParallel, check_gpus, parallel_settings
-
-MAX_STEPS = 1_000_000
-MAX_RANK = 1024
-MAX_RATE = 1.0
-MAX_ALPHA = 4096.0
-MAX_BATCH = 64
-DTYPES = {name: dtype for name, dtype in QUANT_DTYPES.items() if name != "float16"}
-"""Gradients run out of the range of float16."""
-
-OWN = "0: the model's own."
-USUAL = TrainSettings()
+from .parallel import check_gpus, parallel_settings
+from .train_inputs import AUTO, DTYPES, FORMATS, MAX_RANK, USUAL, training_inputs
+from .widgets import MAX_FRAMES, MAX_SIZE
 
 
 class TrainLoRA(widgets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        vaes = files.list_files("vae")
         return widgets.schema(
             "MochiParallelTrainLoRA",
             "Mochi Train LoRA",
-            "Trains a LoRA on your clips, and shows the loss and sample clips while it runs. Cancelled, it goes on when "
-            "it is queued again.",
+            "Trains a LoRA on your clips, and shows the loss and sample clips while it runs. After a cancel it goes on "
+            "when it is queued again.",
             found_as=("train lora", "fine-tune", "finetune", "dreambooth", "trainer"),
-            inputs=[
-                io.String.Input(
-                    "data",
-                    default="",
-                    tooltip="A folder with clips and pictures, each beside a text file of the same name with its "
-                    "caption; or a .csv or .jsonl of path and caption. Below ComfyUI's input folder, or anywhere.",
-                ),
-                io.String.Input(
-                    "name",
-                    default="my_lora",
-                    tooltip="Of the LoRA, which is put into models/loras. It may have folders in it.",
-                ),
-                widgets.choice("dit", files.list_files("dit"), "The denoiser, as in Load AsymmDiT (Mochi)."),
-                widgets.choice("t5", files.list_files("t5"), "The text encoder, as in Load T5 (Mochi)."),
-                widgets.choice("vae", vaes, "As in Load AsymmVAE (Mochi)."),
-                widgets.choice(
-                    "encoder_file",
-                    [IN_FILE, *vaes],
-                    "encoder.safetensors as published, where the encoder is not in the VAE's file. Clips are read with "
-                    "it.",
-                ),
-                widgets.count("steps", USUAL.steps, (1, MAX_STEPS), "How long it trains, in all."),
-                widgets.number(
-                    "learning_rate",
-                    USUAL.lr,
-                    (1e-8, MAX_RATE),
-                    "How far a step goes. From there it falls to 0 by a cosine.",
-                    step=1e-6,
-                    round=False,
-                ),
-                widgets.count(
-                    "rank",
-                    USUAL.attention.rank,
-                    (0, MAX_RANK),
-                    "Of the LoRA in attention: how much it can hold, and how large its file is.",
-                ),
-                widgets.number(
-                    "alpha", USUAL.attention.alpha, (0.01, MAX_ALPHA), "It counts alpha / rank times.", step=1.0
-                ),
-                widgets.count(
-                    "frames",
-                    0,
-                    (0, widgets.MAX_FRAMES),
-                    "6k + 1 of them are taken of each clip. More take more memory. 0: the model's own, 37 at most.",
-                ),
-                widgets.count(
-                    "width", 0, (0, widgets.MAX_SIZE), f"In pixels, that clips are cut and scaled to. {OWN}", step=16
-                ),
-                widgets.count("height", 0, (0, widgets.MAX_SIZE), f"In pixels. {OWN}", step=16),
-                widgets.count("batch", USUAL.batch, (1, MAX_BATCH), "Clips that each GPU trains on in a step."),
-                widgets.count(
-                    "sample_every",
-                    200,
-                    (0, MAX_STEPS),
-                    "Steps between two looks: sample clips, and a checkpoint. 0: no sample clips.",
-                ),
-                io.String.Input(
-                    "sample_prompts",
-                    multiline=True,
-                    default="",
-                    tooltip="Of the sample clips, a prompt a line. Empty: captions of two of your clips.",
-                ),
-                widgets.count(
-                    "seed",
-                    0,
-                    (0, 2**63 - 1),
-                    "Of all that is drawn: noise, levels, the order of clips. Another one is another run.",
-                    control_after_generate=False,
-                ),
-                io.Boolean.Input(
-                    "restart",
-                    default=False,
-                    tooltip="Throw away what an earlier run of this name has learned, rather than go on with it.",
-                ),
-                widgets.choice(
-                    "gpus",
-                    [*map(str, range(1, MAX_GPUS + 1)), "all"],
-                    "How many GPUs train together, each on clips of its own. Without any GPU they are processes on the "
-                    "CPU.",
-                    optional=True,
-                ),
-                MochiParallel.Input(
-                    "parallel",
-                    optional=True,
-                    tooltip="From Mochi Parallel Settings, instead of `gpus`: which GPUs; how many share a clip "
-                    "(ulysses); whether each holds the whole model (weights). Not those of a cluster.",
-                ),
-                widgets.count(
-                    "mlp_rank", 0, (0, MAX_RANK), "Of a LoRA in the MLPs too, with as much alpha. 0: none.", optional=True
-                ),
-                widgets.number(
-                    "dropout",
-                    0.0,
-                    (0.0, 0.99),
-                    "The share of a LoRA's inputs that are left out in a step, against learning by heart.",
-                    step=0.01,
-                    optional=True,
-                ),
-                widgets.choice(
-                    "levels",
-                    LEVELS,
-                    "How noise levels are drawn. uniform: all alike, as published. logit-normal: more of the middle.",
-                    optional=True,
-                ),
-                widgets.choice(
-                    "dtype",
-                    DTYPES,
-                    "Of the frozen model. auto: quantised weights (fp8, GGUF) stay as they are; others in bfloat16 on "
-                    "a GPU, float32 on the CPU. float8_e4m3fn halves the memory that it takes.",
-                    optional=True,
-                ),
-                widgets.choice(
-                    "format",
-                    FORMATS,
-                    "The names in the file. published: as Mochi's own trainer. diffusers: for diffusers. ComfyUI reads "
-                    "both.",
-                    optional=True,
-                ),
-                widgets.count(
-                    "accumulate", 1, (1, 1024), "Batches of a step, where more do not fit at once.", optional=True
-                ),
-                widgets.count(
-                    "warmup",
-                    -1,
-                    (-1, MAX_STEPS),
-                    "Steps in which the learning rate rises. -1: 200, a tenth of the steps at most.",
-                    optional=True,
-                ),
-                widgets.number(
-                    "ema",
-                    0.0,
-                    (0.0, 0.9999),
-                    "How much of the average of the weights stays in a step, such as 0.99; that average is the LoRA. "
-                    "0: none.",
-                    step=0.001,
-                    round=0.0001,
-                    optional=True,
-                ),
-                widgets.count(
-                    "hold_out", 0, (0, 1024), "Clips that are not trained on: the loss on them is shown.", optional=True
-                ),
-                widgets.count("windows", 1, (1, 64), "How many parts are taken of a long clip.", optional=True),
-                widgets.choice(
-                    "recompute",
-                    [Placement.recompute, *(name for name in RECOMPUTE if name != Placement.recompute)],
-                    "What is computed twice rather than kept. blocks: the least memory. nothing: the fastest.",
-                    optional=True,
-                ),
-            ],
+            inputs=training_inputs(),
             outputs=[
                 io.String.Output(display_name="lora", tooltip="The name of the LoRA, as Load LoRA (Mochi) lists it."),
                 io.String.Output(display_name="path", tooltip="Of its file."),
-                io.String.Output(display_name="report", tooltip="Steps, loss and time, and the clips that are left out."),
+                io.String.Output(
+                    display_name="report", tooltip="Steps, loss and time, and the clips that are left out."
+                ),
             ],
             is_output_node=True,
         )
@@ -217,12 +62,20 @@ class TrainLoRA(widgets.Node):
         gpus: str = "1",
         parallel: object = ABSENT,
         mlp_rank: int = 0,
+        levels: str = LEVELS[0],
+        dtype: str = "auto",
+        format: str = FORMATS[0],
+        recompute: str = Placement.recompute,
     ) -> bool | str:
         found = complaint(lambda *given: find_items(data_of(*given)), data, widget="data")
         found = found or complaint(output_of, name, widget="name")
-        found = found or complaint(_check_model, dit, t5, vae, encoder_file, widget="dit")
+        found = found or complaint(files.check_file, dit, "dit", False, widget="dit")
+        found = found or complaint(files.check_file, t5, "t5", False, widget="t5")
+        found = found or complaint(_check_width, dit, t5, widget="t5")
+        found = found or complaint(_check_vae, vae, encoder_file, widget="vae")
         found = found or complaint(_check_ranks, rank, mlp_rank, widget="rank")
         found = found or complaint(_check_clips, frames, width, height)
+        found = found or complaint(_check_choices, levels, dtype, format, recompute)
         return found or complaint(check_gpus, gpus, parallel, widget="gpus") or True
 
     @classmethod
@@ -236,14 +89,134 @@ class TrainLoRA(widgets.Node):
             return time.monotonic()
 
     @classmethod
-    def execute(cls, data: str, name: str, **chosen: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        data: str,
+        name: str,
+        dit: str,
+        t5: str,
+        vae: str,
+        encoder_file: str,
+        steps: int,
+        learning_rate: float,
+        rank: int,
+        alpha: float,
+        frames: int,
+        width: int,
+        height: int,
+        batch: int,
+        sample_every: int,
+        sample_prompts: str,
+        seed: int,
+        restart: bool,
+        gpus: str = "1",
+        parallel: ParallelSettings | None = None,
+        mlp_rank: int = 0,
+        dropout: float = 0.0,
+        levels: str = LEVELS[0],
+        dtype: str = "auto",
+        format: str = FORMATS[0],
+        accumulate: int = 1,
+        warmup: int = AUTO,
+        ema: float = 0.0,
+        hold_out: int = 0,
+        windows: int = 1,
+        recompute: str = Placement.recompute,
+    ) -> io.NodeOutput:
         started = time.monotonic()
         listed, path, run = output_of(name)
-        settings = parallel_settings(chosen.get("gpus", "1"), chosen.get("parallel"))
-        _check_place(settings)
-        job = TrainJob(data=data_of(data), output=path, work=run, **_job(settings, **chosen))
+        chosen = parallel_settings(gpus, parallel)
+        model = files_of(dit, t5, vae, None if encoder_file == IN_FILE else encoder_file)
+        prompts = tuple(line.strip() for line in sample_prompts.splitlines() if line.strip())
+        settings: dict[str, Any] = {"levels": levels, "dropout": dropout, "ema": ema, "seed": seed, "batch": batch}
+        placement: dict[str, Any] = {"dtype": chosen_dtype(dtype, DTYPES), "recompute": recompute}
+        job = TrainJob(
+            data=data_of(data),
+            output=path,
+            work=run,
+            model=model,
+            settings=TrainSettings(
+                steps=steps,
+                lr=learning_rate,
+                warmup=min(USUAL.warmup, steps // 10) if warmup == AUTO else warmup,
+                accumulate=accumulate,
+                attention=Rank(rank, alpha),
+                mlp=Rank(mlp_rank, float(max(1, mlp_rank))),
+                **settings,
+            ),
+            sizes=sizes_of(width, height, model),
+            frames=(frames,) if frames else (),
+            windows=windows,
+            samples=samples_of(sample_every, prompts, hold_out, model),
+            placement=Placement(sharding=sharding_of(chosen, model), ulysses=chosen.ulysses_degree or 1, **placement),
+            format=format,  # pyright: ignore[reportArgumentType]  # one of FORMATS, which the host has checked
+            restart=restart,
+        )
         shown = Shown(run)
-        train_lora(job, settings, shown)
+        train_lora(job, chosen, shown)
         text = shown.report(listed, time.monotonic() - started)
         show_text(text)
         return io.NodeOutput(listed, str(path), text, ui=shown.results())
+
+
+def sizes_of(width: int, height: int, model: ModelFiles) -> tuple[tuple[int, int], ...]:
+    """The size of clips, with that of the model where only one side is chosen; none where neither is."""
+    if not (width or height):
+        return ()
+    own = model_of(model).config.defaults
+    return ((width or own.width, height or own.height),)
+
+
+def samples_of(every: int, prompts: tuple[str, ...], hold_out: int, model: ModelFiles) -> Samples:
+    """What is looked at on the way. No clips without a decoder, which makes their frames."""
+    usual = Samples()
+    count = (len(prompts) or usual.count) if every and model.decoder is not None else 0
+    return Samples(every=every or usual.every, prompts=prompts if count else (), count=count, hold_out=hold_out)
+
+
+def sharding_of(chosen: ParallelSettings, model: ModelFiles) -> str:
+    """How GPUs hold the frozen model. Raises MochiError for GPUs of other machines."""
+    if chosen.cluster:
+        raise MochiError(
+            f"parallel asks for the machines of a cluster ({chosen.cluster}), but a LoRA is trained on the GPUs of "
+            "this machine: leave `cluster` empty in Mochi Parallel Settings"
+        )
+    sharding = chosen.sharding_for(Checkpoint.open(model.dit).nbytes)
+    alone = len(chosen.devices()) == 1  # which shares its part with nobody
+    return "offloaded" if alone and sharding == "sharded" else sharding
+
+
+def _check_width(dit: str, t5: str) -> None:
+    check_together(files.open_file(dit, "dit"), files.open_file(t5, "t5"))
+
+
+def _check_vae(vae: str, encoder_file: str) -> None:
+    """Raise MochiError unless there are a whole VAE and its encoder."""
+    if encoder_file == IN_FILE:
+        files.check_vae(vae)
+        encoder_of(vae, None)
+    else:
+        files.check_decoder(vae)
+        files.check_encoder(encoder_file)
+
+
+def _check_clips(frames: int, width: int, height: int) -> None:
+    for name, value, most in (("frames", frames, MAX_FRAMES), ("width", width, MAX_SIZE), ("height", height, MAX_SIZE)):
+        check_range(name, value, 0, most)
+    if frames:
+        check_frames(frames)
+    check_size(width or SPACE * PATCH, height or SPACE * PATCH)
+
+
+def _check_choices(levels: str, dtype: str, format: str, recompute: str) -> None:
+    check_choice("levels", levels, LEVELS)
+    check_choice("dtype", dtype, DTYPES)
+    check_choice("format", format, FORMATS)
+    check_choice("recompute", recompute, RECOMPUTE)
+
+
+def _check_ranks(rank: int, mlp_rank: int) -> None:
+    for name, value in (("rank", rank), ("mlp_rank", mlp_rank)):
+        check_range(name, value, 0, MAX_RANK)
+    if not (rank or mlp_rank):
+        raise MochiError("rank is 0, and mlp_rank too: there is nothing to train")

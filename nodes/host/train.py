@@ -7,6 +7,7 @@ from pathlib import Path
 import comfy.model_management as mm
 import folder_paths
 
+from ...mochi.checkpoint import Checkpoint
 from ...mochi.errors import MochiError
 from ...mochi.model_dir import ModelFiles
 from ...mochi.parallel.owner.group import Group
@@ -62,17 +63,28 @@ def output_of(name: str) -> tuple[str, Path, Path]:
 def files_of(dit: str, t5: str, vae: str, encoder_file: str | None) -> ModelFiles:
     """The files of the loaders' entries. encoder_file: None where the encoder is to be in the VAE's file.
 
-    Raises MochiError where there is no encoder, without which no clip can be read.
+    Raises MochiError where there is no encoder.
     """
-    decoder, encoder = files.open_vae(vae, encoder_file)
+    decoder, _ = files.open_vae(vae, encoder_file)
+    text_encoder = files.open_file(t5, "t5").path
+    return ModelFiles(
+        files.open_file(dit, "dit").path,
+        text_encoder,
+        encoder_of(vae, encoder_file).path,
+        None if decoder is None else decoder.path,
+        files.tokenizer_for(text_encoder),
+    )
+
+
+def encoder_of(vae: str, encoder_file: str | None) -> Checkpoint:
+    """The encoder of a VAE, with which clips are read. Raises MochiError where there is none."""
+    _, encoder = files.open_vae(vae, encoder_file)
     if encoder is None:
         raise MochiError(
-            f"vae {vae!r} has no encoder, which clips are read with: choose one as encoder_file, encoder.safetensors "
-            "as published"
+            f"vae {vae!r} has no encoder, with which clips are read: choose encoder.safetensors, as published, as "
+            "encoder_file"
         )
-    text_encoder = files.open_file(t5, "t5").path
-    chosen = files.open_file(dit, "dit").path, text_encoder, encoder.path, None if decoder is None else decoder.path
-    return ModelFiles(*chosen, tokenizer=files.tokenizer_for(text_encoder))
+    return encoder
 
 
 def train_lora(job: TrainJob, settings: ParallelSettings, shown: Shown) -> None:

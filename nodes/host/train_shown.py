@@ -14,6 +14,7 @@ import folder_paths
 
 from ...mochi.parallel.protocol import Event
 from ...mochi.train.job import Looked, Stepped
+from ...mochi.train.log import NAME as LOG
 from ...mochi.train.requests import LookTaken, Noted, Preparing, StepTaken
 from .curve import Point, draw_curve
 from .moving_picture import write_moving_picture
@@ -31,11 +32,11 @@ class Shown:
     """Hears of a run, and shows it in the node.
 
     Args:
-        log: of the run, whose earlier part may be there.
+        run: its folder, where the log of its earlier steps may be.
     """
 
-    def __init__(self, log: Path):
-        self._log, self._folder = log, Path(tempfile.mkdtemp(prefix="mochi-training-", dir=_temp()))
+    def __init__(self, run: Path):
+        self._log, self._folder = run / LOG, Path(tempfile.mkdtemp(prefix="mochi-training-", dir=_temp()))
         self._losses: list[Point] = []
         self._held_out: list[Point] = []
         self._last: Stepped | None = None
@@ -131,7 +132,14 @@ class Shown:
         memory = [size_text(step.memory)] if step.memory else []
         loss = f"loss {self._mean()} (mean of {min(MEAN_OF, len(self._losses))})"
         left = f"{in_words(step.left)} left"
-        parts = [f"step {step.step} of {step.steps}", loss, *held_out, f"lr {step.lr:.2g}", f"{pace:.2f} s a step", left]
+        parts = [
+            f"step {step.step} of {step.steps}",
+            loss,
+            *held_out,
+            f"lr {step.lr:.2g}",
+            f"{pace:.2f} s a step",
+            left,
+        ]
         return " · ".join([*parts, *memory])
 
 
