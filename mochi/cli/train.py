@@ -3,13 +3,15 @@
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from tqdm import tqdm
 
 from ..errors import Cancelled
+from ..memory import in_gb
 from ..parallel.settings import SHARDINGS
 from ..train.job import Format, Looked, Placement, Samples, Stepped, TrainJob
 from ..train.settings import LEVELS, RECOMPUTE, Rank, TrainSettings
@@ -72,6 +74,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--level-mean", type=float, default=USUAL.level_mean, help="of logit-normal (default: %(default)s)")
     add("--level-deviation", type=float, default=USUAL.level_deviation, help="of logit-normal (default: %(default)s)")
     add("--caption-dropout", type=float, default=USUAL.caption_dropout, help="(default: %(default)s)")
+    add(
+        "--keep-prompts",
+        type=Path,
+        metavar="FILE",
+        help="prompts, one a line, for which the model is held to what it was",
+    )
+    add("--keep", type=float, metavar="SHARE", help="of clips that are for them (default: 0.25 where there are such)")
     add("--seed", type=int, default=USUAL.seed, help="(default: %(default)s)")
 
     add = parser.add_argument_group("looks on the way").add_argument
@@ -116,6 +125,7 @@ def job_of(options: argparse.Namespace) -> TrainJob:
         level_mean=options.level_mean,
         level_deviation=options.level_deviation,
         caption_dropout=options.caption_dropout,
+        keep=(0.25 if options.keep_prompts else 0.0) if options.keep is None else options.keep,
         seed=options.seed,
     )
     width, height = options.sample_size or (None, None)
@@ -151,6 +161,7 @@ def job_of(options: argparse.Namespace) -> TrainJob:
         format=options.format,
         restart=options.restart,
         start=options.start,
+        keep_prompts=options.keep_prompts,
     )
 
 
@@ -165,7 +176,9 @@ def train(options: argparse.Namespace) -> None:
     ranks = Ranks.join(options.device, options.ulysses)
     try:
         with Terminal(ranks) as terminal:
-            print(run(job, ranks, terminal), flush=True) if ranks.is_first else run(job, ranks, terminal)
+            path = run(job, ranks, terminal)
+        if ranks.is_first:
+            print(path, flush=True)
     except Cancelled as error:
         if ranks.is_first:
             print(error, file=sys.stderr)
@@ -175,31 +188,46 @@ def train(options: argparse.Namespace) -> None:
 
 
 class Terminal:
-    """A Watcher that shows bars, and ends the run when it is interrupted. The second time, it ends at once."""
+    """A Watcher that shows bars where there is a terminal, and says what matters. An interrupt ends the run.
+
+    The second one ends it at once.
+    """
 
     def __init__(self, ranks: "Ranks"):
         self._shows, self._interrupted = ranks.is_first, False
-        self._bar: tqdm | None = None
+        self._training: tqdm | None = None
+        self._other: tqdm | None = None
         self._title = ""
-        self._before: dict[int, object] = {}
+        self._last: Stepped | None = None
+        self._losses: list[float] = []
+        self._before: dict[int, Any] = {}
 
     def said(self, text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        self._show(what, done, total)
+        if self._other is None or what != self._title:
+            self._close_other()
+            self._title = what
+            self._other = tqdm(desc=what, total=total, leave=self._training is None, disable=None)
+        self._other.update(done - self._other.n)
 
     def stepped(self, step: Stepped) -> None:
-        self._show("training", step.step, step.steps)
-        if self._bar is not None:
-            memory = {"GB": f"{step.memory / 1e9:.1f}"} if step.memory else {}
-            self._bar.set_postfix(loss=f"{step.loss:.4f}", lr=f"{step.lr:.2g}", **memory)
+        self._close_other()
+        if self._training is None:
+            self._training = tqdm(desc="training", total=step.steps, initial=step.step - 1, unit="step", disable=None)
+        self._training.update(step.step - self._training.n)
+        self._training.set_postfix(loss=f"{step.loss:.4f}")
+        self._last = step
+        self._losses.append(step.loss)
 
     def looked(self, look: Looked) -> None:
-        if look.loss is not None:
-            self.said(f"step {look.step}: held-out loss {look.loss:.4f}")
+        self._close_other()
+        if self._last is not None:
+            self.said(_in_words(self._last, self._losses, look))
+            self._losses.clear()
         for video, prompt in zip(look.videos, look.prompts, strict=True):
-            self.said(f"step {look.step}: {video} ({prompt})")
+            self.said(f"  {video}: {prompt}")
 
     def cancelled(self) -> bool:
         return self._interrupted
@@ -211,8 +239,10 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)  # pyright: ignore[reportArgumentType]
-        self._close()
+            signal.signal(number, before)
+        self._close_other()
+        if self._training is not None:
+            self._training.close()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted and number == signal.SIGINT:
@@ -221,16 +251,20 @@ class Terminal:
         if self._shows:
             self.said("ending after this step; once more ends at once, and loses what is behind the last checkpoint")
 
-    def _show(self, title: str, done: int, total: int) -> None:
-        if self._bar is None or title != self._title or self._bar.total != total:
-            self._close()
-            self._bar, self._title = tqdm(total=total, desc=title, initial=max(0, done - 1)), title
-        self._bar.update(done - self._bar.n)
+    def _close_other(self) -> None:
+        if self._other is not None:
+            self._other.close()
+            self._other = None
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+
+def _in_words(step: Stepped, losses: Sequence[float], look: Looked) -> str:
+    """How far a run is, such as `step 200 of 2000: loss 0.4312, 1.7 s a step, 51 min left`."""
+    held_out = "" if look.loss is None else f", held out {look.loss:.4f}"
+    memory = f", {in_gb(step.memory)} of memory" if step.memory else ""
+    left = f", {round(step.left)} s left" if step.left < 120 else f", {round(step.left / 60)} min left"
+    loss = sum(losses) / len(losses) if losses else step.loss
+    words = f"step {step.step} of {step.steps}: loss {loss:.4f}{held_out}, {step.seconds:.2g} s a step{memory}"
+    return words + (left if step.step < step.steps else "")
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -50,12 +50,3 @@ def clear_errors(path: Path, what: str) -> Iterator[None]:
             raise
         reason = "the disk is full" if is_full else getattr(error, "strerror", None) or str(error)
         raise MochiError(f"{path}: {what} could not be written: {reason}") from error
-
-
-def check_folder(folder: Path, what: str) -> None:
-    """Raise MochiError where files cannot be made in a folder, which is made if it is not there."""
-    probe = folder / f".{os.getpid()}.probe"
-    with clear_errors(folder, what):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()

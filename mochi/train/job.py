@@ -76,6 +76,7 @@ class TrainJob:
         cache: the folder of encoded clips; None: beside the data.
         restart: whether an earlier run of this output is thrown away rather than gone on with.
         start: a LoRA file to begin with.
+        keep_prompts: a text file of prompts, one a line, for `TrainSettings.keep`.
     """
 
     data: Path
@@ -92,6 +93,7 @@ class TrainJob:
     format: Format = "published"
     restart: bool = False
     start: Path | None = None
+    keep_prompts: Path | None = None
 
 
 @dataclass(frozen=True)

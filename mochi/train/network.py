@@ -55,9 +55,22 @@ class Network:
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of each clip of a batch, (B,)."""
-        text = self.text(batch.features, batch.mask)
+        text, teacher, wants_teacher = self.text(batch.features, batch.mask), None, bool(batch.kept.any())
         batch = batch.to(self.ranks.device)
-        return batch.loss(self.flow(batch.noisy, batch.sigma, text))
+        if wants_teacher:
+            with torch.no_grad(), self._without_lora():
+                teacher = self.flow(batch.noisy, batch.sigma, text)
+        return batch.loss(self.flow(batch.noisy, batch.sigma, text), teacher)
+
+    @contextmanager
+    def _without_lora(self) -> Iterator[None]:
+        try:
+            for layer in self.layers.values():
+                layer.strength = 0.0
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.strength = 1.0
 
     @contextmanager
     def with_weights(self, values: Mapping[str, Tensor]) -> Iterator[None]:

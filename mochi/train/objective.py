@@ -28,6 +28,7 @@ class Batch:
         latents, noise: `z_0` and `eps`, (B, 12, T, h, w) float32.
         sigma: noise levels (B,), float32.
         features, mask: of the captions, (B, L, width) and (B, L); nothing of those that are dropped.
+        kept: which clips have another prompt, for which the frozen model is the teacher, (B,).
     """
 
     latents: Tensor
@@ -35,6 +36,7 @@ class Batch:
     sigma: Tensor
     features: Tensor
     mask: Tensor
+    kept: Tensor
 
     @property
     def noisy(self) -> Tensor:
@@ -42,12 +44,18 @@ class Batch:
         sigma = self.sigma[:, None, None, None, None]
         return (1 - sigma) * self.latents + sigma * self.noise
 
-    def loss(self, flow: Tensor) -> Tensor:
-        """Mean squared error of what the network predicts, `z_0 - eps`, for each clip: (B,)."""
-        return (flow.float() - (self.latents - self.noise)).square().flatten(1).mean(1)
+    def loss(self, flow: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """Mean squared error of what the network predicts, `z_0 - eps`, for each clip: (B,).
+
+        teacher: what the frozen model predicts, which takes that place for `kept` clips.
+        """
+        target = self.latents - self.noise
+        if teacher is not None:
+            target = torch.where(self.kept[:, None, None, None, None], teacher, target)
+        return (flow.float() - target).square().flatten(1).mean(1)
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(t.to(device) for t in (self.latents, self.noise, self.sigma, self.features, self.mask)))
+        return Batch(**{name: t.to(device) for name, t in vars(self).items()})
 
 
 def draw(
@@ -56,6 +64,7 @@ def draw(
     stats: LatentStats,
     settings: TrainSettings,
     first: int,
+    others: Sequence[Tensor] = (),
 ) -> Batch:
     """A batch for training. What is random in a clip of the run hangs on its number and the seed alone.
 
@@ -63,24 +72,30 @@ def draw(
         posteriors: what the encoder makes of the clips, (12, T, h, w) each.
         captions: their features (L, width), of real tokens alone.
         first: the number of the first clip, counted over the run.
+        others: features of the prompts that `settings.keep` is for.
     """
-    latents, noises, levels, kept = [], [], [], []
+    latents, noises, levels, texts, kept = [], [], [], [], []
     for number, (posterior, caption) in enumerate(zip(posteriors, captions, strict=True), first):
         generator = generator_of(settings.seed, -1, number)
         spread = torch.randn(posterior.mean.shape, generator=generator)
         latents.append(sampled(posterior, spread))
         noises.append(torch.randn(posterior.mean.shape, generator=generator))
         levels.append(level(settings, generator))
-        is_dropped = torch.rand((), generator=generator).item() < settings.caption_dropout
-        kept.append(caption[:0] if is_dropped else caption)
-    return Batch(to_dit(torch.stack(latents), stats), torch.stack(noises), torch.stack(levels), *padded(kept))
+        is_dropped, is_kept, other = (torch.rand((), generator=generator).item() for _ in range(3))
+        kept.append(bool(others) and is_kept < settings.keep)
+        text = others[int(other * len(others))] if kept[-1] else caption
+        texts.append(text[:0] if is_dropped < settings.caption_dropout else text)
+    noisy = to_dit(torch.stack(latents), stats), torch.stack(noises), torch.stack(levels)
+    return Batch(*noisy, *padded(texts), torch.tensor(kept))
 
 
 def fixed(posterior: Posterior, caption: Tensor, stats: LatentStats, sigma: float, number: int) -> Batch:
     """A batch of one clip to measure by, which never changes: the mean of its latents, at this level."""
     mean = posterior.mean.float()
     noise = torch.randn(mean.shape, generator=generator_of(number, -2))
-    return Batch(to_dit(mean[None], stats), noise[None], torch.tensor([sigma]), *padded([caption]))
+    return Batch(
+        to_dit(mean[None], stats), noise[None], torch.tensor([sigma]), *padded([caption]), torch.tensor([False])
+    )
 
 
 def sampled(posterior: Posterior, spread: Tensor) -> Tensor:

@@ -30,7 +30,16 @@ class Run:
             it was last reset.
     """
 
-    def __init__(self, network: Network, examples: Sequence[Example], stats: LatentStats, settings: TrainSettings):
+    def __init__(
+        self,
+        network: Network,
+        examples: Sequence[Example],
+        stats: LatentStats,
+        settings: TrainSettings,
+        others: Sequence[Tensor] = (),
+    ):
+        """others: features of prompts that are not of the clips, see `draw`."""
+        self._others = others
         self._network, self._examples, self._stats, self._settings = network, examples, stats, settings
         self._order = Order([example.shape for example in examples], settings.batch, settings.seed)
         self.optimizer = Optimizer(network.parameters, settings)
@@ -99,7 +108,7 @@ class Run:
         examples = [self._examples[i] for i in indices]
         posteriors = [example.posterior() for example in examples]
         captions = [example.features() for example in examples]
-        return draw(posteriors, captions, self._stats, self._settings, first)
+        return draw(posteriors, captions, self._stats, self._settings, first, self._others)
 
     def _clips(self, step: int, groups: Sequence[int] | None = None) -> list[int]:
         """The clips that a step trains on, all or those of some groups."""

@@ -36,7 +36,7 @@ class Rank:
 class TrainSettings:
     """How a LoRA is trained. Raises MochiError, naming the setting, on values that cannot be.
 
-    The defaults are those of the published trainer. What must be the same when a run goes on is all of it but `steps`.
+    The defaults are those of the published trainer.
 
     Attributes:
         steps: of the optimiser.
@@ -51,6 +51,8 @@ class TrainSettings:
         levels: how noise levels are drawn: uniform in [0, 1], or the logistic function of a normal variable.
         level_mean, level_deviation: of that variable. A mean above 0 trains more on noise.
         caption_dropout: the share of captions that are left out, for guidance.
+        keep: the share of clips that get another prompt, and for which the model is held to what it predicts without
+            the LoRA, so that it keeps what it can. 0: none.
         seed: of the LoRA, the order of the clips, noise, levels and dropout.
     """
 
@@ -69,6 +71,7 @@ class TrainSettings:
     level_mean: float = 0.0
     level_deviation: float = 1.0
     caption_dropout: float = 0.1
+    keep: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -85,7 +88,7 @@ class TrainSettings:
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
             _check(name, value, math.isfinite(value) and value >= 0, "0")
-        for name in ("ema", "dropout", "caption_dropout"):
+        for name in ("ema", "dropout", "caption_dropout", "keep"):
             value = getattr(self, name)
             if not 0 <= value < 1 and not (name == "caption_dropout" and value == 1):
                 raise MochiError(f"{name} is {value}, but must be from 0 to below 1")

@@ -13,8 +13,8 @@ from .optimizer import Optimizer
 
 NAME = "checkpoint.safetensors"
 
-FREE = ("steps",)
-"""Settings that may be others when a run goes on."""
+FREE = ("steps", "warmup")
+"""Settings that may be others when a run goes on: only what comes depends on them."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -10,15 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..device_memory import give_back
 from ..errors import Cancelled, MochiError
-from ..model_dir import ModelDir, ModelFiles, find_model, model_of
-from ..quant import FLOAT8
+from ..model_dir import ModelFiles, find_model, model_of
 from ..text import load_prompt_encoder
 from ..text.visit import visiting
-from .data import DataSettings, Example, TrainingSet, contact_sheet, prepare
-from .files import check_folder
+from ..video.paths import check_path, temporary_beside
+from .data import Example, contact_sheet, prepare
+from .inputs import data_settings, dtypes, keep_prompts, split, work_folder
 from .job import Looked, TrainJob, Watcher
 from .log import Log
 from .looks import Looks, Prompt, sample_settings
@@ -28,7 +30,7 @@ from .order import generator_of
 from .output import load_start, save_lora
 from .ranks import Ranks
 from .run import Run
-from .state import Identity, restore_checkpoint, save_checkpoint
+from .state import FREE, NAME, Identity, restore_checkpoint, save_checkpoint
 from .together import together
 
 SHEET = "clips.png"
@@ -55,9 +57,9 @@ class Trainer:
     def train(self) -> Path:
         self._check()
         examples, held_out, key = self._prepared()
-        prompts = self._prompts([*held_out, *examples])
+        prompts, others = self._prompts([*held_out, *examples])
         network = self._network()
-        run = Run(network, examples, self._model.config.latents, self._job.settings)
+        run = Run(network, examples, self._model.config.latents, self._job.settings, others)
         identity = self._identity(key)
         run.seconds = restore_checkpoint(self._folder, run.optimizer, identity) or 0.0
         self._ranks.barrier()
@@ -84,15 +86,16 @@ class Trainer:
             raise MochiError(f"{job.output}: the file of a LoRA must end in .safetensors")
         if self._compute == torch.float16:
             raise MochiError("gradients run out of the range of float16; choose bfloat16 or float32")
+        keep_prompts(job)
         if job.samples.every < 1:
             raise MochiError(f"every is {job.samples.every}, but must be 1 or more")
         if job.samples.prompts:
             sample_settings(job.samples, self._model, self._usual_size(), job.samples.prompts[0])
         if self._ranks.is_first:
-            check_folder(job.output.parent, "the LoRA")
+            for path in (job.output, self._folder / NAME):
+                check_path(path, temporary_beside(path))
             if job.restart and self._folder.is_dir():
                 shutil.rmtree(self._folder)
-            check_folder(self._folder, "the run")
         self._ranks.barrier()
 
     def _prepared(self) -> tuple[Sequence[Example], Sequence[Example], str]:
@@ -117,23 +120,23 @@ class Trainer:
             contact_sheet(data.examples, self._folder / SHEET)
         examples, held_out = split(data, job.samples.hold_out, job.settings.seed)
         self._say(f"{len(examples)} clips to train on, {len(held_out)} held out: see {self._folder / SHEET}")
-        return examples, held_out, f"{data.key}, {len(held_out)} held out"
+        others = hashlib.sha256("\n".join(keep_prompts(job)).encode()).hexdigest()[:8]
+        return examples, held_out, f"{data.key}, {len(held_out)} held out, {others} to keep"
 
-    def _prompts(self, examples: Sequence[Example]) -> list[Prompt]:
-        """Of the sample clips, as the text encoder reads them."""
-        samples = self._job.samples
+    def _prompts(self, examples: Sequence[Example]) -> tuple[list[Prompt], list[Tensor]]:
+        """Of the sample clips, and those to keep, as the text encoder reads them."""
+        samples, others = self._job.samples, keep_prompts(self._job)
         texts = list(samples.prompts or dict.fromkeys(example.caption for example in examples))[: samples.count]
-        if not texts:
-            return []
-        text = load_prompt_encoder(self._model.text_encoder, compute=self._compute)
-        found = []
-        with visiting(text.model, self._ranks.device):
-            for prompt in texts:
-                features, mask = text([prompt, ""])
-                found.append(Prompt(prompt, features.cpu(), mask.cpu()))
+        if not (texts or others):
+            return [], []
+        device = self._ranks.device
+        text = load_prompt_encoder(self._model.text_encoder, self._model.tokenizer, compute=self._compute)
+        with visiting(text.model, device):
+            read = {prompt: tuple(t.cpu() for t in text([prompt])) for prompt in dict.fromkeys([*texts, *others, ""])}
         del text
-        give_back(self._ranks.device)
-        return found
+        give_back(device)
+        shown = [Prompt(prompt, *map(torch.cat, zip(read[prompt], read[""], strict=True))) for prompt in texts]
+        return shown, [features[0][mask[0]] for features, mask in map(read.__getitem__, others)]
 
     def _network(self) -> Network:
         """The frozen model with a new LoRA, or with the one to begin with."""
@@ -154,8 +157,7 @@ class Trainer:
         return Network(model, layers, self._ranks, self._compute, job.placement.recompute)
 
     def _identity(self, key: str) -> Identity:
-        settings = self._job.settings.as_dict()
-        del settings["steps"]
+        settings = {name: value for name, value in self._job.settings.as_dict().items() if name not in FREE}
         dit, start = self._model.dit, self._job.start
         model = f"{dit.path.name} of {dit.nbytes} bytes in {self._dtype or 'the dtype of the file'}"
         return Identity(settings, model, key, self._ranks.groups, None if start is None else start.name)
@@ -220,37 +222,3 @@ class Trainer:
     def _largest(self, examples: Sequence[Example]) -> tuple[int, int, int]:
         """Width, height and frames of the largest clip that is trained on."""
         return max((example.bucket for example in examples), key=math.prod)
-
-
-def work_folder(job: TrainJob) -> Path:
-    """All of a run but the LoRA itself."""
-    return job.work or job.output.with_suffix(".training")
-
-
-def data_settings(job: TrainJob, model: ModelDir) -> DataSettings:
-    """How clips are cut for a model. Raises MochiError on sizes and lengths that cannot be."""
-    sizes, frames = job.sizes or None, job.frames or None
-    return DataSettings.of(model.config, sizes, frames, windows=job.windows, seed=job.settings.seed)
-
-
-def dtypes(job: TrainJob, model: ModelDir, device: torch.device) -> tuple[torch.dtype | None, torch.dtype]:
-    """Of the weights, None where they stay as they are; and of the computation."""
-    usual = torch.float32 if device.type == "cpu" else torch.bfloat16
-    chosen = job.placement.dtype
-    return chosen, usual if chosen is None or chosen in FLOAT8 else chosen
-
-
-def split(data: TrainingSet, hold_out: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """The windows to train on, and those of so many clips that are held out.
-
-    Raises MochiError where nothing is left to train on.
-    """
-    sources = sorted({example.source for example in data.examples})
-    if hold_out < 0 or hold_out >= len(sources):
-        raise MochiError(
-            f"hold_out is {hold_out}, but there are {len(sources)} clips, and one at least must be trained on"
-        )
-    mixed = torch.randperm(len(sources), generator=generator_of(seed, -3)).tolist()
-    away = {sources[i] for i in mixed[:hold_out]}
-    held_out = [example for example in data.examples if example.source in away]
-    return [example for example in data.examples if example.source not in away], held_out

@@ -37,7 +37,7 @@ def bucket_of(footage: Footage, is_image: bool, fps: Fraction, settings: DataSet
 
 
 def best_size(width: int, height: int, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """The size for which the least of a picture is cropped away or has to be enlarged; of equally good ones the largest.
+    """The size for which the least of a picture is cropped away or has to be enlarged; if equal, the largest.
 
     Both are counted as logarithms of a ratio.
     """

@@ -1,0 +1,61 @@
+"""What a job says, in the terms of those who do it."""
+
+from pathlib import Path
+
+import torch
+
+from ..errors import MochiError
+from ..model_dir import ModelDir
+from ..quant import FLOAT8
+from .data import DataSettings, Example, TrainingSet
+from .job import TrainJob
+from .order import generator_of
+
+
+def work_folder(job: TrainJob) -> Path:
+    """All of a run but the LoRA itself."""
+    return job.work or job.output.with_suffix(".training")
+
+
+def keep_prompts(job: TrainJob) -> list[str]:
+    """Those of `TrainJob.keep_prompts`. Raises MochiError where there are none."""
+    if job.keep_prompts is None:
+        if job.settings.keep:
+            raise MochiError(f"keep is {job.settings.keep}, but there are no prompts to keep: name a file of them")
+        return []
+    try:
+        lines = [line.strip() for line in job.keep_prompts.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise MochiError(f"{job.keep_prompts}: the prompts to keep cannot be read ({error})") from error
+    if not any(lines):
+        raise MochiError(f"{job.keep_prompts}: there is no prompt in it; write one a line")
+    return [line for line in lines if line]
+
+
+def data_settings(job: TrainJob, model: ModelDir) -> DataSettings:
+    """How clips are cut for a model. Raises MochiError on sizes and lengths that cannot be."""
+    sizes, frames = job.sizes or None, job.frames or None
+    return DataSettings.of(model.config, sizes, frames, windows=job.windows, seed=job.settings.seed)
+
+
+def dtypes(job: TrainJob, model: ModelDir, device: torch.device) -> tuple[torch.dtype | None, torch.dtype]:
+    """Of the weights, None where they stay as they are; and of the computation."""
+    usual = torch.float32 if device.type == "cpu" else torch.bfloat16
+    chosen = job.placement.dtype
+    return chosen, usual if chosen is None or chosen in FLOAT8 else chosen
+
+
+def split(data: TrainingSet, hold_out: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """The windows to train on, and those of so many clips that are held out.
+
+    Raises MochiError where nothing is left to train on.
+    """
+    sources = sorted({example.source for example in data.examples})
+    if hold_out < 0 or hold_out >= len(sources):
+        raise MochiError(
+            f"hold_out is {hold_out}, but there are {len(sources)} clips, and one at least must be trained on"
+        )
+    mixed = torch.randperm(len(sources), generator=generator_of(seed, -3)).tolist()
+    away = {sources[i] for i in mixed[:hold_out]}
+    held_out = [example for example in data.examples if example.source in away]
+    return [example for example in data.examples if example.source not in away], held_out
