@@ -22,7 +22,7 @@ from .host.train import asked_at, data_of, encoder_of, files_of, output_of, trai
 from .host.train_shown import Shown
 from .loaders import IN_FILE
 from .parallel import check_gpus, parallel_settings
-from .train_inputs import AUTO, DTYPES, FORMATS, MAX_RANK, USUAL, training_inputs
+from .train_inputs import AUTO, DTYPES, FORMATS, MAX_RANK, USUAL, USUAL_KEEP, training_inputs
 from .widgets import MAX_FRAMES, MAX_SIZE
 
 
@@ -122,12 +122,15 @@ class TrainLoRA(widgets.Node):
         hold_out: int = 0,
         windows: int = 1,
         recompute: str = Placement.recompute,
+        keep_prompts: str = "",
+        keep: float = USUAL_KEEP,
     ) -> io.NodeOutput:
         started = time.monotonic()
         listed, path, run = output_of(name)
         chosen = parallel_settings(gpus, parallel)
         model = files_of(dit, t5, vae, None if encoder_file == IN_FILE else encoder_file)
-        prompts = tuple(line.strip() for line in sample_prompts.splitlines() if line.strip())
+        prompts, others = lines_of(sample_prompts), lines_of(keep_prompts)
+        shown = Shown(run)
         settings: dict[str, Any] = {"levels": levels, "dropout": dropout, "ema": ema, "seed": seed, "batch": batch}
         placement: dict[str, Any] = {"dtype": chosen_dtype(dtype, DTYPES), "recompute": recompute}
         job = TrainJob(
@@ -142,6 +145,7 @@ class TrainLoRA(widgets.Node):
                 accumulate=accumulate,
                 attention=Rank(rank, alpha),
                 mlp=Rank(mlp_rank, float(max(1, mlp_rank))),
+                keep=keep if others else 0.0,
                 **settings,
             ),
             sizes=sizes_of(width, height, model),
@@ -151,12 +155,17 @@ class TrainLoRA(widgets.Node):
             placement=Placement(sharding=sharding_of(chosen, model), ulysses=chosen.ulysses_degree or 1, **placement),
             format=format,  # pyright: ignore[reportArgumentType]  # one of FORMATS, which the host has checked
             restart=restart,
+            keep_prompts=shown.written("keep.txt", others) if others else None,
         )
-        shown = Shown(run)
         train_lora(job, chosen, shown)
         text = shown.report(listed, time.monotonic() - started)
         show_text(text)
         return io.NodeOutput(listed, str(path), text, ui=shown.results())
+
+
+def lines_of(text: str) -> tuple[str, ...]:
+    """The prompts of a widget, one a line."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def sizes_of(width: int, height: int, model: ModelFiles) -> tuple[tuple[int, int], ...]:

@@ -23,6 +23,7 @@ DTYPES = {name: dtype for name, dtype in QUANT_DTYPES.items() if name != "float1
 AUTO = -1
 OWN = "0: the model's own."
 USUAL = TrainSettings()
+USUAL_KEEP = 0.25
 FORMATS = get_args(Format)
 
 
@@ -176,6 +177,21 @@ def _optional() -> list[io.Input]:
             "recompute",
             [Placement.recompute, *(name for name in RECOMPUTE if name != Placement.recompute)],
             "What is computed twice rather than kept. blocks: the least memory. nothing: the fastest.",
+            optional=True,
+        ),
+        io.String.Input(
+            "keep_prompts",
+            multiline=True,
+            default="",
+            optional=True,
+            tooltip="Prompts of what the model can make now and is to go on making as it does, one a line.",
+        ),
+        widgets.number(
+            "keep",
+            USUAL_KEEP,
+            (0.0, 0.95),
+            "The share of clips that are for keep_prompts, where there are such.",
+            step=0.05,
             optional=True,
         ),
     ]

@@ -53,6 +53,12 @@ class Shown:
         """The last one that this run took; 0: none."""
         return 0 if self._last is None else self._last.step
 
+    def written(self, name: str, lines: Sequence[str]) -> Path:
+        """A file with these lines, for as long as the host runs."""
+        path = self._folder / name
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return path
+
     def hear(self, event: Event) -> None:
         """Take in what a rank tells. The first one tells everything."""
         if event.rank != 0:

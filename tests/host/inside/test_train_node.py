@@ -69,7 +69,8 @@ def test_widgets_keep_their_order(pack):
     first = ["data", "name", "dit", "t5", "vae", "encoder_file", "steps", "learning_rate", "rank", "alpha"]
     first += ["frames", "width", "height", "batch", "sample_every", "sample_prompts", "seed", "restart"]
     more = ["gpus", "parallel", "mlp_rank", "dropout", "levels", "dtype", "format", "accumulate", "warmup", "ema"]
-    assert list(inputs_of("MochiParallelTrainLoRA")) == [*first, *more, "hold_out", "windows", "recompute"]
+    last = ["hold_out", "windows", "recompute", "keep_prompts", "keep"]
+    assert list(inputs_of("MochiParallelTrainLoRA")) == [*first, *more, *last]
 
 
 def test_the_widgets_are_fine(clips):
@@ -173,3 +174,23 @@ def test_it_runs_again_where_data_changed_or_the_file_is_gone(pack, clips):
     assert changed != before and state() == changed
     path.unlink()
     assert state() != changed
+
+
+def test_it_trains_the_tiny_model_over_two_processes(call, train, shown):
+    """Cancelled and queued again: the file is a LoRA, and all that was asked for is there."""
+    shown.hear = lambda text: mm.interrupt_current_processing(bool(re.match("step [2-5] of 6 ", text)))
+    widgets = {"name": "tiny", "gpus": "2", "width": 32, "height": 32, "frames": 7, "steps": 6}
+    widgets |= {"sample_prompts": "a red circle", "keep_prompts": "a blue star"}
+    with pytest.raises(mm.InterruptProcessingException):
+        train(**widgets)
+    shown.hear, shown.texts[:] = lambda text: None, []
+    lora, _path, report, ui = train(**widgets)
+    assert re.search(r"going on from step [2-5]\n", f"{report}\n") and "step 6 of 6" in report
+    assert len(ui["images"]) == 2 and not [text for text in shown.texts if text.startswith("step 1 ")]
+    run = Path(folder_paths.get_output_directory(), "lora_training", "tiny")
+    assert {"checkpoint.safetensors", "clips.png", "log.jsonl", "step-000006-1.mp4"} <= {f.name for f in run.iterdir()}
+    assert lora in folder_paths.get_filename_list("loras")
+    assert not any("checkpoint" in file for file in folder_paths.get_filename_list("loras"))
+    (model,) = call("MochiParallelLoadDiT", file=TINY, dtype="auto")
+    (patched,) = call("MochiParallelLoadLoRA", model=model, file=lora, strength=1.0)
+    assert len(patched.patches) == 6 * 4 - 1
