@@ -44,7 +44,7 @@ class ShardedLayout:
         blocks = [block for block in model.blocks if isinstance(block, FSDPModule)]
         for block, following in pairwise(blocks):
             block.set_modules_to_forward_prefetch([following])
-        model.register_forward_hook(lambda model, args, out: _expect_no_backward(model))
+        model.register_forward_hook(lambda model, args, out: _without_backward(model))
 
     def rows(self, p: Tensor) -> slice:
         """Which rows of a parameter this rank has: FSDP2 cuts like torch.chunk, so the last ranks may have fewer."""
@@ -85,8 +85,10 @@ def _parameters_without_gradients() -> Iterator[None]:
         module.nn = whole
 
 
-def _expect_no_backward(model: Any) -> None:
-    """Let FSDP forget the blocks that have run. It notes them for a backward pass, which never comes."""
+def _without_backward(model: Any) -> None:
+    """Let FSDP forget the blocks that have run. It notes them for a backward pass, which only gradients bring."""
+    if torch.is_grad_enabled():
+        return
     if hasattr(model, "reset_iter_state"):  # torch 2.13
         model.reset_iter_state()
         return
