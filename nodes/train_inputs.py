@@ -54,7 +54,7 @@ def _usual() -> list[io.Input]:
             [IN_FILE, *vaes],
             "encoder.safetensors as published, where the encoder is not in the VAE's file. Clips are read with it.",
         ),
-        widgets.count("steps", USUAL.steps, (1, MAX_STEPS), "How long it trains, in all."),
+        widgets.count("steps", USUAL.steps, (1, MAX_STEPS), "How long it trains, steps of an earlier run that it goes on with included."),
         widgets.number(
             "learning_rate",
             USUAL.lr,
@@ -157,7 +157,7 @@ def _optional() -> list[io.Input]:
             "warmup",
             AUTO,
             (AUTO, MAX_STEPS),
-            "Steps in which the learning rate rises. -1: 200, a tenth of the steps at most.",
+            "Steps in which the learning rate rises at first. -1: 200, but a tenth of the steps at most.",
             optional=True,
         ),
         widgets.number(
@@ -184,13 +184,13 @@ def _optional() -> list[io.Input]:
             multiline=True,
             default="",
             optional=True,
-            tooltip="Prompts of what the model can make now and is to go on making as it does, one a line.",
+            tooltip="Prompts of what the model makes now and is to make as well with the LoRA, one a line.",
         ),
         widgets.number(
             "keep",
             USUAL_KEEP,
             (0.0, 0.95),
-            "The share of clips that are for keep_prompts, where there are such.",
+            "The share of clips that are for the prompts to keep, where there are such.",
             step=0.05,
             optional=True,
         ),

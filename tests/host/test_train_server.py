@@ -13,7 +13,8 @@ from tests.train.toy_trainer import write_clips
 TINY = "tiny (built in)"
 WIDGETS = {"dit": TINY, "t5": TINY, "vae": TINY, "encoder_file": "in the file itself", "steps": 8, "batch": 1}
 WIDGETS |= {"learning_rate": 1e-3, "rank": 4, "alpha": 4.0, "frames": 7, "width": 32, "height": 32, "seed": 1}
-WIDGETS |= {"sample_every": 4, "sample_prompts": "a red circle", "restart": False, "data": "train/clips", "name": "server/cross"}
+WIDGETS |= {"sample_every": 4, "sample_prompts": "a red circle", "restart": False}
+WIDGETS |= {"data": "train/clips", "name": "server/cross"}
 
 pytestmark = pytest.mark.slow
 
