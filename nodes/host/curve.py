@@ -18,7 +18,7 @@ FINE = 2
 BACKGROUND, FRAME, WORDS = "#1e1e1e", "#4a4a4a", "#c8c8c8"
 SINGLE, MEAN, HELD_OUT = "#34506b", "#5aa9f0", "#f0a05a"
 
-CUT = 0.02
+CUT = 0.05
 """The share of the losses above which the picture ends: a few high ones would leave no room for the rest."""
 
 

@@ -97,7 +97,8 @@ class Shown:
             steps = self._losses[-1][0] if self._last is None else self._last.steps
             draw_curve(curve, self._losses, self._held_out, steps, MEAN_OF)
             pictures.insert(0, curve)
-        return {"images": [_shown(picture) for picture in pictures], "animated": (bool(self._clips),)}
+        # Not "animated", of which the classic editor would show the first one alone.
+        return {"images": [_shown(picture) for picture in pictures], "animated": (False,)}
 
     def report(self, name: str, seconds: float) -> str:
         """What has become of the run, in words."""

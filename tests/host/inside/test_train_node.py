@@ -136,7 +136,7 @@ def test_it_shows_numbers_a_curve_and_clips_as_they_come(train, toy, groups):
     assert any(re.search(step + "1.0 GB", text) for text in toy.texts), toy.texts
     assert any(text == "encoding clips: 3 of 3" for text in toy.texts)
     assert len(toy.results) >= 3, "a look is shown at once"
-    assert [len(result["images"]) for result in toy.results[:2]] == [1, 3] and ui["animated"] == (True,)
+    assert [len(result["images"]) for result in toy.results[:2]] == [1, 3] and ui["animated"] == (False,)
     curve, *moving = (Path(folder_paths.get_temp_directory(), i["subfolder"], i["filename"]) for i in ui["images"])
     with Image.open(curve) as picture:
         assert picture.size == (480, 240) and len(picture.getcolors(10**6) or []) > 20
