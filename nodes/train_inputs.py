@@ -54,7 +54,12 @@ def _usual() -> list[io.Input]:
             [IN_FILE, *vaes],
             "encoder.safetensors as published, where the encoder is not in the VAE's file. Clips are read with it.",
         ),
-        widgets.count("steps", USUAL.steps, (1, MAX_STEPS), "How long it trains, steps of an earlier run that it goes on with included."),
+        widgets.count(
+            "steps",
+            USUAL.steps,
+            (1, MAX_STEPS),
+            "How long it trains, steps of an earlier run that it goes on with included.",
+        ),
         widgets.number(
             "learning_rate",
             USUAL.lr,
