@@ -3,7 +3,7 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import batch, cache, edit, image_to_video, loaders, lora, masks, parallel, sampler, text, vae, video
+from .nodes import batch, cache, edit, image_to_video, loaders, lora, masks, parallel, sampler, text, train, vae, video
 from .nodes.host.complaints import show_complaints_once
 from .nodes.host.folders import leave_folders_while_queueing
 from .nodes.host.old_ids import serve_old_ids
@@ -30,6 +30,7 @@ NODE_CLASS_MAPPINGS = {
     "MochiParallelSettings": parallel.Parallel,
     "MochiParallelGroupStatus": parallel.GroupStatus,
     "MochiParallelBatch": batch.ClusterBatch,
+    "MochiParallelTrainLoRA": train.TrainLoRA,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -53,6 +54,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiParallelSettings": "Mochi Parallel Settings",
     "MochiParallelGroupStatus": "Mochi Group Status",
     "MochiParallelBatch": "Mochi Cluster Batch",
+    "MochiParallelTrainLoRA": "Mochi Train LoRA",
 }
 
 WEB_DIRECTORY = "./web"

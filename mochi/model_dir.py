@@ -104,13 +104,19 @@ def model_of(files: ModelFiles) -> ModelDir:
     text_encoder.check("t5")
     if files.decoder is not None:
         decoder.check("decoder")
-    config, width = _config_of(dit, dit.path.parent), text_encoder.config("t5").d_model
-    if width != config.dit.text_width:
-        raise CheckpointError(
-            f"{text_encoder.path}: its text features are {width} wide, but {dit.path} reads those of width "
-            f"{config.dit.text_width}: they do not belong together"
-        )
+    check_together(dit, text_encoder)
+    config = _config_of(dit, dit.path.parent)
     return ModelDir(dit.path.parent, config, dit, decoder, text_encoder, files.tokenizer, encoder)
+
+
+def check_together(dit: Checkpoint, text_encoder: Checkpoint) -> None:
+    """Raise CheckpointError where the denoiser reads other text features than the text encoder makes."""
+    made, read = text_encoder.config("t5").d_model, dit.config("dit").text_width
+    if made != read:
+        raise CheckpointError(
+            f"{text_encoder.path}: its text features are {made} wide, but {dit.path} reads those of width {read}: they "
+            "do not belong together"
+        )
 
 
 def _config_of(dit: Checkpoint, folder: Path) -> ModelConfig:

@@ -56,6 +56,19 @@ def many() -> Graph:
     return Graph("many", nodes, [])
 
 
+def trained() -> Graph:
+    """A LoRA from clips, and the report of its run."""
+    files = {"dit": "mochi_preview_bf16.safetensors", "t5": "t5xxl_fp16.safetensors", "vae": "mochi_vae.safetensors"}
+    widgets = {"data": "cats", "name": "styles/cat", **files, "encoder_file": "encoder.safetensors", "steps": 2000}
+    widgets |= {"learning_rate": 2e-4, "rank": 16, "alpha": 16.0, "batch": 1, "seed": 0, "restart": False}
+    widgets |= {"frames": 37, "width": 848, "height": 480, "sample_every": 200, "sample_prompts": "a cat on a sofa"}
+    nodes = {
+        "train": Node("MochiParallelTrainLoRA", widgets),
+        "report": Node("PreviewAny", {"source": Link("train", 2)}),
+    }
+    return Graph("trained", nodes, [])
+
+
 PICTURED = {
     "t5": mochi_text_to_video,
     "dit": mochi_text_to_video,
@@ -77,6 +90,7 @@ PICTURED = {
     "parallel": mochi_text_to_video_4_gpus,
     "status": mochi_text_to_video_4_gpus,
     "batch": many,
+    "train": trained,
 }
 """The nodes of all help pages, by their names in a graph."""
 

@@ -13,7 +13,13 @@ from comfy_api.latest import io
 from server import PromptServer
 
 PREFIX, OLD_PREFIX = "MochiParallel", "Mochi"
-KEPT = ("MochiParallelSettings", "MochiParallelImageToVideo", "MochiParallelTransition", "MochiParallelBatch")
+KEPT = (
+    "MochiParallelSettings",
+    "MochiParallelImageToVideo",
+    "MochiParallelTransition",
+    "MochiParallelBatch",
+    "MochiParallelTrainLoRA",
+)
 """Ids that have always been these."""
 
 

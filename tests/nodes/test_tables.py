@@ -29,6 +29,7 @@ NODES = [
     "MochiParallelSettings",
     "MochiParallelGroupStatus",
     "MochiParallelBatch",
+    "MochiParallelTrainLoRA",
 ]
 
 

@@ -70,6 +70,7 @@ def test_sockets_are_standard_types(schemas):
         "MochiParallelSettings": ["MOCHI_PARALLEL"],
         "MochiParallelGroupStatus": ["STRING"],
         "MochiParallelBatch": ["STRING", "STRING"],
+        "MochiParallelTrainLoRA": ["STRING", "STRING", "STRING"],
     }
 
 

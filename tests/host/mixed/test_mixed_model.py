@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.host.mixed.checks import CheckedGraph
-from tests.host.mixed.graph import CFG, SEED, STEPS, Link, Output, difference
+from tests.host.mixed.graph import CFG, SEED, STEPS, TINY, Link, Output, difference
 from tests.host.test_quants_server import tiny_weights
+from tests.train.toy_trainer import write_clips
 
 SECTION = "MODEL and SIGMAS: samplers, schedules, weights"
 SCHEDULES = ["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "kl_optimal"]
@@ -132,6 +133,35 @@ def with_lora(g: CheckedGraph, strength: float = 0.8) -> Link:
 def test_lora_loader_model_only(g: CheckedGraph) -> None:
     theirs = g("LoraLoaderModelOnly", model=g.model, lora_name=lora_file(g), strength_model=0.8)
     g.assert_equal(g.ksampler(model=theirs), g.ours(model=with_lora(g)))
+    g.assert_differ(g.ksampler(model=theirs), g.ours())
+
+
+def trained_lora(g: CheckedGraph) -> str:
+    """The name of a LoRA that our node has trained: a few large steps, once for all that run."""
+    write_clips(g.comfy.base / "input" / "mixed_clips", "a red circle moves left", "a blue star moves up")
+    files = {"dit": TINY, "t5": TINY, "vae": TINY, "encoder_file": "in the file itself"}
+    widgets = {
+        "data": "mixed_clips",
+        "name": "mixed/trained",
+        "steps": 4,
+        "learning_rate": 0.02,
+        "rank": 4,
+        "alpha": 4.0,
+    }
+    widgets |= {"frames": 7, "width": 32, "height": 32, "batch": 1, "sample_every": 0, "sample_prompts": "", "seed": 1}
+    if not (g.comfy.models / "loras" / "mixed" / "trained.safetensors").exists():
+        g.run(Output("MochiParallelTrainLoRA", {**files, **widgets, "restart": False}))
+    return "mixed/trained.safetensors"
+
+
+@pytest.mark.mixed(
+    "Mochi Train LoRA, Load AsymmDiT", "LoraLoaderModelOnly, KSampler", "Load LoRA (Mochi), Mochi Sampler"
+)
+def test_trained_lora(g: CheckedGraph) -> None:
+    name = trained_lora(g)
+    theirs = g("LoraLoaderModelOnly", model=g.model, lora_name=name, strength_model=0.8)
+    ours = g("MochiParallelLoadLoRA", model=g.single, file=name, strength=0.8)
+    g.assert_equal(g.ksampler(model=theirs), g.ours(model=ours))
     g.assert_differ(g.ksampler(model=theirs), g.ours())
 
 
