@@ -14,7 +14,6 @@ from .ranks import Ranks
 from .recompute import call_for
 from .settings import Recompute
 
-
 IMAGINED = 4
 """Steps from noise to latents for prompts that are kept."""
 
