@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under another name first."""
+"""Files that are there as a whole or not at all: they get their name when they are whole."""
 
 import contextlib
 import errno
@@ -6,29 +6,28 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import MochiError
+from ..video.paths import temporary_beside
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], what: str) -> None:
-    """Write a safetensors file in place of an earlier one, which stays if this fails.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], what: str) -> None:
+    """Write a safetensors file, see `write_whole`."""
+    write_whole(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata)), what)
 
-    what: it is, for messages. Raises MochiError where the disk is full or the folder cannot be written.
+
+def write_whole(path: Path, data: bytes, what: str) -> None:
+    """Write a file in place of an earlier one, which stays if this fails. Folders on the way are made.
+
+    what: it is, for messages. Raises MochiError where it cannot be written.
     """
-    with replacing(path, what) as part:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, dict(metadata))
-
-
-@contextlib.contextmanager
-def replacing(path: Path, what: str) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` once it is whole. Raises like `save_tensors`."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = temporary_beside(path)
     with clear_errors(path, what):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield part
+            part.write_bytes(data)
             os.replace(part, path)
         finally:
             with contextlib.suppress(OSError):
@@ -40,13 +39,10 @@ def clear_errors(path: Path, what: str) -> Iterator[None]:
     """Turn errors of the system into one line for people."""
     try:
         yield
-    except MochiError:
-        raise
-    except Exception as error:
-        number = getattr(error, "errno", None)
-        is_full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        # safetensors has errors of its own, which carry the system's words.
-        if not is_full and not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
-            raise
-        reason = "the disk is full" if is_full else getattr(error, "strerror", None) or str(error)
-        raise MochiError(f"{path}: {what} could not be written: {reason}") from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full; make room" if full else error.strerror or str(error)
+        raise MochiError(
+            f"{path}: {what} could not be written: {reason}. What was made before stays, and the next start goes on "
+            "from there"
+        ) from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import clear_errors, replacing
+from .files import clear_errors, write_whole
 
 NAME = "log.jsonl"
 
@@ -50,8 +50,7 @@ class Log:
         if not self.path.is_file():
             return
         kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        with replacing(self.path, "the log") as part:
-            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_whole(self.path, "".join(f"{line}\n" for line in kept).encode(), "the log")
 
 
 def _step_of(line: str) -> float:

@@ -5,15 +5,11 @@ B @ A, also one that looks for alpha elsewhere or nowhere. ComfyUI reads it from
 diffusers refuses; the published code from settings that know no MLPs.
 """
 
-import errno
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from ..checkpoint.layouts.diffusers import dit_sources
@@ -22,6 +18,7 @@ from ..lora import LoraPatch, read_lora, swap_halves
 from ..lora.names import depth_of
 from ..lora.patch import AdapterPatch
 from ..video.paths import check_path, temporary_beside
+from .files import write_tensors
 from .job import Format
 from .lora import ATTENTION, MLP, LoraLinear
 from .settings import Rank
@@ -65,8 +62,8 @@ def save_lora(
     else:
         tensors, settings = _diffusers(folded), _diffusers_settings(attention, mlp)
     # A file of safetensors has no factor twice under two names: each is a copy.
-    stored = {name: t.to("cpu", dtype, copy=True).contiguous() for name, t in tensors.items()}
-    _write(path, save(stored, {**metadata, "format": "pt", **settings}))
+    stored = {name: t.to("cpu", dtype, copy=True) for name, t in tensors.items()}
+    write_tensors(path, stored, {**metadata, "format": "pt", **settings}, "the LoRA")
 
 
 def check_output(path: Path) -> None:
@@ -176,18 +173,3 @@ def _joined(path: Path, patches: Sequence[AdapterPatch], name: str, layer: LoraL
         found = f"its LoRA for {name} has the rank {len(down)}"
         raise MochiError(f"{path}: {found}, but {rank} is to be trained; set the rank to {len(down)}")
     return down, up
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = temporary_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else error.strerror or str(error)
-        raise MochiError(f"{path}: the LoRA could not be written: {reason}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import MochiError
-from .files import save_tensors
+from .files import write_tensors
 from .optimizer import Optimizer
 
 NAME = "checkpoint.safetensors"
@@ -55,7 +55,7 @@ class Identity:
 def save_checkpoint(folder: Path, optimizer: Optimizer, identity: Identity, seconds: float) -> None:
     """Write the checkpoint of a run's folder, in place of the one before. Raises MochiError where it cannot be."""
     run = {"step": optimizer.step, "seconds": seconds, "identity": asdict(identity)}
-    save_tensors(folder / NAME, optimizer.state(), {"run": json.dumps(run)}, "the checkpoint")
+    write_tensors(folder / NAME, optimizer.state(), {"run": json.dumps(run)}, "the checkpoint")
 
 
 def restore_checkpoint(folder: Path, optimizer: Optimizer, identity: Identity) -> float | None:

@@ -19,7 +19,6 @@ from ..lora import check_lora
 from ..model_dir import ModelFiles, find_model, model_of
 from ..text import load_prompt_encoder
 from ..text.visit import visiting
-from ..video.paths import check_path, temporary_beside
 from .data import Example, contact_sheet, prepare
 from .inputs import data_settings, dtypes, keep_prompts, split, work_folder
 from .job import Looked, TrainJob, Watcher
@@ -28,7 +27,7 @@ from .looks import Looks, Prompt, sample_settings
 from .lora import add_lora
 from .network import Network
 from .order import generator_of
-from .output import load_start, save_lora
+from .output import check_output, load_start, save_lora
 from .ranks import Ranks
 from .run import Run
 from .state import FREE, NAME, Identity, restore_checkpoint, save_checkpoint
@@ -96,7 +95,7 @@ class Trainer:
             sample_settings(job.samples, self._model, self._usual_size(), job.samples.prompts[0])
         if self._ranks.is_first:
             for path in (job.output, self._folder / NAME):
-                check_path(path, temporary_beside(path))
+                check_output(path)
             if job.restart and self._folder.is_dir():
                 shutil.rmtree(self._folder)
         self._ranks.barrier()

@@ -4,12 +4,12 @@ import errno
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-import mochi.train.files as files
 from mochi.errors import Cancelled, MochiError
 from mochi.lora import read_lora
 from mochi.train.job import Samples
@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, ranks, tmp_path, monkeypat
 
     def fill_the_disk(step):
         if step.step == 4:
-            monkeypatch.setattr(files, "save_file", _no_room)
+            monkeypatch.setattr(Path, "write_bytes", _no_room)
 
     with pytest.raises(MochiError, match=r"the checkpoint could not be written: the disk is full"):
         train(job, ranks, Heard(on_step=fill_the_disk))
@@ -157,8 +157,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, ranks, tmp_path, monkeypat
     assert heard.steps[0].step == 4
 
 
-def _no_room(tensors, path, metadata):
-    path.write_bytes(b"half of it")
+def _no_room(path, data):
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -14,11 +14,15 @@ from pathlib import Path
 
 from ...errors import MochiError
 from ...video.paths import check_path, temporary_beside
-from .files import is_whole, write_whole
+from ..files import write_whole
+from .files import is_whole
 from .items import Item, Unusable
 from .reading import Footage, look
 
 NAME = ".mochi-cache"
+
+WHAT = "a file of the cache"
+"""For messages."""
 
 VERSION = "1"
 """Of the keys, and of what is computed; another one makes everything anew."""
@@ -58,7 +62,7 @@ class Entry:
         return self.path.with_suffix(".txt")
 
     def refuse(self, reason: str) -> None:
-        write_whole(self.refusal, reason.encode())
+        write_whole(self.refusal, reason.encode(), WHAT)
 
     @property
     def reason(self) -> str | None:
@@ -98,7 +102,7 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         source = Source(_sha256(item), look(item))
-        write_whole(record, json.dumps(asdict(source), default=str, indent=1).encode())
+        write_whole(record, json.dumps(asdict(source), default=str, indent=1).encode(), WHAT)
         return source
 
     def _record(self, item: Item) -> Path:

@@ -14,9 +14,9 @@ from ...checkpoint import load_encoder
 from ...device_memory import give_back
 from ...model_dir import ModelDir
 from ...text import load_prompt_encoder
+from ..files import write_tensors
 from .buckets import Bucket
-from .cache import Entry
-from .files import write_tensors
+from .cache import WHAT, Entry
 from .items import Item, Unusable
 from .reading import Footage, read
 
@@ -70,7 +70,7 @@ def encode_windows(
             video = as_video(frames.to(device)).to(dtype)
             posterior = encoder.in_pieces(video, report=lambda *_, done=done: tell(done, len(windows)))
         values = {name: values[0] for name, values in posterior._asdict().items()}
-        write_tensors(window.latents.path, {**values, "thumbnails": thumbnails(frames)}, window.latents.key)
+        write_tensors(window.latents.path, {**values, "thumbnails": thumbnails(frames)}, window.latents.key, WHAT)
     del encoder
     if windows:
         tell(len(windows), len(windows))
@@ -88,7 +88,7 @@ def encode_captions(
     encoder = load_prompt_encoder(model.text_encoder, model.tokenizer, device=device, length=length, compute=dtype)
     for done, (caption, entry) in enumerate(captions.items(), 1):
         features, mask = encoder(caption)
-        write_tensors(entry.path, {"features": _compact(features[mask], dtype)}, entry.key)
+        write_tensors(entry.path, {"features": _compact(features[mask], dtype)}, entry.key, WHAT)
         tell(done, len(captions))
     del encoder
     give_back(device)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...errors import MochiError
-from ...video.paths import temporary_beside
+from ..files import write_whole
 from .dataset import Example
 
 ROWS = 64
@@ -36,16 +34,9 @@ def contact_sheet(examples: Sequence[Example], path: Path) -> None:
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    part = temporary_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(part, format="PNG")
-        os.replace(part, path)
-    except OSError as error:
-        raise MochiError(f"{path}: the contact sheet could not be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    file = io.BytesIO()
+    sheet.save(file, format="PNG")
+    write_whole(path, file.getvalue(), "the contact sheet")
 
 
 def _row(example: Example) -> Image.Image:
