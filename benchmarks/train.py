@@ -1,9 +1,10 @@
 """A training step of a LoRA against diffusers with peft: `python -m benchmarks.train [float32|bfloat16] [--json]`.
 
 4 blocks of 768 with 6 heads, random weights, one clip of 1,500 visual tokens and a prompt of 40 tokens, on a CPU. The
-step is forward, backward and AdamW, with the blocks recomputed in the backward pass; the LoRA, of rank 16 and in float32,
-is on the layers of attention. Theirs gets the prompt as its pipeline gives it, padded to 256 tokens with a mask. In
-bfloat16 theirs runs under autocast, as its training scripts do. What is compared are the gradients of the first step.
+step is forward, backward and AdamW, with the blocks recomputed in the backward pass; the LoRA, of rank 16 and in
+float32, is on the layers of attention. Theirs gets the prompt as its pipeline gives it, padded to 256 tokens with a
+mask. In bfloat16 theirs runs under autocast, as its training scripts do. What is compared are the gradients of the
+first step.
 """
 
 from collections.abc import Callable, Iterable

@@ -13,6 +13,9 @@ from .float8 import Float8
 from .format import QUANT_DTYPE, QuantFormat
 from .rows import QuantRows
 
+Given = tuple[Tensor | None, ...]
+"""Gradients, one for each argument."""
+
 
 class QuantLinear(nn.Module):
     """`x @ weight.T + bias` with a weight that is dequantised, to the dtype of x, each time.
@@ -98,7 +101,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         return grad @ ctx.layer.weight_for(grad), None, None, None
 
 

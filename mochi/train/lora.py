@@ -16,6 +16,10 @@ MLP = ("mlp_x.w1", "mlp_x.w2", "mlp_y.w1", "mlp_y.w2")
 """The layers of a block that can have a LoRA. The last block has no proj_y and no mlp_y."""
 
 
+Given = tuple[Tensor | None, ...]
+"""Gradients, one for each argument."""
+
+
 class LoraLinear(nn.Module):
     """`base(x) + scale * up @ down @ dropout(x)`. Source: arXiv 2106.09685.
 
@@ -26,14 +30,13 @@ class LoraLinear(nn.Module):
         strength: 1 where it counts; with 0 the layer is as it was, to the bit.
     """
 
-    def __init__(self, base: nn.Module, size: Rank, dropout: float, generator: torch.Generator):
+    def __init__(self, base: nn.Module, size: Rank, dropout: float, generator: torch.Generator, device: torch.device):
         super().__init__()
         self.base, self.scale, self.dropout, self.strength = base, size.scale, dropout, 1.0
         inside, outside = int(base.in_features), int(base.out_features)  # pyright: ignore[reportArgumentType]
         down = torch.empty(size.rank, inside)
         bound = 1 / math.sqrt(inside)
         nn.init.uniform_(down, -bound, bound, generator=generator)
-        device = next(base.parameters()).device
         self.lora_A = nn.Parameter(down.to(device))
         self.lora_B = nn.Parameter(torch.zeros(outside, size.rank, device=device))
 
@@ -68,7 +71,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> Given:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, kept, down, lora_A, lora_B = ctx.saved_tensors
         grad = grad.flatten(0, -2)
         up = grad @ lora_B.to(grad.dtype)
@@ -105,6 +108,7 @@ def add_lora(model: AsymmDiT, attention: Rank, mlp: Rank, dropout: float = 0.0, 
     """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
+    device = model.x_embedder.proj.weight.device  # weights of blocks may be offloaded, and come when they are needed
     found: dict[str, LoraLinear] = {}
     for number, block in enumerate(model.blocks):
         for size, kinds in ((attention, ATTENTION), (mlp, MLP)):
@@ -113,7 +117,7 @@ def add_lora(model: AsymmDiT, attention: Rank, mlp: Rank, dropout: float = 0.0, 
                 parent = getattr(block, parent_name)
                 base = None if parent is None else getattr(parent, leaf)
                 if base is not None:
-                    layer = LoraLinear(base, size, dropout, generator)
+                    layer = LoraLinear(base, size, dropout, generator, device)
                     setattr(parent, leaf, layer)
                     found[f"blocks.{number}.{kind}"] = layer
     return found

@@ -28,7 +28,7 @@ class Batch:
         latents, noise: `z_0` and `eps`, (B, 12, T, h, w) float32.
         sigma: noise levels (B,), float32.
         features, mask: of the captions, (B, L, width) and (B, L); nothing of those that are dropped.
-        kept: which clips have another prompt, for which the frozen model is the teacher, (B,).
+        kept: which clips have given way to another prompt, for which the frozen model is the teacher, (B,).
     """
 
     latents: Tensor
@@ -44,15 +44,14 @@ class Batch:
         sigma = self.sigma[:, None, None, None, None]
         return (1 - sigma) * self.latents + sigma * self.noise
 
-    def loss(self, flow: Tensor, teacher: Tensor | None = None) -> Tensor:
-        """Mean squared error of what the network predicts, `z_0 - eps`, for each clip: (B,).
+    @property
+    def target(self) -> Tensor:
+        """What the network is to predict: `z_0 - eps`."""
+        return self.latents - self.noise
 
-        teacher: what the frozen model predicts, which takes that place for `kept` clips.
-        """
-        target = self.latents - self.noise
-        if teacher is not None:
-            target = torch.where(self.kept[:, None, None, None, None], teacher, target)
-        return (flow.float() - target).square().flatten(1).mean(1)
+    def rows(self, rows: Tensor) -> "Batch":
+        """Some of the clips."""
+        return Batch(**{name: t[rows] for name, t in vars(self).items()})
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{name: t.to(device) for name, t in vars(self).items()})
@@ -65,6 +64,7 @@ def draw(
     settings: TrainSettings,
     first: int,
     others: Sequence[Tensor] = (),
+    keeps: int = 0,
 ) -> Batch:
     """A batch for training. What is random in a clip of the run hangs on its number and the seed alone.
 
@@ -72,23 +72,31 @@ def draw(
         posteriors: what the encoder makes of the clips, (12, T, h, w) each.
         captions: their features (L, width), of real tokens alone.
         first: the number of the first clip, counted over the run.
-        others: features of the prompts that `settings.keep` is for.
+        others, keeps: features of the prompts that `settings.keep` is for, and how many clips give way to them.
     """
-    latents, noises, levels, texts, kept = [], [], [], [], []
-    for number, (posterior, caption) in enumerate(zip(posteriors, captions, strict=True), first):
-        generator = generator_of(settings.seed, -1, number)
+    latents, noises, levels, texts = [], [], [], []
+    for number, (posterior, caption) in enumerate(zip(posteriors, captions, strict=True)):
+        generator = generator_of(settings.seed, -1, first + number)
         spread = torch.randn(posterior.mean.shape, generator=generator)
         latents.append(sampled(posterior, spread))
         noises.append(torch.randn(posterior.mean.shape, generator=generator))
         levels.append(level(settings, generator))
-        is_dropped, is_kept, other = (torch.rand((), generator=generator).item() for _ in range(3))
-        kept.append(bool(others) and is_kept < settings.keep)
-        if kept[-1]:  # with its prompt: without one, the model is to learn from the clips
+        is_dropped, other = (torch.rand((), generator=generator).item() for _ in range(2))
+        if number < keeps:  # with its prompt: without one, the model is to learn from the clips
             texts.append(others[int(other * len(others))])
         else:
             texts.append(caption[:0] if is_dropped < settings.caption_dropout else caption)
     noisy = to_dit(torch.stack(latents), stats), torch.stack(noises), torch.stack(levels)
-    return Batch(*noisy, *padded(texts), torch.tensor(kept))
+    return Batch(*noisy, *padded(texts), torch.arange(len(texts)) < keeps)
+
+
+def keeps_of(settings: TrainSettings, step: int, k: int) -> int:
+    """How many clips of the k-th batch of a step give way to prompts that are kept.
+
+    It is the same for all groups of ranks, which make equally many forward passes.
+    """
+    chance = torch.rand((), generator=generator_of(settings.seed, -6, step, k)).item()
+    return int(settings.keep * settings.batch + chance)
 
 
 def fixed(posterior: Posterior, caption: Tensor, stats: LatentStats, sigma: float, number: int) -> Batch:

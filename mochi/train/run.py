@@ -12,7 +12,7 @@ from ..errors import MochiError
 from .data import Example
 from .job import Stepped, Watcher
 from .network import Network
-from .objective import Batch, draw
+from .objective import Batch, draw, keeps_of
 from .optimizer import Optimizer
 from .order import Indices, Order, generator_of
 from .settings import TrainSettings
@@ -59,7 +59,8 @@ class Run:
         started, number = time.monotonic(), self.optimizer.step
         losses, by_level = torch.zeros(ranks.groups), torch.zeros(2, BINS)
         for k in range(settings.accumulate):
-            each, sigma = self._backward(self._place(k, ranks.group))
+            keeps = keeps_of(settings, number, k) if self._others else 0
+            each, sigma = self._backward(self._place(k, ranks.group), keeps)
             losses[ranks.group] += each.mean().item() / settings.accumulate
             bins = (sigma * BINS).long().clamp(max=BINS - 1)
             by_level[0].index_add_(0, bins, each)
@@ -94,21 +95,21 @@ class Run:
         groups = self._network.ranks.groups
         return (self.optimizer.step * self._settings.accumulate + k) * groups + group
 
-    def _backward(self, place: int) -> tuple[Tensor, Tensor]:
+    def _backward(self, place: int, keeps: int) -> tuple[Tensor, Tensor]:
         """Add the gradients of a batch. Returns the loss and the noise level of each of its clips, on the CPU."""
         settings = self._settings
         if settings.dropout:
             torch.manual_seed(generator_of(settings.seed, -4, place).initial_seed())
-        batch = self._batch(self._order[place], place * settings.batch)
+        batch = self._batch(self._order[place], place * settings.batch, keeps)
         each = self._network.loss(batch)
         (each.mean() / settings.accumulate).backward()
         return each.detach().float().cpu(), batch.sigma
 
-    def _batch(self, indices: Indices, first: int) -> Batch:
+    def _batch(self, indices: Indices, first: int, keeps: int) -> Batch:
         examples = [self._examples[i] for i in indices]
         posteriors = [example.posterior() for example in examples]
         captions = [example.features() for example in examples]
-        return draw(posteriors, captions, self._stats, self._settings, first, self._others)
+        return draw(posteriors, captions, self._stats, self._settings, first, self._others, keeps)
 
     def _clips(self, step: int, groups: Sequence[int] | None = None) -> list[int]:
         """The clips that a step trains on, all or those of some groups."""

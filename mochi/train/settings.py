@@ -51,8 +51,8 @@ class TrainSettings:
         levels: how noise levels are drawn: uniform in [0, 1], or the logistic function of a normal variable.
         level_mean, level_deviation: of that variable. A mean above 0 trains more on noise.
         caption_dropout: the share of captions that are left out, for guidance.
-        keep: the share of clips that get another prompt, and for which the model is held to what it predicts without
-            the LoRA, so that it keeps what it can. 0: none.
+        keep: the share of clips that give way to other prompts, for which the model is held to what it predicts
+            without the LoRA, so that it keeps what it can. 0: none.
         seed: of the LoRA, the order of the clips, noise, levels and dropout.
     """
 

@@ -67,7 +67,7 @@ class Trainer:
         if run.optimizer.step:
             self._say(f"going on from step {run.optimizer.step}")
         size = self._largest(examples)
-        settings = sample_settings(self._job.samples, self._model, size, prompts[0].text) if prompts else None
+        settings = sample_settings(self._job.samples, self._model, size, prompts[0].text if prompts else "")
         looks = Looks(network, self._model, held_out, prompts, settings, self._folder, self._watcher)
         log = Log(self._folder, run.optimizer.step) if self._ranks.is_first else None
         try:

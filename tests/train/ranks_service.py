@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """What the tests of training over ranks ask of a rank. It imports nothing of the tests: ranks do not have them."""
-=======
-"""What the tests of training over ranks ask of a rank. It imports nothing of the tests, which ranks do not have."""
->>>>>>> ranks
 
 from functools import partial
 from pathlib import Path

@@ -20,6 +20,7 @@ from tests.random_weights import randomised
 from tests.train.learning import assert_alike, clips, gradients, learn, loss, with_lora
 
 # The diffusers MLP is 8/3 of the width, without the rounding that the published sizes do not need.
+CPU = torch.device("cpu")
 CONFIG = DiTConfig(depth=3, num_heads=4, hidden_x=96, hidden_y=48, mlp_x=256, mlp_y=128, text_width=64, text_length=32)
 
 
@@ -64,7 +65,7 @@ def test_two_clips_one_after_the_other_are_a_batch_of_both():
 def test_those_of_a_layer_are_those_of_small_differences(shape, dropout):
     """In float64, with the same values left out each time."""
     generator = torch.Generator().manual_seed(0)
-    layer = LoraLinear(nn.Linear(6, 4).requires_grad_(False), Rank(3, 5.0), dropout, generator).double()
+    layer = LoraLinear(nn.Linear(6, 4).requires_grad_(False), Rank(3, 5.0), dropout, generator, CPU).double()
     nn.init.normal_(layer.lora_B, generator=generator)
     x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
@@ -76,7 +77,9 @@ def test_those_of_a_layer_are_those_of_small_differences(shape, dropout):
 
 
 def test_dropout_leaves_out_its_share_of_the_inputs_of_the_factors():
-    layer = LoraLinear(nn.Linear(500, 4), Rank(8, 8.0), 0.2, torch.Generator().manual_seed(0)).requires_grad_(False)
+    layer = LoraLinear(nn.Linear(500, 4), Rank(8, 8.0), 0.2, torch.Generator().manual_seed(0), CPU).requires_grad_(
+        False
+    )
     nn.init.normal_(layer.lora_B)
     x = torch.randn(2000, 500)
     change = layer(x) - layer.base(x)

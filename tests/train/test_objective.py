@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mochi.config import PREVIEW, TINY
-from mochi.train.objective import draw, fixed, level, padded
+from mochi.train.objective import draw, fixed, keeps_of, level, padded
 from mochi.train.order import generator_of
 from mochi.train.settings import TrainSettings
 from mochi.vae.encoder import Posterior
@@ -21,7 +21,7 @@ def captions(*lengths: int) -> list[torch.Tensor]:
     return [torch.randn(length, 128, generator=torch.Generator().manual_seed(length)) for length in lengths]
 
 
-def test_input_target_and_loss_are_those_of_flow_matching():
+def test_input_and_target_are_those_of_flow_matching():
     settings = TrainSettings(caption_dropout=0.0, seed=3)
     one = posterior(0)
     batch = draw([one], captions(5), PREVIEW.latents, settings, first=11)
@@ -32,8 +32,7 @@ def test_input_target_and_loss_are_those_of_flow_matching():
     z = (one.mean + torch.sqrt(one.logvar.exp()) * spread - mean) / std
     torch.testing.assert_close(batch.latents[0], z)
     torch.testing.assert_close(batch.noisy[0], (1 - sigma) * z + sigma * noise)
-    flow = torch.randn_like(batch.noise)
-    torch.testing.assert_close(batch.loss(flow), ((flow[0] - (z - noise)) ** 2).mean()[None])
+    torch.testing.assert_close(batch.target[0], z - noise)
 
 
 def test_a_clip_is_drawn_alike_in_any_batch():
@@ -78,3 +77,14 @@ def test_shorter_captions_are_padded():
     features, mask = padded(captions(2, 4))
     assert features.shape == (2, 4, 128) and mask.tolist() == [[True, True, False, False], [True] * 4]
     assert not features[0, 2:].any()
+
+
+def test_as_many_clips_give_way_as_is_asked():
+    settings, shares = TrainSettings(batch=3, keep=0.4, seed=1), []
+    for step in range(400):
+        shares.append(keeps_of(settings, step, 0))
+    assert set(shares) == {1, 2} and abs(sum(shares) - 1.2 * 400) < 4 * math.sqrt(400 * 0.2 * 0.8)
+    others = captions(7)
+    batch = draw([posterior(0), posterior(1)], captions(5, 3), TINY.latents, settings, 0, others, keeps=1)
+    assert batch.kept.tolist() == [True, False]
+    assert torch.equal(batch.features[0], others[0]) and batch.mask[0].all()

@@ -196,11 +196,7 @@ def test_heads_that_cannot_be_shared(alone, checkpoint):
 
 
 def test_one_process_has_nobody_to_share_with(checkpoint):
-<<<<<<< HEAD
-    with pytest.raises(MochiError, match=r"ulysses is 2, but there is 1 process.*torchrun"):
-=======
     with pytest.raises(MochiError, match="ulysses is 2, but there is 1 process: have torchrun start as many"):
->>>>>>> ranks
         Ranks.join("cpu", ulysses=2)
 
 
