@@ -13,7 +13,7 @@ from scripts.comfyui import PROJECT
 
 # mochi/parallel/settings.py says the same; it cannot be asked here, without a torch.
 TORCH = "torch==2.11.*"
-TESTS = ("tests/dit", "tests/vae", "tests/parallel", "tests/cuda")
+TESTS = ("tests/dit", "tests/vae", "tests/parallel", "tests/cuda", "tests/train")
 VENV = PROJECT / ".venv-oldest"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.txt"
