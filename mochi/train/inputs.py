@@ -1,5 +1,7 @@
 """What a job says, in the terms of those who do it."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +11,9 @@ from ..model_dir import ModelDir
 from ..quant import FLOAT8
 from .data import DataSettings, Example, TrainingSet
 from .job import TrainJob
+from .memory import Training
 from .order import generator_of
+from .ranks import Ranks
 
 
 def work_folder(job: TrainJob) -> Path:
@@ -59,3 +63,29 @@ def split(data: TrainingSet, hold_out: int, seed: int) -> tuple[list[Example], l
     away = {sources[i] for i in mixed[:hold_out]}
     held_out = [example for example in data.examples if example.source in away]
     return [example for example in data.examples if example.source not in away], held_out
+
+
+def largest(examples: Sequence[Example]) -> Example:
+    """The one that takes most memory."""
+    return max(examples, key=lambda example: math.prod(example.shape))
+
+
+def training_of(
+    job: TrainJob, model: ModelDir, ranks: Ranks, examples: Sequence[Example], computing: tuple[torch.dtype | None, torch.dtype]
+) -> Training:
+    """What takes memory in a run on these examples. computing: as `dtypes` has it."""
+    weights, compute = computing
+    network = model.dit.plan("dit", weight_dtype=weights, compute_dtype=compute).model
+    return Training(
+        config=network.config,
+        weights=sum(p.nbytes for p in network.parameters()),
+        latents=(job.settings.batch, network.config.channels, *largest(examples).shape),
+        settings=job.settings,
+        mates=sum(machine == ranks.machines[ranks.rank] for machine in ranks.machines),
+        ulysses=ranks.ulysses,
+        ranks=ranks.size,
+        sharding=job.placement.sharding,
+        compute=compute,
+        recompute=job.placement.recompute,
+        prompt=network.config.text_length,
+    )
