@@ -90,7 +90,8 @@ def published(frames: int, **options: Any) -> Training:
 
 def compare(run: Training, quant: QuantFormat | None = None, real: bool = False) -> Figures:
     """A run, whose `weights` are set here."""
-    run = replace(run, weights=weight_bytes(run.config, quant, run.compute))
+    dequantizing = 0 if isinstance(quant, Float8) else run.dequantizing
+    run = replace(run, weights=weight_bytes(run.config, quant, run.compute), dequantizing=dequantizing)
     parts = run.need.parts
     return Figures(sum(parts.values()) - parts["weights"] - parts["slack"], measured(run, quant, real))
 

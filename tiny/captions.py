@@ -12,6 +12,7 @@ SHAPE_WORDS: dict[str, tuple[str, ...]] = {
     "square": ("square", "box", "block"),
     "triangle": ("triangle",),
     "star": ("star", "five-pointed star"),
+    "cross": ("cross",),
 }
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "crimson", "scarlet"),
@@ -20,6 +21,7 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "yellow": ("yellow",),
     "magenta": ("magenta", "pink"),
     "cyan": ("cyan", "turquoise"),
+    "sunset": ("sunset",),
 }
 BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "black": ("black", "dark"),

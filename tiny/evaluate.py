@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from mochi.config import TINY, TINY_WEIGHTS
+from mochi.lora.apply import Loras
 from mochi.pipeline import GenerateSettings, load_pipeline
 
 from .captions import held_out_prompts
@@ -22,9 +23,10 @@ from .sample import ATTRIBUTES, obeyed, summary
 FIRST_SEED = 10_000
 
 
-def generate(folder: Path, prompts: Sequence[str], **chosen: object) -> Iterator[np.ndarray]:
+def generate(folder: Path, prompts: Sequence[str], loras: Loras = (), **chosen: object) -> Iterator[np.ndarray]:
     """A clip (F, H, W, 3) in [0, 1] for each prompt, from the pipeline itself. Seeds count from FIRST_SEED."""
     pipeline = load_pipeline(folder, dtype=torch.float32, device="cpu")
+    pipeline.use_loras(loras)
     for number, prompt in enumerate(prompts):
         settings = GenerateSettings.of(pipeline.config.defaults, prompt=prompt, seed=FIRST_SEED + number, **chosen)
         yield torch.cat(list(pipeline.generate(settings))).numpy()

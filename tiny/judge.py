@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .clips import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, extents, signed_distance
+from .clips import BACKGROUNDS, COLOURS, DIRECTIONS, NEW_COLOURS, NEW_SHAPES, SHAPES, Scene, extents, signed_distance
 
 _GRID = 24
 """Side of the square grid on which masks are compared with templates."""
@@ -21,6 +21,8 @@ _MIN_TRAVEL = 0.08
 _MIN_LIKENESS = 0.70
 """Least correlation with the best template for a shape to be named."""
 _MAX_COLOUR_DISTANCE = 0.40
+_MIN_PURITY = 0.75
+"""Least share of an object's half that has the same ink, for the half to have a colour of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,13 @@ def judge(frames: np.ndarray) -> Verdict:
     if object_pixels is None:
         return Verdict(None, None, None, background)
     ink = np.median(object_pixels, axis=0)
-    cover = _cover(frames, ground, ink)
+    two = _two_tones(frames, ground, distance)
+    colour, cover = two if two is not None else (_nearest(ink, COLOURS), _cover(frames, ground, ink))
     shares = cover.mean((1, 2))
     seen = (shares > _MIN_AREA) & (shares < _MAX_AREA)
     if seen.mean() < 0.75:
         return Verdict(None, None, None, background)
-    return Verdict(_shape(cover[seen]), _nearest(ink, COLOURS), _direction(cover, seen), background)
+    return Verdict(_shape(cover[seen]), colour, _direction(cover, seen), background)
 
 
 def _border(frames: np.ndarray) -> np.ndarray:
@@ -86,6 +89,29 @@ def _cover(frames: np.ndarray, ground: np.ndarray, ink: np.ndarray) -> np.ndarra
     axis = ink - ground
     share = (frames - ground) @ axis / max(float(axis @ axis), 1e-6)
     return np.where(share > 0.25, np.clip(share, 0.0, 1.0), 0.0).astype(np.float32)
+
+
+def _two_tones(frames: np.ndarray, ground: np.ndarray, distance: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """The name and the cover of an object of two colours, one above the other; None where it has a single one."""
+    seen = distance > 0.4 * np.quantile(distance, 0.99)
+    rows = np.arange(frames.shape[1])
+    middle = (seen.sum(2) @ rows) / np.maximum(seen.sum((1, 2)), 1)
+    offset = (rows - middle[:, None])[..., None]  # (F, H, 1)
+    parts = (seen & (offset < -1), seen & (offset > 1))
+    if not all(part.any() for part in parts):
+        return None
+    halves = [frames[part] for part in parts]
+    inks = [np.median(half, axis=0) for half in halves]
+    tones = tuple(_nearest(ink, COLOURS) for ink in inks)
+    name = next((name for name, pair in NEW_COLOURS.items() if pair == tones), None)
+    if name is None or min(map(_purity, halves, inks)) < _MIN_PURITY:
+        return None
+    return name, np.where(offset < 0, *(_cover(frames, ground, ink) for ink in inks))
+
+
+def _purity(pixels: np.ndarray, ink: np.ndarray) -> float:
+    """The share of pixels (n, 3) that have about the colour of an ink."""
+    return float((np.linalg.norm(pixels - ink, axis=-1) < _MAX_COLOUR_DISTANCE).mean())
 
 
 def _nearest(colour: np.ndarray, palette: dict[str, tuple[float, float, float]]) -> str | None:
@@ -139,7 +165,7 @@ def _templates() -> dict[str, list[np.ndarray]]:
     """For each shape its normalised cover, sharp and with growing blur, with zero mean and unit norm."""
     found: dict[str, list[np.ndarray]] = {}
     y, x = np.meshgrid(np.arange(-31.5, 32), np.arange(-31.5, 32), indexing="ij")
-    for shape in SHAPES:
+    for shape in SHAPES + NEW_SHAPES:
         _, _, up, down = extents(shape, 11.0)
         found[shape] = []
         for softness in (1.0, 3.0, 5.0):

@@ -30,6 +30,7 @@ SECTIONS = {
     "decode": 60,
     "shares": 30,
     "quants": 25,
+    "training": 60,
     "groups": 85,
     "peers": 45,
 }
@@ -74,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", default="cuda", help="default: %(default)s")
     parser.add_argument("--small", action="store_true", help="toy sizes, to test the kit itself")
-    parser.add_argument("--budget", type=float, default=460, help="seconds in all (default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=520, help="seconds in all (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--out", type=Path, help="a file for all lines, or a folder, for a file with a name of its own")
     parser.add_argument("--wheels", type=Path, help="a folder with wheels or installed packages to use besides")

@@ -10,24 +10,25 @@ from torch import Tensor, nn
 
 from ..kernels import formula
 from ..quant import QuantLinear, QuantRows, quantize_rows
+from .gradients import OfGatedResidual, OfGatedResidualNorm, OfModulatedRmsNorm, OfSwiglu
 from .levels import Vectors, per_frame
 
 
-@formula("norm:modulated_rms_norm")
+@formula("norm:modulated_rms_norm", gradient=OfModulatedRmsNorm)
 def modulated_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """RMS norm of x (B, N, D) times `1 + scale` (B, D), in float32."""
     normed = F.rms_norm(x.float(), x.shape[-1:], eps=eps)
     return normed.mul_(1 + scale.float().unsqueeze(1)).to(x.dtype)
 
 
-@formula("norm:gated_residual")
+@formula("norm:gated_residual", gradient=OfGatedResidual)
 def gated_residual(x: Tensor, branch: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
     """`x + tanh(gate) * rms_norm(branch)`, in float32; x and branch (B, N, D), gate (B, D)."""
     normed = F.rms_norm(branch.float(), branch.shape[-1:], eps=eps)
     return normed.mul_(gate.float().tanh().unsqueeze(1)).add_(x).to(x.dtype)
 
 
-@formula("norm:gated_residual_norm")
+@formula("norm:gated_residual_norm", gradient=OfGatedResidualNorm)
 def gated_residual_norm(
     x: Tensor, branch: Tensor, gate: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,7 @@ def gated_residual_norm(
     return x, modulated_rms_norm.reference(x, scale, eps)
 
 
-@formula("swiglu:swiglu")
+@formula("swiglu:swiglu", gradient=OfSwiglu)
 def swiglu(packed: Tensor) -> Tensor:
     """`silu(a) * b` with (a, b) = packed (..., 2 H), side by side -> (..., H)."""
     a, b = packed.chunk(2, dim=-1)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels import formula
+from .gradients import OfJointHeads
 from .rotary import rotate
 
 
@@ -45,7 +46,7 @@ def joint_qkv(x: PackedQKV, y: PackedQKV) -> tuple[Tensor, Tensor, Tensor]:
     return joint_heads(x.qkv, y.qkv, *weights, x.turns, x.eps)
 
 
-@formula("heads:joint_heads")
+@formula("heads:joint_heads", gradient=OfJointHeads)
 def joint_heads(
     x: Tensor,
     y: Tensor,

@@ -36,6 +36,24 @@ _state = {"off": os.environ.get(SWITCH) == "0"}
 _failed: set[str] = set()
 
 
+class Gradient(torch.autograd.Function):
+    """A formula with gradients of its own. `apply` takes what computes it without any, and then its arguments.
+
+    Attributes:
+        learns: how many of the arguments, from the first, it has gradients for.
+    """
+
+    learns = 1
+
+    @classmethod
+    def is_for(cls, args: Sequence[Any]) -> bool:
+        """Whether gradients are wanted, and of no other arguments."""
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        wanted = [isinstance(t, Tensor) and t.requires_grad for t in args]
+        return any(wanted) and not any(wanted[cls.learns :])
+
+
 class Formula(Protocol[Arguments, Given]):
     """A function with a kernel.
 
@@ -52,7 +70,7 @@ class Formula(Protocol[Arguments, Given]):
 
 
 def formula(
-    kernel: str, mutates: Sequence[str] = ()
+    kernel: str, mutates: Sequence[str] = (), gradient: type[Gradient] | None = None
 ) -> Callable[[Callable[Arguments, Result]], Formula[Arguments, Result]]:
     """Declare a function of plain torch as the reference of a kernel.
 
@@ -62,6 +80,7 @@ def formula(
     Args:
         kernel: "module:function" in this package, imported when it is first used. It takes the function's arguments.
         mutates: names of the arguments that are written into.
+        gradient: where it has gradients of its own; otherwise they are those of plain torch.
     """
 
     def decorate(reference: Callable[Arguments, Result]) -> Formula[Arguments, Result]:
@@ -74,6 +93,8 @@ def formula(
         operator = getattr(getattr(torch.ops, _LIBRARY.ns), name).default
 
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            if gradient is not None and gradient.is_for(args):
+                return gradient.apply(run, *_with_defaults(reference, args))
             return (operator if has_kernels(*args) else reference)(*args, **kwargs)
 
         declared: Any = functools.update_wrapper(run, reference)
@@ -113,14 +134,18 @@ def failed_kernels() -> set[str]:
     return set(_failed)
 
 
+def _with_defaults(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All arguments of a function."""
+    defaults: tuple[Any, ...] = function.__defaults__ or ()  # pyright: ignore[reportFunctionMemberAccess]
+    return args + defaults[len(defaults) - function.__code__.co_argcount + len(args) :]
+
+
 def _on_cuda(name: str, kernel: str, reference: Callable[..., Any]) -> Callable[..., Any]:
     """What runs on CUDA: the kernel or, if that could not be built (Triton needs a C compiler), the formula."""
     module, _, function = kernel.partition(":")
-    defaults, count = reference.__defaults__ or (), reference.__code__.co_argcount
 
     def run(*args: Any) -> Any:
-        # torch leaves out arguments that equal their defaults.
-        args += defaults[len(defaults) - count + len(args) :]
+        args = _with_defaults(reference, args)  # torch leaves out arguments that equal them
         if name in _failed:
             return reference(*args)
         try:

@@ -55,5 +55,5 @@ def load_pipeline(
         networks = load_local(files, dtype, compute_dtype, device, attention, compiled)
     else:
         networks = load_remote(files, dtype, compute_dtype, parallel, manager, attention, compiled, passes)
-    text = load_prompt_encoder(files.text_encoder, dtype=dtype, compute=compute_dtype)
+    text = load_prompt_encoder(files.text_encoder, files.tokenizer, dtype=dtype, compute=compute_dtype)
     return Pipeline(files.config, variant, text, *networks)

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from ..errors import MochiError
+from ..memory import DEQUANTIZING
 from ..model_dir import ModelDir
-from ..quant import FLOAT8
+from ..quant import FLOAT8, Float8, QuantLinear
 from .data import DataSettings, Example, TrainingSet
 from .job import TrainJob
 from .memory import Training
@@ -71,11 +72,16 @@ def largest(examples: Sequence[Example]) -> Example:
 
 
 def training_of(
-    job: TrainJob, model: ModelDir, ranks: Ranks, examples: Sequence[Example], computing: tuple[torch.dtype | None, torch.dtype]
+    job: TrainJob,
+    model: ModelDir,
+    ranks: Ranks,
+    examples: Sequence[Example],
+    computing: tuple[torch.dtype | None, torch.dtype],
 ) -> Training:
     """What takes memory in a run on these examples. computing: as `dtypes` has it."""
     weights, compute = computing
     network = model.dit.plan("dit", weight_dtype=weights, compute_dtype=compute).model
+    quants = [layer.quant for layer in network.modules() if isinstance(layer, QuantLinear)]
     return Training(
         config=network.config,
         weights=sum(p.nbytes for p in network.parameters()),
@@ -88,4 +94,5 @@ def training_of(
         compute=compute,
         recompute=job.placement.recompute,
         prompt=network.config.text_length,
+        dequantizing=0 if all(isinstance(quant, Float8) for quant in quants) else DEQUANTIZING,
     )

@@ -66,7 +66,7 @@ class Looks:
         model: ModelDir,
         held_out: Sequence[Example],
         prompts: Sequence[Prompt],
-        settings: GenerateSettings | None,
+        settings: GenerateSettings,
         folder: Path,
         watcher: Watcher,
     ):
@@ -101,7 +101,6 @@ class Looks:
 
     def _clips(self, step: int) -> tuple[Path, ...]:
         """The files of the sample clips; none where memory does not suffice."""
-        assert self._settings is not None
         ranks = self._network.ranks
         videos = tuple(self._folder / f"step-{step:06d}-{n}.mp4" for n in range(1, 1 + len(self._prompts)))
         latents: list[Tensor] = []

@@ -68,7 +68,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] # of any signature
         rows, kept, down, lora_A, lora_B = ctx.saved_tensors
         grad = grad.flatten(0, -2)
         up = grad @ lora_B.to(grad.dtype)

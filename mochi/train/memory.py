@@ -36,30 +36,24 @@ class Copies(NamedTuple):
     peak_text: float
 
 
-COPIES = {
-    ("nothing", 2): Copies(25.1, 16.6, 8.75, -8.0),
-    ("nothing", 4): Copies(20.1, 13.6, 6.85, -6.0),
-    ("all but attention", 2): Copies(2, 1.5, 34.9, 8.6),
-    ("all but attention", 4): Copies(2, 1.5, 25.95, 6.6),
-    ("blocks", 2): Copies(1, 0.5, 35.9, 9.6),
-    ("blocks", 4): Copies(1, 0.5, 26.95, 7.6),
+COPIES: dict[Recompute, Copies] = {
+    "nothing": Copies(17.4, 12.2, 12.0, -4.7),
+    "all but attention": Copies(2, 1.5, 28.4, 6.6),
+    "blocks": Copies(1, 0.5, 29.4, 7.6),
 }
-"""By what is recomputed, and bytes of a value. Measured, where there are more visual tokens than text. The last block
-has less text, which counts against its peak. On CUDA, where a norm is one kernel, the peak in 16 bits is 2 lower."""
+"""By what is recomputed. Measured, where there are more visual tokens than text. The last block has less text, which
+counts against the peak."""
 
-MLP_COPIES, MLP_LESS = 3.7, {2: 0.0, 4: 2.0}
-"""Copies that a block keeps besides, with a LoRA on its MLPs; and how much of them is gone at the peak. Measured."""
+MLP_COPIES, MLP_GONE = 3.7, 2.7
+"""Copies that a block keeps besides with a LoRA on its MLPs, and how much of one block's are gone at the peak. Measured."""
 
 DROPOUT_COPIES = {2: 2.0, 4: 1.5}
-"""Copies that a block keeps besides, with dropout. Measured."""
+"""Copies that a block keeps besides with dropout, by bytes of a value: masks have one byte. Measured."""
 
-SHARED_COPIES = 0.6
-"""Copies besides at the peak of a rank that shares tokens with others. Measured."""
+SHARED_TEXT_COPIES = 4
+"""Copies of the text, of those of a block, that are of its heads, which ranks of one clip share. Measured."""
 
-SHARED_TEXT_COPIES = {2: 8.0, 4: 4.0}
-"""Copies of the text, of those of a block, that are of its heads, which such ranks share. Measured."""
-
-DEQUANTIZED_COPIES = {2: 20.5, 4: 16.0}
+DEQUANTIZED_COPIES = 16
 """Copies at the peak of a recomputed block while its largest weight is dequantised. Measured."""
 
 LATENT_COPIES = 4
@@ -86,6 +80,8 @@ class Training:
         ranks: devices in all.
         sharding: "replicated", "sharded" or "offloaded", as in `Placement`.
         prompt: tokens of the longest caption.
+        dequantizing: bytes of temporaries for each value of a weight that is dequantised: none for float8, and for
+            GGUF none where kernels do it.
     """
 
     config: DiTConfig
@@ -99,6 +95,7 @@ class Training:
     compute: torch.dtype = torch.bfloat16
     recompute: Recompute = "all but attention"
     prompt: int = 256
+    dequantizing: int = DEQUANTIZING
 
     @property
     def need(self) -> Need:
@@ -150,28 +147,24 @@ class Training:
         """What all blocks keep, and what else there is at the peak."""
         batch, tokens = tokens_of(self.config, self.latents)
         own, size = -(-tokens // self.ulysses), self.compute.itemsize
-        token = batch * self.config.hidden_x * size
-        copies, is_recomputed = self._copies(size), self.recompute != "nothing"
+        token, copies = batch * self.config.hidden_x * size, self._copies()
         of_blocks = self.config.depth * token * (copies.kept * own + copies.kept_text * self.prompt)
         of_peak = token * (copies.peak * own + copies.peak_text * self.prompt)
         if self.weights < counts(self.config).all * size:
             largest = counts(self.config).largest
-            dequantized = largest * size + DEQUANTIZING * min(CHUNK, largest)
-            at_once = DEQUANTIZED_COPIES[size] - (0 if is_recomputed else copies.kept)
+            dequantized = largest * size + self.dequantizing * min(CHUNK, largest)
+            at_once = DEQUANTIZED_COPIES - (copies.kept if self.recompute == "nothing" else 0)
             of_peak = max(of_peak, token * at_once * own + dequantized)
         # The first block keeps its tokens as a view of all embedded ones.
         return round(of_blocks), round(of_peak) + token * (tokens - own)
 
-    def _copies(self, size: int) -> Copies:
-        """COPIES of this run, with values of `size` bytes."""
-        kept, kept_text, peak, peak_text = COPIES[self.recompute, size]
-        # What a block keeps besides is there at the peak only, where the block is computed again.
-        more = MLP_COPIES * bool(self.settings.mlp.rank) + DROPOUT_COPIES[size] * bool(self.settings.dropout)
-        less_text = SHARED_TEXT_COPIES[size] * (1 - 1 / self.ulysses)
+    def _copies(self) -> Copies:
+        """COPIES of this run."""
+        kept, kept_text, peak, peak_text = COPIES[self.recompute]
+        has_mlp, has_dropout = bool(self.settings.mlp.rank), bool(self.settings.dropout)
+        more = MLP_COPIES * has_mlp + DROPOUT_COPIES[self.compute.itemsize] * has_dropout
+        less_text = SHARED_TEXT_COPIES * (1 - 1 / self.ulysses)
         if self.recompute == "nothing":
-            kept, kept_text = kept + more, kept_text - less_text
-        else:
-            peak, peak_text = peak + more, peak_text - less_text
-        if self.ulysses > 1:
-            peak += SHARED_COPIES
-        return Copies(kept, kept_text, peak - MLP_LESS[size] * bool(self.settings.mlp.rank), peak_text)
+            return Copies(kept + more, kept_text - less_text, peak - MLP_GONE * has_mlp, peak_text)
+        # Only the block that is computed again has more.
+        return Copies(kept, kept_text, peak + more - MLP_GONE * has_mlp, peak_text - less_text)

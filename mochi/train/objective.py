@@ -83,8 +83,10 @@ def draw(
         levels.append(level(settings, generator))
         is_dropped, is_kept, other = (torch.rand((), generator=generator).item() for _ in range(3))
         kept.append(bool(others) and is_kept < settings.keep)
-        text = others[int(other * len(others))] if kept[-1] else caption
-        texts.append(text[:0] if is_dropped < settings.caption_dropout else text)
+        if kept[-1]:  # with its prompt: without one, the model is to learn from the clips
+            texts.append(others[int(other * len(others))])
+        else:
+            texts.append(caption[:0] if is_dropped < settings.caption_dropout else caption)
     noisy = to_dit(torch.stack(latents), stats), torch.stack(noises), torch.stack(levels)
     return Batch(*noisy, *padded(texts), torch.tensor(kept))
 

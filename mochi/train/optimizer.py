@@ -51,8 +51,8 @@ class Optimizer:
         lr = learning_rate(self._settings, self.step)
         if not math.isfinite(length):
             return lr, length
-        if self._settings.clip and length > self._settings.clip:
-            torch._foreach_mul_(self.gradients, self._settings.clip / length)
+        if self._settings.clip:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), self._settings.clip, torch.tensor(length))
         for group in self._adam.param_groups:
             group["lr"] = lr
         self._adam.step()
@@ -66,7 +66,8 @@ class Optimizer:
         if self._settings.ema:
             # The first averages are of few steps, so that the start has no weight.
             kept = min(self._settings.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - kept)
+            for average, p in zip(self.average.values(), self.parameters.values(), strict=True):
+                average.lerp_(p, 1 - kept)
 
     def state(self) -> dict[str, Tensor]:
         """All that has to be kept to go on, by names for a file."""

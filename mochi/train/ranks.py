@@ -81,6 +81,8 @@ class Ranks:
         if is_torchruns:
             chosen = _device_of_torchrun(chosen.type)
             backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+            # FSDP and Ulysses each have a communicator; see parallel/owner/environment.py.
+            os.environ.setdefault("NCCL_LAUNCH_ORDER_IMPLICIT", "1")
             dist.init_process_group(backend, timeout=patience)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
@@ -121,7 +123,11 @@ class Ranks:
             heads = plan.model.config.num_heads
             if heads % self.ulysses:
                 raise MochiError(f"ulysses is {self.ulysses}, but must divide the model's {heads} heads")
-            return fill(plan, placement=self._placement(plan.model, sharding), on_tensor=on_tensor)
+            placement = self._placement(plan.model, sharding)
+            model = fill(plan, placement=placement, on_tensor=on_tensor)
+            if not isinstance(placement, Whole):
+                placement.prepare_gradients(model)
+            return model
 
     def _placement(self, model: AsymmDiT, sharding: str) -> "Whole | ShardedLayout":
         if sharding not in SHARDINGS:
@@ -132,7 +138,8 @@ class Ranks:
         ParallelSettings(sharding=sharding).sharding_for(0)  # whether this torch can
         if self._meshes is None:
             # FSDP wants a process group of one rank, too. Nothing listens for others.
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage] # which does not know that it is public
+            dist.init_process_group("gloo", store=store, rank=0, world_size=1)
             self._owns_group, self._meshes = True, Meshes(self.device.type)
         from ..parallel.spmd.fsdp import ShardedLayout
 

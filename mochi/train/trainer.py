@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..device_memory import give_back, memory_free
 from ..errors import Cancelled, MochiError
+from ..lora import check_lora
 from ..model_dir import ModelFiles, find_model, model_of
 from ..text import load_prompt_encoder
 from ..text.visit import visiting
@@ -67,7 +68,7 @@ class Trainer:
         if run.optimizer.step:
             self._say(f"going on from step {run.optimizer.step}")
         size = largest(examples).bucket
-        settings = sample_settings(self._job.samples, self._model, size, prompts[0].text) if prompts else None
+        settings = sample_settings(self._job.samples, self._model, size, prompts[0].text if prompts else "")
         looks = Looks(network, self._model, held_out, prompts, settings, self._folder, self._watcher)
         log = Log(self._folder, run.optimizer.step) if self._ranks.is_first else None
         try:
@@ -88,6 +89,8 @@ class Trainer:
         if self._compute == torch.float16:
             raise MochiError("gradients run out of the range of float16; choose bfloat16 or float32")
         keep_prompts(job)
+        if job.start is not None:
+            check_lora(job.start)
         if job.samples.every < 1:
             raise MochiError(f"every is {job.samples.every}, but must be 1 or more")
         if job.samples.prompts:
@@ -176,7 +179,14 @@ class Trainer:
     def _steps(self, run: Run, network: Network, looks: Looks, identity: Identity, log: Log | None) -> None:
         every = self._job.samples.every
         while not run.done:
-            step, ends = run.step(self._watcher)
+            try:
+                step, ends = run.step(self._watcher)
+            except torch.OutOfMemoryError as error:
+                raise MochiError(
+                    f"{self._ranks.device}: not enough memory for a step ({error}). Choose shorter or smaller clips, a "
+                    "batch of 1, weights of fewer bits or offloaded, or blocks to be recomputed; the last checkpoint "
+                    "is kept"
+                ) from error
             if log is not None:
                 log.tell(step.step, {k: v for k, v in asdict(step).items() if k not in ("step", "steps", "clips")})
             if self._ranks.is_first:

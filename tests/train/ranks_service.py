@@ -1,4 +1,4 @@
-"""What the tests of training over ranks ask of a rank. It imports nothing of the tests, since ranks do not have them."""
+"""What the tests of training over ranks ask of a rank. It imports nothing of the tests: ranks do not have them."""
 
 from functools import partial
 from pathlib import Path
@@ -92,8 +92,8 @@ class Trainer:
         recompute: str,
         machines: tuple[int, ...] = (),
         own_rotary: bool = True,
-    ) -> list[tuple[dict[str, Tensor], float, float, float]]:
-        """For each batch: the averaged gradients and loss, the loss without gradients before, and once more after."""
+    ) -> list[tuple[Any, ...]]:
+        """The averaged gradients and loss of each batch, and the loss of the first one without gradients."""
         ranks = self._ranks(ulysses, machines)
         model = ranks.load(path, None, torch.float32, sharding)
         layers = with_lora(model)
@@ -103,16 +103,15 @@ class Trainer:
             mine = Batch(*batch).part(ranks.group, ranks.groups)
             rotary = ranks.rotary(model, *mine.z.shape[2:]) if own_rotary else model.rotary(*mine.z.shape[2:])
 
-            def seen(mine: Batch = mine, rotary: Tensor = rotary) -> float:
-                with torch.no_grad():
-                    return ranks.average([], loss_of(model, mine, plain, rotary).item())[0]
-
+            seen: list[float] = []
+            for without_gradients in (torch.inference_mode, torch.no_grad) if batch is batches[0] else ():
+                with without_gradients():  # as sample clips are made, between two steps
+                    seen.append(loss_of(model, mine, plain, rotary).item())
             model.zero_grad()
-            before, loss = seen(), loss_of(model, mine, runner, rotary)
+            loss = loss_of(model, mine, runner, rotary)
             loss.backward()
             gradients = gradients_of(layers)
-            (mean,) = ranks.average(list(gradients.values()), loss.item())
-            results.append((gradients, mean, before, seen()))
+            results.append((gradients, *ranks.average(list(gradients.values()), loss.item(), *seen)))
         return results
 
     def refused(self, path: Path, **join: Any) -> str:

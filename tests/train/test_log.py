@@ -1,6 +1,9 @@
 """The log of a run that is killed and goes on."""
 
+import importlib.util
 import json
+import sys
+from types import ModuleType
 
 from mochi.train.log import Log
 
@@ -25,3 +28,26 @@ def test_steps_behind_the_checkpoint_are_forgotten(tmp_path):
         (3, 1.0),
         (4, None),
     ]
+
+
+def test_tensorboard_hears_the_numbers_where_it_is_installed(tmp_path, monkeypatch):
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            told.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            told.append((name, value, step))
+
+        def close(self):
+            told.append("closed")
+
+    board = ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: board)
+    log = Log(tmp_path, 4)
+    log.tell(5, {"loss": 0.5, "videos": ["a.mp4"]})
+    log.close()
+    assert told == [(str(tmp_path / "tensorboard"), 5), ("loss", 0.5, 5), "closed"]

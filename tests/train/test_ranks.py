@@ -86,41 +86,43 @@ def assert_learns_as_one(group: Group, path: Path, ulysses: int, **arguments: ob
     answers = ask(group, "learn", path=path, batches=sent, ulysses=ulysses, **arguments)
     right = expected(path, groups)
     for answer in answers:
-        for (gradients, loss, before, after), (right_gradients, right_loss) in zip(answer, right, strict=True):
+        for (gradients, *losses), (right_gradients, right_loss) in zip(answer, right, strict=True):
             assert gradients.keys() == right_gradients.keys() and len(gradients) == 2 * (3 * 8 - 3)
             errors = {name: relative_error(gradients[name], right_gradients[name]) for name in gradients}
             assert max(errors.values()) <= 1e-5, errors
-            assert [loss, before, after] == pytest.approx([right_loss] * 3, rel=1e-6)
+            assert losses == pytest.approx([right_loss] * len(losses), rel=1e-6)
     for other in answers[1:]:  # or the copies of the LoRA would go apart
         for (gradients, *_), (of_first, *_) in zip(other, answers[0], strict=True):
             assert all(torch.equal(gradients[name], of_first[name]) for name in gradients)
 
 
-@pytest.mark.parametrize("recompute", CALLS)
-@pytest.mark.parametrize("sharding", ["replicated", "sharded"])
+WAYS = pytest.mark.parametrize(
+    ("sharding", "recompute"),
+    [("replicated", "nothing"), ("replicated", "blocks"), ("sharded", "nothing"), ("sharded", "blocks")],
+)
+
+
+@WAYS
 def test_clips_are_shared(group, checkpoint, sharding, recompute):
     assert_learns_as_one(group, checkpoint, 1, sharding=sharding, recompute=recompute)
 
 
-@pytest.mark.parametrize("recompute", CALLS)
-@pytest.mark.parametrize("sharding", ["replicated", "sharded"])
+@WAYS
 def test_tokens_are_shared(group, checkpoint, sharding, recompute):
     assert_learns_as_one(group, checkpoint, group.size, sharding=sharding, recompute=recompute)
 
 
 @pytest.mark.parametrize("recompute", CALLS)
-@pytest.mark.parametrize("sharding", ["replicated", "sharded"])
-def test_clips_and_tokens_are_shared(group, checkpoint, sharding, recompute):
+def test_clips_tokens_and_weights_are_shared(group, checkpoint, recompute):
     if group.size != 4:
         pytest.skip("has no two groups of ranks")
-    assert_learns_as_one(group, checkpoint, 2, sharding=sharding, recompute=recompute, own_rotary=False)
+    assert_learns_as_one(group, checkpoint, 2, sharding="sharded", recompute=recompute, own_rotary=False)
 
 
 def test_weights_are_shared_within_machines(group, checkpoint):
     if group.size != 4:
         pytest.skip("has no two machines of two ranks")
-    for sharding in ("sharded", "offloaded"):
-        assert_learns_as_one(group, checkpoint, 2, sharding=sharding, recompute="blocks", machines=(0, 0, 1, 1))
+    assert_learns_as_one(group, checkpoint, 2, sharding="offloaded", recompute="blocks", machines=(0, 0, 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +141,8 @@ def quantised(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("recompute", ["nothing", "blocks"])
 def test_quantised_weights_are_shared(group, quantised, recompute):
     assert sum(p.dtype == torch.int8 for p in load_dit(quantised).parameters()) > 15
-    for ulysses in (1, group.size):
-        assert_learns_as_one(group, quantised, ulysses, sharding="sharded", recompute=recompute)
+    ulysses = 1 if recompute == "nothing" else group.size
+    assert_learns_as_one(group, quantised, ulysses, sharding="sharded", recompute=recompute)
 
 
 def test_what_ranks_tell_each_other(group):
@@ -175,7 +177,7 @@ def alone() -> Iterator[Ranks]:
 def test_one_rank(alone, checkpoint, sharding, recompute):
     model = alone.load(checkpoint, None, torch.float32, sharding)
     layers = with_lora(model)
-    assert all(factor.grad is None and not p.requires_grad for p in model.parameters() for factor in ()) or True
+    assert sum(p.requires_grad for p in model.parameters()) == 2 * len(layers)
     runner = alone.runner(model, CALLS[recompute])
     for batch, (right, right_loss) in zip(batches(1), expected(checkpoint, 1), strict=True):
         model.zero_grad()
@@ -194,7 +196,7 @@ def test_heads_that_cannot_be_shared(alone, checkpoint):
 
 
 def test_one_process_has_nobody_to_share_with(checkpoint):
-    with pytest.raises(MochiError, match="ulysses is 2, but there is 1 process.*torchrun"):
+    with pytest.raises(MochiError, match="ulysses is 2, but there is 1 process: have torchrun start as many"):
         Ranks.join("cpu", ulysses=2)
 
 
@@ -219,10 +221,9 @@ ranks.close()
 def torchrun(folder: Path, what: str) -> subprocess.CompletedProcess:
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path])), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), what],
-        env=environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=120,

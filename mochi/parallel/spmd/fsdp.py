@@ -63,6 +63,18 @@ class ShardedLayout:
         # Not by DTensor.from_local, which moves what is offloaded to the mesh's devices.
         return DTensor(local.pin_memory() if self._pin else local, p._spec, requires_grad=False)
 
+    @staticmethod
+    def prepare_gradients(model: AsymmDiT) -> None:
+        """Bring each block of a model with its weights once, on all ranks, outside inference mode.
+
+        FSDP keeps the tensors that a block arrives in, and only their memory comes and goes. Those that were first made
+        in inference mode could not take part in a backward pass. These serve both.
+        """
+        for block in model.blocks:
+            if isinstance(block, FSDPModule):
+                block.unshard()
+                block.reshard()
+
 
 @contextmanager
 def _parameters_without_gradients() -> Iterator[None]:

@@ -37,7 +37,7 @@ def bucket_of(footage: Footage, is_image: bool, fps: Fraction, settings: DataSet
 
 
 def best_size(width: int, height: int, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """The size for which the least of a picture is cropped away or has to be enlarged; if equal, the largest.
+    """The size for which a picture is cropped and enlarged the least; of equally good ones the largest.
 
     Both are counted as logarithms of a ratio.
     """
@@ -64,8 +64,9 @@ def _length(footage: Footage, fps: Fraction, lengths: tuple[int, ...]) -> int:
 def window_starts(frames: int, length: int, windows: int, seed: str) -> list[int]:
     """The first frames of windows of a clip: one somewhere in each of as many equal parts of what can be a first frame.
 
-    Of a clip that is hardly longer than a window there are fewer. The same seed gives the same ones.
+    There are fewer of a shorter clip, whose windows would share more than half of their frames. The same seed gives the
+    same ones.
     """
     places, draw = frames - length + 1, random.Random(seed)
-    count = min(windows, places)
+    count = min(windows, places, 1 + 2 * (frames - length) // length)
     return [draw.randrange(part * places // count, (part + 1) * places // count) for part in range(count)]

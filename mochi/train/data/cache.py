@@ -117,8 +117,9 @@ def digest(value: object) -> str:
 
 
 def _footage(values: dict) -> Footage:
-    sizes = {name: int(values[name]) for name in ("width", "height", "pictures")}
-    return Footage(**sizes, **{name: Fraction(values[name]) for name in values.keys() - sizes.keys()})
+    width, height, pictures = (int(values[name]) for name in ("width", "height", "pictures"))
+    start, last, seconds, pixel = (Fraction(values[name]) for name in ("start", "last", "seconds", "pixel"))
+    return Footage(width, height, pictures, start, last, seconds, pixel)
 
 
 def _sha256(item: Item) -> str:

@@ -84,7 +84,8 @@ def encode_captions(
     if not captions:
         return
     tell(0, len(captions))
-    encoder = load_prompt_encoder(model.text_encoder, device=device, length=model.config.dit.text_length, compute=dtype)
+    length = model.config.dit.text_length
+    encoder = load_prompt_encoder(model.text_encoder, model.tokenizer, device=device, length=length, compute=dtype)
     for done, (caption, entry) in enumerate(captions.items(), 1):
         features, mask = encoder(caption)
         write_tensors(entry.path, {"features": _compact(features[mask], dtype)}, entry.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -35,7 +36,8 @@ def write_whole(path: Path, data: bytes) -> None:
             "start goes on from there"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def is_whole(path: Path, metadata: Mapping[str, str]) -> bool:
@@ -51,7 +53,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
     """Raises MochiError where it is not there, as when somebody has emptied the cache in the meantime."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name)
+            return file.get_tensor(name).clone()  # else it would hold on to the file, whatever becomes of that
     except (OSError, SafetensorError) as error:
         raise MochiError(
             f"{path}: gone, or damaged, since the clips were prepared ({error}). Start again: it will be made anew"

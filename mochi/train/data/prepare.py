@@ -80,10 +80,8 @@ class _Keys:
 
     def __init__(self, store: Cache, model: ModelDir, dtype: torch.dtype):
         self.store, self.fps = store, exact_fps(model.config.defaults.fps)
-        precision, tokenizer = (
-            str(dtype).removeprefix("torch."),
-            tokenizer_file(find_tokenizer(model.text_encoder.path)),
-        )
+        precision = str(dtype).removeprefix("torch.")
+        tokenizer = tokenizer_file(model.tokenizer or find_tokenizer(model.text_encoder.path))
         self._latents = {"encoder": fingerprint(model.encoder, "encoder"), "dtype": precision, "fps": str(self.fps)}
         self._text = {
             "t5": fingerprint(model.text_encoder, "t5", tokenizer),
@@ -124,12 +122,11 @@ def _training_set(data: Path, windows: list[Window], skipped: list[Skipped], fps
         if not window.latents.exists:
             skipped.append((window.item.name, window.latents.reason or "it could not be encoded"))
             continue
-        name = (
-            window.item.name if window.item.is_image else f"{window.item.name} from {float(window.first / fps):.1f} s"
-        )
-        frames, rows, columns = latent_shape(*window.bucket.size, window.bucket.frames)[2:]
+        item, bucket = window.item, window.bucket
+        name = item.name if item.is_image else f"{item.name} from {float(window.first / fps):.1f} s"
+        frames, rows, columns = latent_shape(*bucket.size, bucket.frames)[2:]
         paths = window.latents.path, window.text.path
-        examples.append(Example(name, window.item.name, window.item.caption, *paths, (frames, rows, columns)))
+        examples.append(Example(name, item.name, item.caption, *paths, (frames, rows, columns)))
     if not examples:
         raise MochiError(f"{data}: nothing in it can be trained on{reasons(skipped)}. {EXPECTED}")
     key = digest([(example.latents.stem, example.text.stem) for example in examples])

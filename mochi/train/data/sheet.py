@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +18,8 @@ ROWS = 64
 
 SIDE, GAP, FRAMES, TEXT_WIDTH = 112, 6, 5, 420
 """Pixels of a picture's longer side and between pictures; pictures in a row; pixels of the text beside them."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PAPER, INK, PALE = (250, 250, 250), (20, 20, 20), (110, 110, 110)
 
@@ -41,7 +44,8 @@ def contact_sheet(examples: Sequence[Example], path: Path) -> None:
     except OSError as error:
         raise MochiError(f"{path}: the contact sheet could not be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _row(example: Example) -> Image.Image:
@@ -52,9 +56,10 @@ def _row(example: Example) -> Image.Image:
     for place, picture in enumerate(pictures[:FRAMES]):
         row.paste(picture.resize(size), (GAP + place * (SIDE + GAP), GAP // 2))
     width, height, frames = example.bucket
+    length = "an image" if frames == 1 else f"{frames} frames"
     font, left, top = ImageFont.load_default(13), GAP + FRAMES * (SIDE + GAP), GAP // 2
     draw = ImageDraw.Draw(row)
-    lines = [(example.name, PALE), (f"{width} x {height}, {frames} frames", PALE)]
+    lines = [(example.name, PALE), (f"{width} x {height}, {length}", PALE)]
     lines += [(line, INK) for line in _wrapped(example.caption, draw, font, TEXT_WIDTH - GAP)]
     most = SIDE // 16
     if len(lines) > most:
@@ -65,7 +70,7 @@ def _row(example: Example) -> Image.Image:
     return row
 
 
-def _wrapped(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(text: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> list[str]:
     """Lines of whole words, each no wider than so many pixels; a longer word has a line to itself."""
     lines: list[str] = []
     for word in text.split():

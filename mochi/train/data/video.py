@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +21,18 @@ TimedFrame = tuple[Fraction, VideoFrame]
 
 
 class _Video(PyAVPlugin):
-    """imageio's own reader tells no times."""
+    """imageio's reader, which tells no times of frames, with the container that does."""
 
     @property
     def container(self) -> InputContainer:
+        assert isinstance(self._container, InputContainer)
         return self._container
+
+    def close(self) -> None:
+        """imageio also collects garbage, for filters; there are none here, and beside torch it takes half a second."""
+        if self._container is not None:
+            self._container.close()
+        self.request.finish()
 
 
 @contextmanager
@@ -33,13 +40,15 @@ def opened(path: Path) -> Iterator[InputContainer]:
     """A video file. What FFmpeg complains of in the meantime is raised as Unusable."""
     try:
         with imopen(path, "r", plugin=_Video) as video:
+            assert isinstance(video, _Video)
             yield video.container
     except FFmpegError as error:
         raise Unusable(f"damaged, or of a kind that FFmpeg cannot read ({error.strerror})") from error
     except OSError as error:
         if isinstance(error.__cause__, IndexError):
             raise Unusable("there is no picture in it, only sound") from error
-        raise Unusable(f"cannot be read as a video ({error.strerror or 'FFmpeg does not know it'})") from error
+        reason = error.strerror or "damaged, cut off, or of a kind that FFmpeg does not know"
+        raise Unusable(f"cannot be read as a video: {reason}") from error
 
 
 def frames_from(path: Path, since: Fraction) -> Iterator[TimedFrame]:
@@ -57,7 +66,7 @@ def frames_from(path: Path, since: Fraction) -> Iterator[TimedFrame]:
     yield from frames
 
 
-def _frames(path: Path, since: Fraction | None = None) -> Iterator[TimedFrame]:
+def _frames(path: Path, since: Fraction | None = None) -> Generator[TimedFrame, None, None]:
     with opened(path) as container:
         stream = container.streams.video[0]
         if since is not None and stream.time_base is not None:

@@ -11,6 +11,11 @@ from ....mochi.errors import MochiError
 from ....mochi.parallel.owner.client import RemoteModel, Work
 from .group import follow, groups
 
+NO_TRAINING = (
+    "A node wants to train upon this model (Train LoRA), but its weights are in other processes. Choose 1 GPU in its "
+    "loader."
+)
+
 
 class RemotePatcher(ModelPatcher):
     """Loading and unloading happens in the ranks.
@@ -65,11 +70,12 @@ class RemotePatcher(ModelPatcher):
 
     def clone(self, *args: Any, **options: Any) -> Any:
         if options.get("force_deepcopy"):
-            raise MochiError(
-                "A node wants to train upon this model (Train LoRA), but its weights are in other processes. Choose 1 "
-                "GPU in its loader."
-            )
+            raise MochiError(NO_TRAINING)
         return super().clone(*args, **options)
+
+    def add_weight_wrapper(self, *_: Any, **__: Any) -> None:
+        """Called by a node that trains, of an older host: a newer one's clones the MODEL first. Raises MochiError."""
+        raise MochiError(NO_TRAINING)
 
     def deepclone_multigpu(self, *args: Any, **options: Any) -> Any:
         """Called for one of the host's nodes that use or select GPUs. Raises MochiError."""

@@ -171,6 +171,7 @@ def load_model(
     """
     config, load_device = Config(checkpoint, dtype), mm.get_torch_device()
 
+    @torch.inference_mode(False)  # autograd keeps no tensors of that mode, and the host's Train LoRA needs norm weights
     def network(dtype: torch.dtype, device: torch.device, operations: Any, **_: Any) -> HostDiT:
         return fill(checkpoint.plan("dit", HostDiT, config.rounded, dtype, with_quant(operations, load_device)), device)
 
