@@ -6,9 +6,9 @@ from textwrap import fill
 
 from mochi.advice import FILES
 from mochi.config import PREVIEW
-from mochi.geometry import frame_count, latent_shape
+from mochi.geometry import frame_count, latent_count, latent_shape
 from mochi.memory import CONTEXT, GB, NCCL, SLACK, decoding, in_gb, weight_bytes
-from mochi.train.memory import Training
+from mochi.train.memory import COPIES, Training
 from mochi.train.settings import Recompute
 from scripts.memory_table import SIZES, WIDTH
 
@@ -124,34 +124,32 @@ def _same(frames: int) -> Iterator[Training]:
 
 def _notes() -> str:
     defaults = PREVIEW.defaults
-    size, smaller = (f"{width} x {height}" for width, height in SIZES)
-    run = Training(PREVIEW.dit, weight_bytes(PREVIEW.dit, None), latent_shape(defaults.width, defaults.height, 163))
-    copy = run.need.parts["kept activations"] // 2
-    decode = [in_gb(decoding(PREVIEW.decoder, latent_shape(*SIZES[0], frames)).total) for frames in (37, defaults.frames)]
+    size, most = f"{defaults.width} x {defaults.height}", defaults.frames
+    shape = latent_shape(defaults.width, defaults.height, most)
+    copy = in_gb(Training(PREVIEW.dit, weight_bytes(PREVIEW.dit, None), shape).need.parts["kept activations"] // 2)
+    decode = [in_gb(decoding(PREVIEW.decoder, (*shape[:2], n, *shape[3:])).total) for n in (latent_count(37), shape[2])]
     paragraphs = (
-        f"The longest clip of {size} that can be trained on, up to {defaults.frames} frames (*{defaults.frames}: whole*), "
-        "and how: first the fastest way, then the one for the longest clip. One clip a batch, a LoRA of rank 16 on "
-        f"attention, computed in bfloat16. Where nothing fits, the table has {smaller}. *Whole*: each card has all "
-        "weights, and several cards train on clips of their own. *Sharded*: each card has its share (FSDP2, "
-        "`--weights sharded`). *Offloaded*: the weights are in the machine's memory, which has to hold all of them (the "
-        "first column), and come block by block (`--weights offloaded`). *Clips shared*: all cards work on one clip "
-        "(`--ulysses`, with as many as there are cards). *Blocks*: attention is computed again in the backward pass "
-        "too (`--recompute blocks`), "
-        f"which keeps {in_gb(copy)} less of {defaults.frames} frames; otherwise all but attention is. Keeping everything "
-        "(`--recompute nothing`) is for short clips on large cards: a block keeps 17 copies of the clip's tokens in place "
-        "of one or two.",
+        f"The longest clip of {size} that can be trained on, up to {most} frames, and how: first the fastest way, then "
+        "the one for the longest clip. One clip a batch, a LoRA of rank 16 on attention, computed in bfloat16. "
+        "*Whole*: each card has all weights, and several cards train on clips of their own. *Sharded*: each card has "
+        "its share (FSDP2, `--weights sharded`). *Offloaded*: the weights are in the machine's memory, which has to "
+        "hold all of them (the first column), and come block by block (`--weights offloaded`). *Clips shared*: all "
+        "cards work on one clip (`--ulysses`, with as many as there are cards). *Blocks*: attention is computed again "
+        f"in the backward pass too (`--recompute blocks`), which keeps {copy} less of {most} frames; otherwise all but "
+        "attention is. Keeping everything (`--recompute nothing`) is for short clips on large cards: a block keeps "
+        f"{COPIES['nothing'].kept:.0f} copies of the clip's tokens in place of one or two.",
         "Before the model is read, the trainer says what a step takes, and on a GPU it ends there if that does not "
-        "fit, naming what would. T5 and the encoder run before that too, one after the other, and are gone by then: T5 takes "
-        "as much as its file, the encoder works in pieces. Sample clips are made beside the model without the "
-        f"activations of a step; the decoder then takes {decode[0]} for 37 frames of {size} and {decode[1]} for "
-        f"{defaults.frames}. Where that is too much, the clips are left out and training goes on.",
+        "fit, naming what would. T5 and the encoder run before that too, one after the other, and are gone by then: "
+        "T5 takes as much as its file, and the encoder works in pieces. Sample clips are made beside the model, "
+        f"without the activations of a step; to decode them takes {decode[0]} for 37 frames of {size} and {decode[1]} "
+        f"for {most}. Where that is too much, they are left out and training goes on.",
         "GB are 10^9 bytes. The figures are computed by `mochi/train/memory.py`, and agree within 5 % with the tensors "
-        "that are alive in a step (`python -m benchmarks.train_memory`): of small models with values on a CPU, and of the "
-        "published one, with all its blocks and at its size, without values. Nothing of it was measured on a GPU: "
-        f"{in_gb(CONTEXT)} for the driver's context, {in_gb(SLACK)} for the allocator, {in_gb(NCCL)} for NCCL's buffers "
-        "on each of several cards and the three blocks that a sharded card is given room for are allowances, and the "
-        "workspace of attention's gradients is not seen, which are computed when less than at the peak is alive. The "
-        "figures of the published trainer are its own.",
+        "that are alive in a step (`python -m benchmarks.train_memory`): of small models with values on a CPU, and of "
+        "the published one, with all its blocks and at its size, without values. Nothing of it was measured on a GPU. "
+        f"{in_gb(CONTEXT)} for the driver's context, {in_gb(SLACK)} for the allocator, {in_gb(NCCL)} for NCCL's "
+        "buffers on each of several cards and the three blocks that a sharded card is given room for are allowances. "
+        "What attention's kernels take in themselves for their gradients is not seen, but the peak is in the MLP. The "
+        "published trainer's figures are its own.",
     )
     return "\n\n".join(fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) for text in paragraphs)
 

@@ -45,7 +45,7 @@ COPIES: dict[Recompute, Copies] = {
 counts against the peak."""
 
 MLP_COPIES, MLP_GONE = 3.7, 2.7
-"""Copies that a block keeps besides with a LoRA on its MLPs, and how much of one block's are gone at the peak. Measured."""
+"""Copies that a block keeps besides with a LoRA on its MLPs; how many of one block are gone at the peak. Measured."""
 
 DROPOUT_COPIES = {2: 2.0, 4: 1.5}
 """Copies that a block keeps besides with dropout, by bytes of a value: masks have one byte. Measured."""
