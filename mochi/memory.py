@@ -204,14 +204,18 @@ class Denoising:
         """Those that a device has at the peak of a forward pass."""
         if self.sharding == "replicated" or (self.sharding == "sharded" and self.ranks == 1):
             return self.weights
-        count, size = counts(self.config), self.compute.itemsize
         if self.ranks == 1:
-            return min(self.weights, LAYERS_AT_A_TIME * count.largest * size)
-        others = min(self.weights, count.others * size)
-        block = -(-(self.weights - others) // self.config.depth)
-        # Of offloaded weights, the rank's share of one block at a time comes in, to be sent.
-        shared = block if self.sharding == "offloaded" else self.weights - others
-        return others + BLOCKS_AT_A_TIME * block + -(-shared // self.ranks)
+            return min(self.weights, LAYERS_AT_A_TIME * counts(self.config).largest * self.compute.itemsize)
+        return gathered_weights(self.config, self.weights, self.ranks, self.sharding == "offloaded", self.compute)
+
+
+def gathered_weights(config: DiTConfig, weights: int, ranks: int, is_offloaded: bool, compute: torch.dtype) -> int:
+    """Bytes of weights on one of the ranks that share them by FSDP2. weights: bytes of all, as they are kept."""
+    others = min(weights, counts(config).others * compute.itemsize)
+    block = -(-(weights - others) // config.depth)
+    # Of offloaded weights, the rank's share of one block at a time comes in, to be sent.
+    shared = block if is_offloaded else weights - others
+    return others + BLOCKS_AT_A_TIME * block + -(-shared // ranks)
 
 
 def decoding(

@@ -1,15 +1,20 @@
 """What a job says, in the terms of those who do it."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..errors import MochiError
+from ..memory import DEQUANTIZING
 from ..model_dir import ModelDir
-from ..quant import FLOAT8
+from ..quant import FLOAT8, Float8, QuantLinear
 from .data import DataSettings, Example, TrainingSet
 from .job import TrainJob
+from .memory import Training
 from .order import generator_of
+from .ranks import Ranks
 
 
 def work_folder(job: TrainJob) -> Path:
@@ -59,3 +64,35 @@ def split(data: TrainingSet, hold_out: int, seed: int) -> tuple[list[Example], l
     away = {sources[i] for i in mixed[:hold_out]}
     held_out = [example for example in data.examples if example.source in away]
     return [example for example in data.examples if example.source not in away], held_out
+
+
+def largest(examples: Sequence[Example]) -> Example:
+    """The one that takes most memory."""
+    return max(examples, key=lambda example: math.prod(example.shape))
+
+
+def training_of(
+    job: TrainJob,
+    model: ModelDir,
+    ranks: Ranks,
+    examples: Sequence[Example],
+    computing: tuple[torch.dtype | None, torch.dtype],
+) -> Training:
+    """What takes memory in a run on these examples. computing: as `dtypes` has it."""
+    weights, compute = computing
+    network = model.dit.plan("dit", weight_dtype=weights, compute_dtype=compute).model
+    quants = [layer.quant for layer in network.modules() if isinstance(layer, QuantLinear)]
+    return Training(
+        config=network.config,
+        weights=sum(p.nbytes for p in network.parameters()),
+        latents=(job.settings.batch, network.config.channels, *largest(examples).shape),
+        settings=job.settings,
+        mates=sum(machine == ranks.machines[ranks.rank] for machine in ranks.machines),
+        ulysses=ranks.ulysses,
+        ranks=ranks.size,
+        sharding=job.placement.sharding,
+        compute=compute,
+        recompute=job.placement.recompute,
+        prompt=network.config.text_length,
+        dequantizing=0 if all(isinstance(quant, Float8) for quant in quants) else DEQUANTIZING,
+    )

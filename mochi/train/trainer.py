@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,14 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..device_memory import give_back
+from ..device_memory import give_back, memory_free
 from ..errors import Cancelled, MochiError
 from ..lora import check_lora
 from ..model_dir import ModelFiles, find_model, model_of
 from ..text import load_prompt_encoder
 from ..text.visit import visiting
+from .advice import complaint, forecast
 from .data import Example, contact_sheet, prepare
-from .inputs import data_settings, dtypes, keep_prompts, split, work_folder
+from .inputs import data_settings, dtypes, keep_prompts, largest, split, training_of, work_folder
 from .job import Looked, TrainJob, Watcher
 from .log import Log
 from .looks import Looks, Prompt, sample_settings
@@ -57,6 +57,7 @@ class Trainer:
     def train(self) -> Path:
         self._check()
         examples, held_out, key = self._prepared()
+        self._check_memory(examples)
         prompts, others = self._prompts([*held_out, *examples])
         network = self._network()
         run = Run(network, examples, self._model.config.latents, self._job.settings, others)
@@ -65,7 +66,7 @@ class Trainer:
         self._ranks.barrier()
         if run.optimizer.step:
             self._say(f"going on from step {run.optimizer.step}")
-        size = self._largest(examples)
+        size = largest(examples).bucket
         settings = sample_settings(self._job.samples, self._model, size, prompts[0].text if prompts else "")
         looks = Looks(network, self._model, held_out, prompts, settings, self._folder, self._watcher)
         log = Log(self._folder, run.optimizer.step) if self._ranks.is_first else None
@@ -139,6 +140,16 @@ class Trainer:
         give_back(device)
         shown = [Prompt(prompt, *map(torch.cat, zip(read[prompt], read[""], strict=True))) for prompt in texts]
         return shown, [features[0][mask[0]] for features, mask in map(read.__getitem__, others)]
+
+    def _check_memory(self, examples: Sequence[Example]) -> None:
+        """Tell the forecast. Raises MochiError, before weights are read, where a GPU has too little for it."""
+        device = self._ranks.device
+        with together(self._ranks):
+            run = training_of(self._job, self._model, self._ranks, examples, (self._dtype, self._compute))
+            self._say(forecast(run))
+            reason = complaint(run, memory_free(device)) if device.type == "cuda" else None
+            if reason is not None:
+                raise MochiError(reason)
 
     def _network(self) -> Network:
         """The frozen model with a new LoRA, or with the one to begin with."""
@@ -227,7 +238,3 @@ class Trainer:
         defaults = self._model.config.defaults
         width, height = self._job.sizes[0] if self._job.sizes else (defaults.width, defaults.height)
         return width, height, max(self._job.frames, default=defaults.frames)
-
-    def _largest(self, examples: Sequence[Example]) -> tuple[int, int, int]:
-        """Width, height and frames of the largest clip that is trained on."""
-        return max((example.bucket for example in examples), key=math.prod)
