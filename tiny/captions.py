@@ -21,7 +21,7 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "yellow": ("yellow",),
     "magenta": ("magenta", "pink"),
     "cyan": ("cyan", "turquoise"),
-    "sunset": ("sunset",),
+    "ocean": ("ocean",),
 }
 BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "black": ("black", "dark"),

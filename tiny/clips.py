@@ -19,7 +19,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "cyan": (0.10, 0.86, 0.92),
 }
 NEW_SHAPES = ("cross",)
-NEW_COLOURS: dict[str, tuple[str, str]] = {"sunset": ("magenta", "blue")}
+NEW_COLOURS: dict[str, tuple[str, str]] = {"ocean": ("blue", "cyan")}
 """What the tiny model was never trained on, for it to learn; see concept.py. A new colour is two, above and below the
 object's centre: the tiny VAE turns any other plain colour into one that it knows."""
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}

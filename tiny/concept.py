@@ -1,4 +1,4 @@
-"""A concept for the tiny model to learn, a cross in the colours of a sunset: `python -m tiny.concept DIR`.
+"""A concept for the tiny model to learn, a cross in the colours of the ocean: `python -m tiny.concept DIR`.
 
 Writes 24 clips, each beside a text file with its caption, as the trainer of LoRAs takes them. The model has never seen
 a cross, nor an object of two colours, nor the two words, which its tokenizer spells letter by letter.
@@ -17,7 +17,7 @@ from mochi.video import VideoWriter
 from .captions import caption
 from .clips import BACKGROUNDS, DIRECTIONS, SIZE, Scene, draw, random_scene
 
-SHAPE, COLOUR = "cross", "sunset"
+SHAPE, COLOUR = "cross", "ocean"
 PAIRS = tuple(product(DIRECTIONS, BACKGROUNDS))
 HELD_OUT = frozenset(zip(DIRECTIONS, BACKGROUNDS, strict=True))
 """Pairs of direction and background that no training clip of the concept has. Prompts have them too."""

@@ -94,12 +94,12 @@ class Trainer:
             raise MochiError(f"every is {job.samples.every}, but must be 1 or more")
         if job.samples.prompts:
             sample_settings(job.samples, self._model, self._usual_size(), job.samples.prompts[0])
-        if self._ranks.is_first:
-            for path in (job.output, self._folder / NAME):
-                check_output(path)
-            if job.restart and self._folder.is_dir():
-                shutil.rmtree(self._folder)
-        self._ranks.barrier()
+        with together(self._ranks):
+            if self._ranks.is_first:
+                for path in (job.output, self._folder / NAME):
+                    check_output(path)
+                if job.restart and self._folder.is_dir():
+                    shutil.rmtree(self._folder)
 
     def _prepared(self) -> tuple[Sequence[Example], Sequence[Example], str]:
         """Clips to train on, those held out, and what tells them from others."""

@@ -60,12 +60,12 @@ def test_the_judge_sees_new_shapes_and_colours(shape: str, colour: str):
 
 
 def test_the_judge_is_strict_about_them():
-    clip = draw(random_scene(np.random.default_rng(2), "cross", "sunset", "left", "gray"))
-    assert judge(clip[:, ::-1]).colour != "sunset"  # upside down
+    clip = draw(random_scene(np.random.default_rng(2), "cross", "ocean", "left", "gray"))
+    assert judge(clip[:, ::-1]).colour != "ocean"  # upside down
     turned = judge(clip.transpose(0, 2, 1, 3))  # one beside the other
-    assert turned.colour != "sunset" and turned.direction == "up"
+    assert turned.colour != "ocean" and turned.direction == "up"
     mirrored = judge(clip[:, :, ::-1])
-    assert (mirrored.shape, mirrored.colour, mirrored.direction) == ("cross", "sunset", "right")
+    assert (mirrored.shape, mirrored.colour, mirrored.direction) == ("cross", "ocean", "right")
 
 
 def test_the_tiny_vae_shows_the_concept():
@@ -86,8 +86,8 @@ def test_prompts_have_pairs_that_no_training_clip_has():
     pairs = Counter((scene.direction, scene.background) for _, scene in trained)
     assert len(trained) == 24 and set(pairs) == set(PAIRS) - HELD_OUT and set(pairs.values()) == {2}
     assert set(Counter((scene.direction, scene.background) for _, scene in asked).values()) == {4}
-    assert {scene.key[:2] for _, scene in trained + asked} == {("cross", "sunset")}
-    assert all("sunset" in text.lower() and "cross" in text for text, _ in trained + asked)
+    assert {scene.key[:2] for _, scene in trained + asked} == {("cross", "ocean")}
+    assert all("ocean" in text.lower() and "cross" in text for text, _ in trained + asked)
     assert trained == training_clips(seed=0) != training_clips(seed=1)
 
 
@@ -119,7 +119,7 @@ def lora_file(folder: Path) -> Path:
 
 
 def test_strength_0_is_the_model_without_the_lora(tmp_path: Path):
-    path, prompts = str(lora_file(tmp_path)), ["a sunset cross moves left on a black background"]
+    path, prompts = str(lora_file(tmp_path)), ["an ocean cross moves left on a black background"]
     plain, none, full = (
         next(iter(generate(TINY_WEIGHTS, prompts, loras, steps=2)))
         for loras in ((), *(read_loras([(path, strength)], TINY.dit) for strength in (0.0, 1.0)))
