@@ -31,7 +31,7 @@ def judged(
 
 
 def _failures(prompts: Sequence[Described], right: np.ndarray) -> None:
-    for number in np.flatnonzero(~right.all(1)):
+    for number in np.flatnonzero(~right.all(1)).tolist():
         wrong = [name for name, ok in zip(ATTRIBUTES, right[number], strict=True) if not ok]
         print(f"  seed {FIRST_SEED + number}: wrong {', '.join(wrong)}: {prompts[number][0]}")
 

@@ -150,7 +150,8 @@ def load_remote_model(
     )
     network.remote, network.weights = RemoteDiT(manager, remote.request, remote.degrees), FileWeights(plan)
     # An older host trains what has such a list, and asks the patcher: one vector is enough to be asked, and to refuse.
-    network.blocks[0].attn.q_norm_x.weight_function = []
+    asked: Any = network.get_submodule("blocks.0.attn.q_norm_x")
+    asked.weight_function = []
     model = RemoteMochi(config, network, remote.nbytes)
     groups.introduce(
         model, network.remote, f"{checkpoint.path.name} ({remote.split}, weights {remote.request.sharding})"
