@@ -143,7 +143,7 @@ class TrainLoRA(widgets.Node):
                 lr=learning_rate,
                 warmup=min(USUAL.warmup, steps // 10) if warmup == AUTO else warmup,
                 accumulate=accumulate,
-                attention=Rank(rank, alpha),
+                attention=Rank(rank, alpha or float(max(1, rank))),
                 mlp=Rank(mlp_rank, float(max(1, mlp_rank))),
                 keep=keep if others else 0.0,
                 **settings,

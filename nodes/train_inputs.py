@@ -74,7 +74,7 @@ def _usual() -> list[io.Input]:
             (0, MAX_RANK),
             "Of the LoRA in attention: how much it can hold, and how large its file is.",
         ),
-        widgets.number("alpha", USUAL.attention.alpha, (0.01, MAX_ALPHA), "It counts alpha / rank times.", step=1.0),
+        widgets.number("alpha", 0.0, (0.0, MAX_ALPHA), "It counts alpha / rank times. 0: as the rank, once.", step=1.0),
         widgets.count(
             "frames",
             0,

@@ -1,6 +1,7 @@
 """What a job says, in the terms of those who do it."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from ..model_dir import ModelDir
 from ..quant import FLOAT8, Float8, QuantLinear
 from .data import DataSettings, Example, TrainingSet
 from .job import TrainJob
+from .log import NAME as LOG
 from .memory import Training
 from .order import generator_of
 from .ranks import Ranks
+from .state import NAME as CHECKPOINT
 
 
 def work_folder(job: TrainJob) -> Path:
@@ -50,16 +53,33 @@ def dtypes(job: TrainJob, model: ModelDir, device: torch.device) -> tuple[torch.
     return chosen, usual if chosen is None or chosen in FLOAT8 else chosen
 
 
+def usual_size(job: TrainJob, model: ModelDir) -> tuple[int, int, int]:
+    """Width, height and frames of clips, before these are known."""
+    settings = data_settings(job, model)
+    return *settings.sizes[0], max(settings.frames)
+
+
+def check_hold_out(hold_out: int, clips: int) -> None:
+    """Raise MochiError where so many clips cannot be held out of those that there are."""
+    if hold_out < 0 or hold_out >= clips:
+        raise MochiError(f"hold_out is {hold_out}, but there are {clips} clips, and one at least must be trained on")
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier run has left in its folder, and no other files."""
+    for pattern in (CHECKPOINT, LOG, "step-*.safetensors", "step-*.mp4", ".*.part"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+
+
 def split(data: TrainingSet, hold_out: int, seed: int) -> tuple[list[Example], list[Example]]:
     """The windows to train on, and those of so many clips that are held out.
 
     Raises MochiError where nothing is left to train on.
     """
     sources = sorted({example.source for example in data.examples})
-    if hold_out < 0 or hold_out >= len(sources):
-        raise MochiError(
-            f"hold_out is {hold_out}, but there are {len(sources)} clips, and one at least must be trained on"
-        )
+    check_hold_out(hold_out, len(sources))
     mixed = torch.randperm(len(sources), generator=generator_of(seed, -3)).tolist()
     away = {sources[i] for i in mixed[:hold_out]}
     held_out = [example for example in data.examples if example.source in away]

@@ -22,7 +22,7 @@ from ..video import VideoWriter
 from .data import Example
 from .job import Looked, Samples, Watcher
 from .network import Network
-from .objective import fixed
+from .objective import fixed, padded
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Noise levels of the loss on held-out clips."""
@@ -30,19 +30,18 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 @dataclass(frozen=True)
 class Prompt:
-    """Of a sample clip: its text, and the T5 features and masks (2, L, width), (2, L) of it and of no prompt."""
+    """Of a sample clip: its text, and T5's features of it (L, width), of real tokens alone."""
 
     text: str
     features: Tensor
-    mask: Tensor
 
 
-def sample_settings(samples: Samples, model: ModelDir, size: tuple[int, int, int], prompt: str) -> GenerateSettings:
+def sample_settings(samples: Samples, model: ModelDir, size: tuple[int, int, int]) -> GenerateSettings:
     """Of the first sample clip. size: width, height and frames where none are chosen. Raises MochiError like those."""
     width, height, frames = size
     return GenerateSettings.of(
         model.config.defaults,
-        prompt=prompt,
+        prompt=samples.prompts[0] if samples.prompts else "",
         seed=samples.seed,
         steps=samples.steps,
         cfg=samples.cfg,
@@ -81,8 +80,8 @@ class Looks:
     def look(self, step: int) -> Looked:
         """The LoRA as the network has it now, after so many steps."""
         loss = self._loss() if self._held_out else None
-        videos = self._clips(step) if self._prompts else ()
-        return Looked(step, loss, videos, tuple(prompt.text for prompt in self._prompts) if videos else ())
+        clips = self._clips(step) if self._prompts else {}
+        return Looked(step, loss, tuple(clips), tuple(clips.values()))
 
     def _loss(self) -> float:
         """The mean over all held-out clips and LEVELS. Each group measures its share of the clips."""
@@ -99,8 +98,8 @@ class Looks:
         total, of_all = ranks.average([], total, count)
         return total / of_all
 
-    def _clips(self, step: int) -> tuple[Path, ...]:
-        """The files of the sample clips; none where memory does not suffice."""
+    def _clips(self, step: int) -> dict[Path, str]:
+        """The files of the sample clips, each with its prompt; without those that a device has no memory for."""
         ranks = self._network.ranks
         videos = tuple(self._folder / f"step-{step:06d}-{n}.mp4" for n in range(1, 1 + len(self._prompts)))
         latents: list[Tensor] = []
@@ -119,15 +118,15 @@ class Looks:
                     "sample clips are left out: to decode them, the device has not enough memory beside "
                     "the model; choose a smaller size for them, or none"
                 )
-                videos = ()
         ranks.barrier()
-        return tuple(video for video in videos if video.is_file())
+        prompts = zip(videos, self._prompts, strict=True)
+        return {video: prompt.text for video, prompt in prompts if video.is_file()}
 
     def _denoise(self, number: int, total: int) -> Tensor:
         """DiT latents (1, 12, T, h, w) of a sample clip."""
         network, prompt, ranks = self._network, self._prompts[number], self._network.ranks
         settings = replace(self._settings, seed=self._settings.seed + number)
-        texts = [network.text(prompt.features[i : i + 1], prompt.mask[i : i + 1]) for i in range(2)]
+        texts = [network.text(*padded([features])) for features in (prompt.features, prompt.features[:0])]
         conditional, unconditional = (partial(_predicted, network, text) for text in texts)
 
         def on_step(denoised: Denoised) -> None:

@@ -59,9 +59,10 @@ class Network:
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean squared error of each clip of a batch, (B,)."""
+        gives_way = bool(batch.kept.any())  # asked here, where no device has to be waited for
         batch = batch.to(self.ranks.device)
         noisy, target = batch.noisy, batch.target
-        if batch.kept.any():
+        if gives_way:
             with torch.no_grad(), self._without_lora():
                 noisy[batch.kept], target[batch.kept] = self._taught(batch.rows(batch.kept))
         flow = self.flow(noisy, batch.sigma, self.text(batch.features, batch.mask))

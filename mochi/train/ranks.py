@@ -106,6 +106,7 @@ class Ranks:
         compute: torch.dtype | None,
         sharding: str = "replicated",
         on_tensor: Callable[[int, int], None] | None = None,
+        barrier: Callable[[], None] | None = None,
     ) -> AsymmDiT:
         """The frozen model of a file, as this rank has it. LoRAs are put on it afterwards.
 
@@ -115,6 +116,7 @@ class Ranks:
             sharding: "replicated": whole on the device. "sharded": the ranks of a machine have some rows each, and a
                 block is whole while it runs. "offloaded": the same from the machine's memory, also for one rank.
             on_tensor: is told (tensors read, tensors in all). What it raises ends the loading, on this rank alone.
+            barrier: called when all are read, before ranks do anything together.
 
         Raises CheckpointError on any other file, MochiError where so many ranks cannot share the model's heads.
         """
@@ -125,6 +127,8 @@ class Ranks:
                 raise MochiError(f"ulysses is {self.ulysses}, but must divide the model's {heads} heads")
             placement = self._placement(plan.model, sharding)
             model = fill(plan, placement=placement, on_tensor=on_tensor)
+            if barrier is not None:
+                barrier()
             if not isinstance(placement, Whole):
                 placement.prepare_gradients(model)
             return model

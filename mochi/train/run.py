@@ -25,7 +25,6 @@ class Run:
     """Trains the LoRA of a network on clips, step by step.
 
     Attributes:
-        seconds: that all steps took so far.
         by_level: sums of the losses of clips whose noise level is in each of BINS, and their number, (2, BINS), since
             it was last reset.
     """
@@ -43,8 +42,17 @@ class Run:
         self._network, self._examples, self._stats, self._settings = network, examples, stats, settings
         self._order = Order([example.shape for example in examples], settings.batch, settings.seed)
         self.optimizer = Optimizer(network.parameters, settings)
-        self.seconds, self.by_level = 0.0, torch.zeros(2, BINS)
+        self.by_level = torch.zeros(2, BINS)
         self._pace = 0.0
+
+    @property
+    def told(self) -> list[list[float]]:
+        """`by_level`, as a checkpoint has it."""
+        return self.by_level.tolist()
+
+    @told.setter
+    def told(self, values: list[list[float]]) -> None:
+        self.by_level = torch.tensor(values)
 
     @property
     def done(self) -> bool:
@@ -74,7 +82,6 @@ class Run:
             raise MochiError(f"a gradient is {length} in step {number + 1}, {self._on_clips(range(ranks.groups))}")
         self.by_level += torch.tensor(told[ranks.groups + 1 :]).view(2, BINS) * ranks.groups
         taken = time.monotonic() - started
-        self.seconds += taken
         # The first step also warms up, so that it counts only until there is a second one.
         self._pace = taken if not self._pace or number == 1 else 0.9 * self._pace + 0.1 * taken
         left = (settings.steps - self.optimizer.step) * self._pace
@@ -99,7 +106,8 @@ class Run:
         """Add the gradients of a batch. Returns the loss and the noise level of each of its clips, on the CPU."""
         settings = self._settings
         if settings.dropout:
-            torch.manual_seed(generator_of(settings.seed, -4, place).initial_seed())
+            share = self._network.ranks.rank % self._network.ranks.ulysses  # whose tokens are others
+            torch.manual_seed(generator_of(settings.seed, -4, place, share).initial_seed())
         batch = self._batch(self._order[place], place * settings.batch, keeps)
         each = self._network.loss(batch)
         (each.mean() / settings.accumulate).backward()

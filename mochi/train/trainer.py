@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from filelock import FileLock, Timeout
 
-from ..device_memory import give_back, memory_free
+from ..device_memory import memory_free
 from ..errors import Cancelled, MochiError
 from ..lora import check_lora
 from ..model_dir import ModelFiles, find_model, model_of
-from ..text import load_prompt_encoder
-from ..text.visit import visiting
 from .advice import complaint, forecast
-from .data import Example, contact_sheet, prepare
-from .inputs import data_settings, dtypes, keep_prompts, largest, split, training_of, work_folder
+from .data import Example, TrainingSet, contact_sheet, prepare
+from .data.items import find_items
+from .inputs import (
+    check_hold_out,
+    data_settings,
+    dtypes,
+    forget,
+    keep_prompts,
+    largest,
+    split,
+    training_of,
+    usual_size,
+    work_folder,
+)
 from .job import Looked, TrainJob, Watcher
 from .log import Log
 from .looks import Looks, Prompt, sample_settings
@@ -30,10 +41,13 @@ from .order import generator_of
 from .output import check_output, load_start, save_lora
 from .ranks import Ranks
 from .run import Run
-from .state import FREE, NAME, Identity, restore_checkpoint, save_checkpoint
+from .state import FREE, NAME, Identity, check_checkpoint, restore_checkpoint, save_checkpoint
 from .together import together
 
 SHEET = "clips.png"
+
+FORECAST_IS_WITHIN = 1.1
+"""Of what is free on a device. A run that is thought to need less is tried."""
 
 
 def train(job: TrainJob, ranks: Ranks, watcher: Watcher) -> Path:
@@ -56,18 +70,26 @@ class Trainer:
 
     def train(self) -> Path:
         self._check()
-        examples, held_out, key = self._prepared()
+        with self._locked():
+            return self._train()
+
+    def _train(self) -> Path:
+        data, examples, held_out = self._prepared()
         self._check_memory(examples)
-        prompts, others = self._prompts([*held_out, *examples])
+        identity = self._identity(data.key, len(held_out))
+        with together(self._ranks):
+            if self._job.restart and self._ranks.is_first:
+                forget(self._folder)
+        check_checkpoint(self._folder, identity)
+        others = [data.features(prompt) for prompt in keep_prompts(self._job)]
         network = self._network()
         run = Run(network, examples, self._model.config.latents, self._job.settings, others)
-        identity = self._identity(key)
-        run.seconds = restore_checkpoint(self._folder, run.optimizer, identity) or 0.0
-        self._ranks.barrier()
+        run.told = restore_checkpoint(self._folder, run.optimizer) or run.told
+        self._check_alike(run.optimizer.step, data.key)
         if run.optimizer.step:
             self._say(f"going on from step {run.optimizer.step}")
-        size = largest(examples).bucket
-        settings = sample_settings(self._job.samples, self._model, size, prompts[0].text if prompts else "")
+        prompts = self._prompts(data, [*held_out, *examples])
+        settings = sample_settings(self._job.samples, self._model, largest(examples).bucket)
         looks = Looks(network, self._model, held_out, prompts, settings, self._folder, self._watcher)
         log = Log(self._folder, run.optimizer.step) if self._ranks.is_first else None
         try:
@@ -92,23 +114,36 @@ class Trainer:
             check_lora(job.start)
         if job.samples.every < 1:
             raise MochiError(f"every is {job.samples.every}, but must be 1 or more")
-        if job.samples.prompts:
-            sample_settings(job.samples, self._model, self._usual_size(), job.samples.prompts[0])
+        sample_settings(job.samples, self._model, usual_size(job, self._model))
+        check_hold_out(job.samples.hold_out, len(find_items(job.data)[0]))
         with together(self._ranks):
             if self._ranks.is_first:
                 for path in (job.output, self._folder / NAME):
                     check_output(path)
-                if job.restart and self._folder.is_dir():
-                    shutil.rmtree(self._folder)
+                self._folder.mkdir(parents=True, exist_ok=True)
 
-    def _prepared(self) -> tuple[Sequence[Example], Sequence[Example], str]:
-        """Clips to train on, those held out, and what tells them from others."""
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Raise MochiError where another run has the folder. The system opens the lock of a process that ends."""
+        lock = FileLock(self._folder / ".lock")
+        with together(self._ranks):
+            if self._ranks.is_first:
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    raise MochiError(f"{self._folder}: another run trains this LoRA now; wait for its end") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _prepared(self) -> tuple[TrainingSet, Sequence[Example], Sequence[Example]]:
+        """All that is prepared; the clips of it to train on, and those held out."""
         job, ranks = self._job, self._ranks
-        choice = data_settings(job, self._model)
         with together(ranks) as barrier:
             data = prepare(
                 job.data,
-                choice,
+                data_settings(job, self._model),
                 self._model,
                 device=ranks.device,
                 dtype=self._compute,
@@ -116,30 +151,31 @@ class Trainer:
                 share=(ranks.rank, ranks.size),
                 barrier=barrier,
                 report=self._preparing,
+                prompts=(*job.samples.prompts, *keep_prompts(job)),
             )
-        for name, reason in data.skipped:
-            self._say(f"left out: {name}: {reason}")
-        if ranks.is_first:
-            contact_sheet(data.examples, self._folder / SHEET)
-        examples, held_out = split(data, job.samples.hold_out, job.settings.seed)
+            for name, reason in data.skipped:
+                self._say(f"left out: {name}: {reason}")
+            examples, held_out = split(data, job.samples.hold_out, job.settings.seed)
+            if ranks.is_first:
+                contact_sheet(data.examples, self._folder / SHEET)
         self._say(f"{len(examples)} clips to train on, {len(held_out)} held out: see {self._folder / SHEET}")
-        others = hashlib.sha256("\n".join(keep_prompts(job)).encode()).hexdigest()[:8]
-        return examples, held_out, f"{data.key}, {len(held_out)} held out, {others} to keep"
+        return data, examples, held_out
 
-    def _prompts(self, examples: Sequence[Example]) -> tuple[list[Prompt], list[Tensor]]:
-        """Of the sample clips, and those to keep, as the text encoder reads them."""
-        samples, others = self._job.samples, keep_prompts(self._job)
-        texts = list(samples.prompts or dict.fromkeys(example.caption for example in examples))[: samples.count]
-        if not (texts or others):
-            return [], []
-        device = self._ranks.device
-        text = load_prompt_encoder(self._model.text_encoder, self._model.tokenizer, compute=self._compute)
-        with visiting(text.model, device):
-            read = {prompt: tuple(t.cpu() for t in text([prompt])) for prompt in dict.fromkeys([*texts, *others, ""])}
-        del text
-        give_back(device)
-        shown = [Prompt(prompt, *map(torch.cat, zip(read[prompt], read[""], strict=True))) for prompt in texts]
-        return shown, [features[0][mask[0]] for features, mask in map(read.__getitem__, others)]
+    def _prompts(self, data: TrainingSet, examples: Sequence[Example]) -> list[Prompt]:
+        """Of the sample clips: those that are asked for, or captions."""
+        samples = self._job.samples
+        if samples.prompts:
+            return [Prompt(text, data.features(text)) for text in samples.prompts][: samples.count]
+        captions = list({example.caption: example for example in examples}.values())[: samples.count]
+        return [Prompt(example.caption, example.features()) for example in captions]
+
+    def _check_alike(self, step: int, key: str) -> None:
+        """Raise MochiError where ranks have other files than the first one, and would train apart."""
+        if len(set(self._ranks.gather((step, key)))) > 1:
+            raise MochiError(
+                "the processes see different clips or checkpoints: all machines need the same data, cache and output "
+                "folders, on a disk that they share"
+            )
 
     def _check_memory(self, examples: Sequence[Example]) -> None:
         """Tell the forecast. Raises MochiError, before weights are read, where a GPU has too little for it."""
@@ -147,20 +183,24 @@ class Trainer:
         with together(self._ranks):
             run = training_of(self._job, self._model, self._ranks, examples, (self._dtype, self._compute))
             self._say(forecast(run))
-            reason = complaint(run, memory_free(device)) if device.type == "cuda" else None
-            if reason is not None:
+            free = memory_free(device) if device.type == "cuda" else sys.maxsize
+            reason = complaint(run, free)
+            if reason is not None and run.need.total > FORECAST_IS_WITHIN * free:
                 raise MochiError(reason)
+            if reason is not None:
+                self._say(f"it may not fit: {reason}")
 
     def _network(self) -> Network:
         """The frozen model with a new LoRA, or with the one to begin with."""
         job, settings = self._job, self._job.settings
-        with together(self._ranks):
+        with together(self._ranks) as barrier:
             model = self._ranks.load(
                 self._model.dit,
                 self._dtype,
                 self._compute,
                 job.placement.sharding,
                 lambda done, total: self._preparing("reading the model", done, total),
+                barrier,
             )
         seed = generator_of(settings.seed, -5).initial_seed()
         layers = add_lora(model, settings.attention, settings.mlp, settings.dropout, seed)
@@ -169,11 +209,13 @@ class Trainer:
         model.train()
         return Network(model, layers, self._ranks, self._compute, job.placement.recompute)
 
-    def _identity(self, key: str) -> Identity:
-        settings = {name: value for name, value in self._job.settings.as_dict().items() if name not in FREE}
-        dit, start = self._model.dit, self._job.start
+    def _identity(self, clips: str, hold_out: int) -> Identity:
+        job, dit = self._job, self._model.dit
+        settings = {name: value for name, value in job.settings.as_dict().items() if name not in FREE}
         model = f"{dit.path.name} of {dit.nbytes} bytes in {self._dtype or 'the dtype of the file'}"
-        return Identity(settings, model, key, self._ranks.groups, None if start is None else start.name)
+        kept = hashlib.sha256("\n".join(keep_prompts(job)).encode()).hexdigest()[:8]
+        start = None if job.start is None else job.start.name
+        return Identity(settings, model, clips, hold_out, kept, self._ranks.groups, start)
 
     def _steps(self, run: Run, network: Network, looks: Looks, identity: Identity, log: Log | None) -> None:
         every = self._job.samples.every
@@ -192,11 +234,12 @@ class Trainer:
                 self._watcher.stepped(step)
             is_due = run.done or step.step % every == 0
             if (is_due or ends) and self._ranks.is_first:
-                save_checkpoint(self._folder, run.optimizer, identity, run.seconds)
+                save_checkpoint(self._folder, run.optimizer, identity, run.told)
             if is_due:
                 self._look(run, network, looks, log)
             if ends and not run.done:
-                raise Cancelled(f"cancelled after step {step.step} of {step.steps}; the same again goes on from there")
+                again = "the same again" + (" without restart" if self._job.restart else "")
+                raise Cancelled(f"cancelled after step {step.step} of {step.steps}; {again} goes on from there")
 
     def _look(self, run: Run, network: Network, looks: Looks, log: Log | None) -> None:
         step = run.optimizer.step
@@ -233,8 +276,3 @@ class Trainer:
             self._watcher.preparing(what, done, total)
         if self._watcher.cancelled():
             raise Cancelled(f"cancelled while {what}; what is done is kept")
-
-    def _usual_size(self) -> tuple[int, int, int]:
-        defaults = self._model.config.defaults
-        width, height = self._job.sizes[0] if self._job.sizes else (defaults.width, defaults.height)
-        return width, height, max(self._job.frames, default=defaults.frames)

@@ -54,7 +54,8 @@ def output_of(name: str) -> tuple[str, Path, Path]:
     if given.rpartition("/")[2] in ("", ".", ".."):
         raise MochiError(f"name is {name!r}, but must be that of the LoRA, such as cross or styles/cross")
     listed = path.relative_to(root)
-    run = Path(os.path.abspath(folder_paths.get_output_directory()), RUNS, listed.with_suffix(""))
+    # With a suffix of its own: the LoRAs `styles` and `styles/cross` have runs side by side.
+    run = Path(os.path.abspath(folder_paths.get_output_directory()), RUNS, listed.with_suffix(".training"))
     for file in (path, run / path.name):
         check_path(file, temporary_beside(file))
     return str(listed), path, run
@@ -102,9 +103,10 @@ def train_lora(job: TrainJob, settings: ParallelSettings, shown: Shown) -> None:
         finish(group.stream(TrainLora(job)), shown.hear, shown.draw)
     except mm.InterruptProcessingException:
         show_text(f"ending after step {shown.step}" if shown.step else "ending")
-        group.close(SAVING if shown.step else LEAVING)
+        group.close(SAVING + 2 * shown.pace if shown.step else LEAVING)
         done = f"cancelled after step {shown.step}; " if shown.step else "cancelled; "
-        show_text(f"{done}what is done is kept: queued again, it goes on")
+        again = "queued again without restart" if job.restart else "queued again"
+        show_text(f"{done}what is done is kept: {again}, it goes on from the last checkpoint")
         raise
     finally:
         group.close()

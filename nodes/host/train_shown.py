@@ -53,6 +53,11 @@ class Shown:
         """The last one that this run took; 0: none."""
         return 0 if self._last is None else self._last.step
 
+    @property
+    def pace(self) -> float:
+        """Seconds of the longest of the last steps."""
+        return max(self._seconds, default=0.0)
+
     def written(self, name: str, lines: Sequence[str]) -> Path:
         """A file with these lines, for as long as the host runs."""
         path = self._folder / name

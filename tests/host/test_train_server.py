@@ -66,7 +66,7 @@ def test_it_is_cancelled_goes_on_and_is_listed(comfy: Comfy, train):
     assert [Path(file["filename"]).suffix for file in files] == [".png", ".webp"]
     for file in files:
         assert len(comfy.client.view(file["filename"], file["subfolder"], file["type"])) > 100
-    run = comfy.output / "lora_training" / "server" / "cross"
+    run = comfy.output / "lora_training" / "server" / "cross.training"
     losses = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in losses if "loss" in line] == [*range(1, 9)]
     for node, widget in (("MochiParallelLoadLoRA", "file"), ("LoraLoaderModelOnly", "lora_name")):

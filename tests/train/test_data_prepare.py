@@ -261,8 +261,8 @@ def test_a_clip_that_turns_out_to_be_damaged(data: Path, model: ModelDir, calls:
     for place in np.random.default_rng(1).integers(start, end, 300):
         content[place] ^= 0xFF
     path.write_bytes(content)
-    for rank in (0, 1):  # the first one makes what is its part, the other one all that is left
-        found = prepared(data, model, share=(rank, 2))
+    for share in ((0, 2), (0, 1)):  # one of two makes its part of what is missing, one alone all that is left
+        found = prepared(data, model, share=share)
     assert "damaged" in dict(found.skipped)["e.mp4"] and len(found.examples) == 4
 
 

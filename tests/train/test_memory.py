@@ -132,10 +132,10 @@ def test_what_does_not_fit_is_told_with_what_would():
     assert complaint(run, 80 * GB) is None
     told = complaint(run, 31 * GB)
     assert told.startswith("training on clips of 848 x 480, 61 frames needs about ")
-    for choice in ("43 frames or fewer", "--recompute blocks", "fp8", "--weights offloaded (20 GB", "--ulysses 2"):
+    for choice in ("43 frames or fewer", "recomputed blocks", "fp8", "offloaded weights (20 GB", "ulysses 2"):
         assert choice in told
-    assert "--batch 1" in complaint(replace(run, latents=(2, *run.latents[1:])), 40 * GB)
-    assert "--weights sharded" in complaint(replace(run, mates=2, ranks=2), 31 * GB)
+    assert "a batch of 1" in complaint(replace(run, latents=(2, *run.latents[1:])), 40 * GB)
+    assert "sharded weights" in complaint(replace(run, mates=2, ranks=2), 31 * GB)
     assert "a smaller width and height" in complaint(run, 2 * GB)
 
 
@@ -147,9 +147,9 @@ def test_what_is_offered_fits(run: Training, free: int):
     if told is None:
         return
     assert "choose " in told and "\n" not in told
-    if "--recompute blocks" in told and " with " not in told and "offloaded --recompute" not in told:
+    if "recomputed blocks" in told and " with " not in told and "and recomputed" not in told:
         assert replace(run, recompute="blocks").fits(free)
-    if " frames or fewer" in told and " with --weights" not in told:
+    if " frames or fewer" in told and " with offloaded" not in told:
         frames = int(told.split("choose ")[1].split(" frames")[0])
         assert replace(run, latents=latent_shape(16, 16, frames)[:3] + run.latents[3:]).fits(free)
 

@@ -111,7 +111,12 @@ class Cache:
             status = item.path.stat()
         except OSError as error:
             raise Unusable(f"cannot be read: {error.strerror}") from error
-        known_by = {"name": item.name, "size": status.st_size, "time": status.st_mtime_ns, "version": VERSION}
+        known_by = {
+            "path": str(item.path.absolute()),
+            "size": status.st_size,
+            "time": status.st_mtime_ns,
+            "version": VERSION,
+        }
         return self.folder / "sources" / f"{digest(known_by)}.json"
 
 

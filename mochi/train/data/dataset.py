@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -59,8 +60,14 @@ class TrainingSet:
         examples: at least one.
         skipped: clips and images that are not trained on, and why.
         key: a digest of all that the examples were made from.
+        prompts: files in the cache with the features of other texts.
     """
 
     examples: tuple[Example, ...]
     skipped: tuple[Skipped, ...]
     key: str
+    prompts: Mapping[str, Path] = field(default_factory=dict)
+
+    def features(self, prompt: str) -> Tensor:
+        """T5's features of one of `prompts`, real tokens only: (L, width) float32. Raises MochiError like Example."""
+        return read_tensor(self.prompts[prompt], "features").float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +39,7 @@ def prepare(
     share: tuple[int, int] = (0, 1),
     barrier: Callable[[], None] | None = None,
     report: Report | None = None,
+    prompts: Sequence[str] = (),
 ) -> TrainingSet:
     """Encode clips and captions that the cache does not have yet. What was made stays, however this ends.
 
@@ -47,7 +48,8 @@ def prepare(
         device, dtype: of the encoders, of which one at a time is loaded, where something is missing.
         cache: a folder; by default one beside the data.
         share: the rank of this process, and how many there are. Each makes a part; all get the same result.
-        barrier: waits for all ranks. It is called twice.
+        barrier: waits for all ranks. It is called three times.
+        prompts: texts whose features are wanted too.
 
     Raises MochiError where nothing can be trained on, or the cache cannot be written to; CheckpointError on encoders.
     """
@@ -64,15 +66,16 @@ def prepare(
             store.source(item)
     wait()
     windows = _windows(items, settings, keys, skipped)
-
-    latents = list({window.latents.path: window for window in windows}.values())[rank::ranks]
-    captions = dict(list({window.item.caption: window.text for window in windows}.items())[rank::ranks])
-    missing = [window for window in latents if not window.latents.exists]
-    encode_windows(missing, model, keys.fps, device, dtype, lambda *count: tell("encoding clips", *count))
-    unknown = {caption: entry for caption, entry in captions.items() if not entry.exists}
-    encode_captions(unknown, model, device, dtype, lambda *count: tell("encoding captions", *count))
+    texts = {text: keys.text(text) for text in (*(window.item.caption for window in windows), *prompts)}
+    clips = {window.latents.path: window for window in windows}.values()
+    missing = [window for window in clips if not window.latents.exists]
+    unknown = [(text, entry) for text, entry in texts.items() if not entry.exists]
+    wait()  # all ranks have seen the same, before any makes more of it
+    own, unread = missing[rank::ranks], dict(unknown[rank::ranks])
+    encode_windows(own, model, keys.fps, device, dtype, lambda *count: tell("encoding clips", *count))
+    encode_captions(unread, model, device, dtype, lambda *count: tell("encoding captions", *count))
     wait()
-    return _training_set(data, windows, skipped, keys.fps)
+    return _training_set(data, windows, skipped, keys.fps, {prompt: texts[prompt].path for prompt in prompts})
 
 
 class _Keys:
@@ -116,7 +119,9 @@ def _windows(items: list[Item], settings: DataSettings, keys: _Keys, skipped: li
     return windows
 
 
-def _training_set(data: Path, windows: list[Window], skipped: list[Skipped], fps: Fraction) -> TrainingSet:
+def _training_set(
+    data: Path, windows: list[Window], skipped: list[Skipped], fps: Fraction, prompts: dict[str, Path]
+) -> TrainingSet:
     examples = []
     for window in windows:
         if not window.latents.exists:
@@ -130,4 +135,4 @@ def _training_set(data: Path, windows: list[Window], skipped: list[Skipped], fps
     if not examples:
         raise MochiError(f"{data}: nothing in it can be trained on{reasons(skipped)}. {EXPECTED}")
     key = digest([(example.latents.stem, example.text.stem) for example in examples])
-    return TrainingSet(tuple(examples), tuple(sorted(set(skipped))), key)
+    return TrainingSet(tuple(examples), tuple(sorted(set(skipped))), key, prompts)

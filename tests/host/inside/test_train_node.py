@@ -149,7 +149,7 @@ def test_a_cancelled_run_goes_on(train, toy):
     toy.hear = lambda text: mm.interrupt_current_processing(bool(re.match("step ([5-9]|[1-9][0-9]) of 200 ", text)))
     with pytest.raises(mm.InterruptProcessingException):
         train(name="cancelled", steps=200)
-    assert toy.texts[-1].endswith("what is done is kept: queued again, it goes on")
+    assert toy.texts[-1].endswith("what is done is kept: queued again, it goes on from the last checkpoint")
     assert not Path(folder_paths.models_dir, "loras", "cancelled.safetensors").exists()
     toy.hear, toy.texts[:] = lambda text: None, []
     _, path, report, _ui = train(name="cancelled", steps=20)
@@ -187,7 +187,7 @@ def test_it_trains_the_tiny_model_over_two_processes(call, train, shown):
     lora, _path, report, ui = train(**widgets)
     assert re.search(r"going on from step [2-5]\n", f"{report}\n") and "step 6 of 6" in report
     assert len(ui["images"]) == 2 and not [text for text in shown.texts if text.startswith("step 1 ")]
-    run = Path(folder_paths.get_output_directory(), "lora_training", "tiny")
+    run = Path(folder_paths.get_output_directory(), "lora_training", "tiny.training")
     assert {"checkpoint.safetensors", "clips.png", "log.jsonl", "step-000006-1.mp4"} <= {f.name for f in run.iterdir()}
     assert lora in folder_paths.get_filename_list("loras")
     assert not any("checkpoint" in file for file in folder_paths.get_filename_list("loras"))
