@@ -22,11 +22,11 @@ from .sample import ATTRIBUTES, obeyed, summary
 
 
 def judged(
-    prompts: Sequence[Described], loras: Loras, folder: Path = TINY_WEIGHTS
+    prompts: Sequence[Described], loras: Loras, folder: Path = TINY_WEIGHTS, cfg: float = TINY.defaults.cfg
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The clips of some prompts, and which of (shape, colour, direction, background) each shows as it should (B, 4)."""
     texts, scenes = zip(*prompts, strict=True)
-    clips = list(generate(folder, texts, loras))
+    clips = list(generate(folder, texts, loras, cfg=cfg))
     return clips, obeyed(clips, scenes)
 
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--model-dir", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--concept", type=int, default=50, help="prompts of the new concept")
     parser.add_argument("--old", type=int, default=200, help="prompts of what the model knew")
+    parser.add_argument("--cfg", type=float, default=TINY.defaults.cfg, help="guidance (default: %(default)s)")
     parser.add_argument("--alone", action="store_true", help="only with the LoRA, the model without it is known")
     parser.add_argument("--seed", type=int, default=2024, help="draws the prompts")
     parser.add_argument("--sheet", type=Path, help="write a PNG of eight clips of the concept here")
@@ -55,7 +56,7 @@ def main() -> None:
     rates: dict[str, float] = {}
     new, old = concept_prompts(args.concept, args.seed), held_out_prompts(args.old, args.seed)
     if new:
-        clips, right = judged(new, loras, args.model_dir)
+        clips, right = judged(new, loras, args.model_dir, args.cfg)
         rates["concept"] = float(right.all(1).mean())
         print(f"{len(new)} prompts of the concept: {summary(right)}")
         unseen = np.array([(scene.direction, scene.background) in HELD_OUT for _, scene in new])
@@ -67,7 +68,7 @@ def main() -> None:
             contact_sheet(clips[:8], [text for text, _ in new[:8]]).save(args.sheet)
             print(f"contact sheet: {args.sheet}")
     for name, some in {"old": loras, **({} if args.alone else {"without": ()})}.items() if old else ():
-        _, right = judged(old, some, args.model_dir)
+        _, right = judged(old, some, args.model_dir, args.cfg)
         rates[name] = float(right.all(1).mean())
         print(f"{len(old)} held-out prompts, {'with' if some else 'without'} the LoRA: {summary(right)}")
         _failures(old, right)
