@@ -37,23 +37,24 @@ class Copies(NamedTuple):
 
 
 COPIES: dict[Recompute, Copies] = {
-    "nothing": Copies(17.4, 12.2, 12.0, -4.7),
-    "all but attention": Copies(2, 1.5, 28.4, 6.6),
-    "blocks": Copies(1, 0.5, 29.4, 7.6),
+    "nothing": Copies(17.4, 12.2, 7.5, -4.7),
+    "all but attention": Copies(2, 1.5, 23.0, 5.6),
+    "blocks": Copies(1, 0.5, 24.1, 6.6),
 }
 """By what is recomputed. Measured, where there are more visual tokens than text. The last block has less text, which
 counts against the peak."""
 
-MLP_COPIES, MLP_GONE = 3.7, 2.7
+MLP_COPIES, MLP_GONE = 3.7, 1.0
 """Copies that a block keeps besides with a LoRA on its MLPs; how many of one block are gone at the peak. Measured."""
 
-DROPOUT_COPIES = {2: 2.0, 4: 1.5}
-"""Copies that a block keeps besides with dropout, by bytes of a value: masks have one byte. Measured."""
+DROPOUT_COPIES, MLP_DROPOUT = {2: 2.0, 4: 1.5}, 1.9
+"""Copies that a block keeps besides with dropout, by bytes of a value: masks have one byte; and how many times as much
+for a LoRA on its MLPs. Measured."""
 
 SHARED_TEXT_COPIES = 4
 """Copies of the text, of those of a block, that are of its heads, which ranks of one clip share. Measured."""
 
-DEQUANTIZED_COPIES = 16
+DEQUANTIZED_COPIES = 10
 """Copies at the peak of a recomputed block while its largest weight is dequantised. Measured."""
 
 LATENT_COPIES = 4
@@ -162,7 +163,7 @@ class Training:
         """COPIES of this run."""
         kept, kept_text, peak, peak_text = COPIES[self.recompute]
         has_mlp, has_dropout = bool(self.settings.mlp.rank), bool(self.settings.dropout)
-        more = MLP_COPIES * has_mlp + DROPOUT_COPIES[self.compute.itemsize] * has_dropout
+        more = MLP_COPIES * has_mlp + DROPOUT_COPIES[self.compute.itemsize] * has_dropout * (1 + MLP_DROPOUT * has_mlp)
         less_text = SHARED_TEXT_COPIES * (1 - 1 / self.ulysses)
         if self.recompute == "nothing":
             return Copies(kept + more, kept_text - less_text, peak - MLP_GONE * has_mlp, peak_text)

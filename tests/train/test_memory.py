@@ -19,6 +19,7 @@ from mochi.geometry import latent_shape
 from mochi.memory import GB, weight_bytes
 from mochi.quant import Float8, Ggml
 from mochi.train.advice import complaint, forecast
+from mochi.train.inputs import training_of
 from mochi.train.job import Placement
 from mochi.train.memory import Training
 from mochi.train.ranks import Ranks
@@ -161,12 +162,18 @@ def test_a_run_that_cannot_fit_ends_before_weights_are_read(tmp_path, monkeypatc
     examples = [SimpleNamespace(shape=(1, 8, 8)), SimpleNamespace(shape=(5, 8, 8))]
     run._check_memory(examples)
     assert "memory for a clip of 64 x 64, 25 frames: about " in heard.texts[-1]
+    needed = training_of(job, run._model, ranks, examples, (torch.float32, torch.float32)).need.total
     ranks.device = torch.device("cuda")
-    monkeypatch.setattr(trainer, "memory_free", lambda device: 4 * 10**8)
+    monkeypatch.setattr(trainer, "memory_free", lambda device: 2 * 10**8)
     with pytest.raises(MochiError, match=r"25 frames needs about .* choose "):
         run._check_memory(examples)
+    # The forecast may be a tenth too high: what is thought to need that little more is tried.
+    monkeypatch.setattr(trainer, "memory_free", lambda device: round(needed / 1.05))
+    run._check_memory(examples)
+    assert heard.texts[-1].startswith("it may not fit: ")
     monkeypatch.setattr(trainer, "memory_free", lambda device: 10**9)
     run._check_memory(examples)
+    assert heard.texts[-1].startswith("memory for a clip")
 
 
 @pytest.mark.parametrize("title", TITLES)
