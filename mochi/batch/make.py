@@ -47,11 +47,12 @@ def make_video(
     quality: int,
     tell: Callable[[Counted], None],
     cancelled: Callable[[], bool] | None = None,
+    make_folder: bool = True,
 ) -> Made:
     """Makes a video and writes it to `output`; if anything raises, nothing stays.
 
     Args:
-        quality: see VideoWriter.
+        quality, make_folder: see VideoWriter.
         tell: hears of each step, and of the frames as they are written; first that none is.
         cancelled: is asked between two steps and two batches of frames whether to raise Cancelled.
     """
@@ -64,7 +65,8 @@ def make_video(
     latents = pipeline.denoise(settings, Watch(on_step, cancelled))
     cache = in_words(pipeline.passes) if settings.teacache else ""
     tell(FramesWritten(0, settings.frames))
-    with VideoWriter(output, settings.fps, (settings.width, settings.height), quality=quality) as video:
+    size = settings.width, settings.height
+    with VideoWriter(output, settings.fps, size, quality=quality, make_folder=make_folder) as video:
         for frames in pipeline.decode(latents, as_bytes=True):
             if cancelled is not None and cancelled():
                 raise Cancelled("cancelled while decoding")

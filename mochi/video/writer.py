@@ -35,6 +35,7 @@ class VideoWriter:
     63 - 0.6 quality for VP9, so 70 looks lossless and each 12 more doubles the file. No effect on gif and png.
     metadata: texts to embed, as JSON: ComfyUI reads "prompt" and "workflow" back when the file is dropped
     on its canvas (not from a gif, where they are the file's comment).
+    make_folder: whether the folder of `path` is made where it is not there.
 
     Raises MochiError on settings that cannot be or that the format cannot hold, and when the disk is full.
     """
@@ -47,6 +48,7 @@ class VideoWriter:
         format: str | None = None,
         quality: int = DEFAULT_QUALITY,
         metadata: Mapping[str, str] | None = None,
+        make_folder: bool = True,
     ):
         self.format = format or format_of(path)
         check_video(self.format, fps, size)
@@ -55,6 +57,7 @@ class VideoWriter:
         check_writable(path, self.format)
         self.path = target_path(path, self.format)
         self.frames = 0
+        self._make_folder = make_folder
         temporary = temporary_beside(self.path)
         self._target = Target(temporary, exact_fps(fps), size, quality, embeddable(metadata or {}))
         self._encoder: Encoder | None = None
@@ -62,7 +65,8 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         try:
             with self._clear_errors():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self._make_folder:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._encoder = ENCODERS[self.format](self._target)
         except BaseException:
             self._discard()

@@ -86,6 +86,17 @@ def test_it_can_be_cancelled(toy: Toy, stage: str) -> None:
     assert not any(isinstance(event, FilePart) and event.data for event in toy._context.told)
 
 
+@pytest.mark.parametrize("output", ["clip.mp4", "clip.png"])
+def test_a_shared_folder_that_is_removed_does_not_come_back(toy: Toy, tmp_path: Path, output: str) -> None:
+    """Who asked for the video may remove it as soon as it is to be written, before the worker hears that."""
+    folder = tmp_path / "hidden"
+    folder.mkdir()
+    toy._context.emit = lambda told: folder.rmdir() if told == FramesWritten(0, 7) else None
+    with pytest.raises(MochiError, match="could not be written"):
+        toy.handle(request(output=str(folder / output), shared=True))
+    assert not folder.exists() and not names(toy._scratch.path)
+
+
 def test_a_full_disk_is_the_machine_s_fault(toy: Toy, tmp_path: Path) -> None:
     """And not the job's, which another machine may make; on a shared path it is full for all."""
     with pytest.raises(OSError, match="the temporary folder of the worker is full"):
