@@ -123,9 +123,13 @@ def test_only_what_changed_is_computed(data: Path, model: ModelDir, calls: Calls
     Image.fromarray(numbered(78)).save(data / "a.png")
     third = prepared(data, model)
     assert calls == ["load_encoder", "as_video"] and third.key != second.key
-    calls.clear()
-    fewer = prepared(data, model, replace(SETTINGS, seed=1))
-    assert calls.count("as_video") == 2 and "_compact" not in calls and fewer.key != third.key  # other places
+    known = {example.latents for example in third.examples}
+    for seed in range(1, 5):  # other places, some of which may be the same ones
+        calls.clear()
+        elsewhere = {example.latents for example in prepared(data, model, replace(SETTINGS, seed=seed)).examples}
+        assert calls.count("as_video") == len(elsewhere - known) and "_compact" not in calls
+        known |= elsewhere
+    assert len(known) > len(third.examples) + 2
     half = prepared(data, model, dtype=torch.bfloat16)
     assert half.key != third.key and half.examples[0].posterior().mean.dtype == torch.float32
     with safe_open(half.examples[0].latents, framework="pt") as file:
