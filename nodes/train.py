@@ -18,7 +18,7 @@ from .host import files
 from .host.checks import ABSENT, check_choice, check_range, complaint
 from .host.progress import show_text
 from .host.sockets.dtypes import chosen_dtype
-from .host.train import asked_at, data_of, encoder_of, files_of, output_of, train_lora
+from .host.train import asked_at, cache_of, data_of, encoder_of, files_of, output_of, train_lora
 from .host.train_shown import Shown
 from .loaders import IN_FILE
 from .parallel import check_gpus, parallel_settings
@@ -137,6 +137,7 @@ class TrainLoRA(widgets.Node):
             data=data_of(data),
             output=path,
             work=run,
+            cache=cache_of(data_of(data), run),
             model=model,
             settings=TrainSettings(
                 steps=steps,

@@ -32,7 +32,7 @@ def keep_prompts(job: TrainJob) -> list[str]:
             raise MochiError(f"keep is {job.settings.keep}, but there are no prompts to keep: name a file of them")
         return []
     try:
-        lines = [line.strip() for line in job.keep_prompts.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in job.keep_prompts.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise MochiError(f"{job.keep_prompts}: the prompts to keep cannot be read ({error})") from error
     if not any(lines):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Log:
                     self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written has been told
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

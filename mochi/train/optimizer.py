@@ -87,5 +87,8 @@ class Optimizer:
             if self._settings.ema:
                 self.average[name].copy_(state[f"ema.{name}"])
             if f"adam.step.{name}" in state:
-                moments = {key: state[f"adam.{key}.{name}"].to(p.device) for key in ("exp_avg", "exp_avg_sq")}
-                self._adam.state[p] = {"step": state[f"adam.step.{name}"].cpu(), **moments}
+                # Copies: a tensor of a file keeps it open, and Windows replaces no file that is open.
+                moments = {
+                    key: state[f"adam.{key}.{name}"].to(p.device, copy=True) for key in ("exp_avg", "exp_avg_sq")
+                }
+                self._adam.state[p] = {"step": state[f"adam.step.{name}"].clone(), **moments}

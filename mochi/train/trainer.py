@@ -19,6 +19,7 @@ from ..lora import check_lora
 from ..model_dir import ModelFiles, find_model, model_of
 from .advice import complaint, forecast
 from .data import Example, TrainingSet, contact_sheet, prepare
+from .data.fingerprint import fingerprint
 from .data.items import find_items
 from .inputs import (
     check_hold_out,
@@ -93,12 +94,12 @@ class Trainer:
         looks = Looks(network, self._model, held_out, prompts, settings, self._folder, self._watcher)
         log = Log(self._folder, run.optimizer.step) if self._ranks.is_first else None
         try:
+            if run.done and self._ranks.is_first:  # by an earlier start, which may not have come to write the file
+                self._save(self._job.output, run, network)
             self._steps(run, network, looks, identity, log)
         finally:
             if log is not None:
                 log.close()
-        if self._ranks.is_first:
-            self._save(self._job.output, run, network)
         self._ranks.barrier()
         return self._job.output
 
@@ -120,6 +121,11 @@ class Trainer:
             if self._ranks.is_first:
                 for path in (job.output, self._folder / NAME):
                     check_output(path)
+                if job.output.exists() and not (self._folder / NAME).exists() and not job.restart:
+                    raise MochiError(
+                        f"{job.output}: there is already a LoRA of that name, which is not of a run that could be gone "
+                        "on with; choose another name, or restart, which replaces it"
+                    )
                 self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -212,9 +218,12 @@ class Trainer:
     def _identity(self, clips: str, hold_out: int) -> Identity:
         job, dit = self._job, self._model.dit
         settings = {name: value for name, value in job.settings.as_dict().items() if name not in FREE}
-        model = f"{dit.path.name} of {dit.nbytes} bytes in {self._dtype or 'the dtype of the file'}"
+        weights = fingerprint(dit, "dit")[:8]
+        model = f"{dit.path.name} (weights {weights}) in {self._dtype or 'the dtype of the file'}"
         kept = hashlib.sha256("\n".join(keep_prompts(job)).encode()).hexdigest()[:8]
-        start = None if job.start is None else job.start.name
+        start = None
+        if job.start is not None:
+            start = f"{job.start.name} ({hashlib.sha256(job.start.read_bytes()).hexdigest()[:8]})"
         return Identity(settings, model, clips, hold_out, kept, self._ranks.groups, start)
 
     def _steps(self, run: Run, network: Network, looks: Looks, identity: Identity, log: Log | None) -> None:
@@ -233,27 +242,41 @@ class Trainer:
             if self._ranks.is_first:
                 self._watcher.stepped(step)
             is_due = run.done or step.step % every == 0
+            levels = run.levels() if is_due else {}
             if (is_due or ends) and self._ranks.is_first:
                 save_checkpoint(self._folder, run.optimizer, identity, run.told)
             if is_due:
-                self._look(run, network, looks, log)
+                if self._ranks.is_first:
+                    self._save(self._file_of(run), run, network)
+                look = self._look(run, network, looks)
+                if log is not None:
+                    held_out = {} if look.loss is None else {"held-out loss": look.loss}
+                    log.tell(step.step, {**levels, **held_out, "videos": [video.name for video in look.videos]})
             if ends and not run.done:
-                again = "the same again" + (" without restart" if self._job.restart else "")
-                raise Cancelled(f"cancelled after step {step.step} of {step.steps}; {again} goes on from there")
+                raise self._cancelled(run)
 
-    def _look(self, run: Run, network: Network, looks: Looks, log: Log | None) -> None:
-        step = run.optimizer.step
-        if self._ranks.is_first and not run.done:
-            self._save(self._folder / f"step-{step:06d}.safetensors", run, network)
-        look = Looked(step, None)
+    def _file_of(self, run: Run) -> Path:
+        """Where the LoRA goes as it is now."""
+        return self._job.output if run.done else self._folder / f"step-{run.optimizer.step:06d}.safetensors"
+
+    def _look(self, run: Run, network: Network, looks: Looks) -> Looked:
+        look = Looked(run.optimizer.step, None)
         if looks.wanted:
-            with network.with_weights(run.optimizer.average):
-                look = looks.look(step)
-        if log is not None:
-            held_out = {} if look.loss is None else {"held-out loss": look.loss}
-            log.tell(step, {**run.levels(), **held_out, "videos": [video.name for video in look.videos]})
+            try:
+                with network.with_weights(run.optimizer.average):
+                    look = looks.look(run.optimizer.step)
+            except Cancelled as error:  # which tells of the steps of sampling
+                raise self._cancelled(run) from error
         if self._ranks.is_first:
             self._watcher.looked(look)
+        return look
+
+    def _cancelled(self, run: Run) -> Cancelled:
+        step, steps = run.optimizer.step, self._job.settings.steps
+        if run.done:
+            return Cancelled(f"cancelled while sample clips were made; the LoRA of all {steps} steps is there")
+        again = "the same again" + (" without restart" if self._job.restart else "")
+        return Cancelled(f"cancelled after step {step} of {steps}; {again} goes on from there")
 
     def _save(self, path: Path, run: Run, network: Network) -> None:
         """Write the LoRA as it is now."""

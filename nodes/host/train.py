@@ -15,6 +15,7 @@ from ...mochi.parallel.owner.work import finish
 from ...mochi.parallel.settings import ParallelSettings
 from ...mochi.train.job import TrainJob
 from ...mochi.train.requests import SERVICE, TrainLora
+from ...mochi.train.service import LONGEST
 from ...mochi.video.paths import check_path, temporary_beside
 from . import files
 from .progress import show_text
@@ -39,6 +40,12 @@ def data_of(data: str) -> Path:
     if not data.strip():
         raise MochiError("data is empty, but must be a folder with clips and their captions")
     return Path(folder_paths.get_input_directory(), data.strip())
+
+
+def cache_of(data: Path, run: Path) -> Path | None:
+    """Where encoded clips are kept: beside the clips, or with the run where nothing can be written there."""
+    folder = data if data.is_dir() else data.parent
+    return None if os.access(folder, os.W_OK) else run / "cache"
 
 
 def output_of(name: str) -> tuple[str, Path, Path]:
@@ -98,7 +105,9 @@ def train_lora(job: TrainJob, settings: ParallelSettings, shown: Shown) -> None:
     groups.close()
     show_text("starting the trainer")
     logs = Path(folder_paths.get_user_directory(), "mochi-parallel")
-    group = Group(settings.devices(), settings.timeout, SERVICE, log_folder=logs, place=PLACE)
+    # A rank may wait for another one that reads a long clip or a model: ranks are as patient as with a silent one.
+    timeout = max(settings.timeout, LONGEST)
+    group = Group(settings.devices(), timeout, SERVICE, log_folder=logs, place=PLACE)
     try:
         finish(group.stream(TrainLora(job)), shown.hear, shown.draw)
     except mm.InterruptProcessingException:

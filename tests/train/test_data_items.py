@@ -83,6 +83,11 @@ def test_lists(tmp_path: Path, kind: str) -> None:
         ("a.csv", "", "has the columns none"),
         ("a.csv", "path,caption\n,hello\n", "line 2: it has no path"),
         ("a.jsonl", '{"path": "x.mp4", "caption": "a"}\n{path: 1}', "line 2: not JSON"),
+        (
+            "a.csv",
+            'path,caption\nx.mp4,"' + 2**18 * "a",
+            "a.csv, after line 1: not a table .*; a quote may not be closed",
+        ),
         ("a.jsonl", "[1, 2]", "line 1: .* is no object"),
         ("a.jsonl", '{"path": 3}', "line 1: it has no path"),
         ("a.jsonl", '{"path": "x.mp4", "caption": 3}', "line 1: the caption is 3, but must be a text"),
@@ -94,6 +99,24 @@ def test_bad_lists(tmp_path: Path, name: str, content: str, message: str) -> Non
     (tmp_path / name).write_text(content)
     with pytest.raises(MochiError, match=message):
         find_items(tmp_path / name)
+
+
+def test_half_a_character_in_a_caption(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "list.jsonl").write_text(
+        '{"path": "a.png", "caption": "half \\ud83d"}\n{"path": "a.png", "caption": "b"}'
+    )
+    items, ((name, reason),) = find_items(tmp_path / "list.jsonl")
+    assert len(items) == 1 and name == "a.png" and "its caption has '\\ud83d' as character 6" in reason
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(MochiError, match="cannot be read: Permission denied"):
+        find_items(tmp_path)
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:

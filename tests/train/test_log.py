@@ -3,8 +3,12 @@
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
+import pytest
+
+from mochi.errors import MochiError
 from mochi.train.log import Log
 
 
@@ -51,3 +55,14 @@ def test_tensorboard_hears_the_numbers_where_it_is_installed(tmp_path, monkeypat
     log.tell(5, {"loss": 0.5, "videos": ["a.mp4"]})
     log.close()
     assert told == [(str(tmp_path / "tensorboard"), 5), ("loss", 0.5, 5), "closed"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no disk that is always full")
+def test_a_full_disk_is_told_once(tmp_path):
+    log = Log(tmp_path, 0)
+    log._file = open("/dev/full", "a")  # noqa: SIM115
+    try:
+        with pytest.raises(MochiError, match="the log could not be written: the disk is full"):
+            log.tell(1, {"loss": 0.5})
+    finally:
+        log.close()

@@ -1,6 +1,7 @@
 """The optimiser beside torch's own parts, put together plainly."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from mochi.train.optimizer import Optimizer, learning_rate
 from mochi.train.settings import TrainSettings
+from mochi.train.state import Identity, restore_checkpoint, save_checkpoint
 
 SETTINGS = TrainSettings(steps=20, lr=0.1, warmup=4, clip=0.5, ema=0.9, weight_decay=0.1)
 
@@ -52,6 +54,17 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 0.002
     assert learning_rate(TrainSettings(steps=10, warmup=0, lr=0.1), 0) == pytest.approx(0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="does not tell what files a process holds")
+def test_going_on_lets_go_of_the_file(tmp_path):
+    """Windows replaces no file that is held."""
+    optimizer, identity = Optimizer(parameters(), SETTINGS), Identity({}, "", "", 0, "", 1)
+    trained(optimizer, range(3))
+    save_checkpoint(tmp_path, optimizer, identity, None)
+    again = Optimizer(parameters(), SETTINGS)
+    restore_checkpoint(tmp_path, again)
+    assert again.step == 3 and str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 def test_it_goes_on_from_its_state():

@@ -3,16 +3,21 @@
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from mochi.config import TINY_WEIGHTS
 from mochi.errors import Cancelled, MochiError
 from mochi.lora import read_lora
+from mochi.train.inputs import keep_prompts
 from mochi.train.job import Samples
+from mochi.train.looks import Looks
 from mochi.train.network import Network
 from mochi.train.ranks import Ranks
 from mochi.train.settings import Rank
@@ -98,6 +103,56 @@ def test_a_run_of_other_settings_is_not_gone_on_with(data, ranks, tmp_path):
         train(other, ranks, Heard())
     train(replace(other, restart=True), ranks, heard := Heard())
     assert heard.steps[0].step == 1
+
+
+def test_a_run_on_other_weights_is_not_gone_on_with(data, ranks, tmp_path):
+    """Also where their file has the same name and size."""
+    for name in ("one", "other"):
+        shutil.copytree(TINY_WEIGHTS, tmp_path / name)
+    dit = tmp_path / "other" / "dit.safetensors"
+    with safe_open(dit, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors["blocks.0.attn.qkv_x.weight"] += 0.01
+    save_file(tensors, dit, metadata)
+    assert dit.stat().st_size == (tmp_path / "one" / "dit.safetensors").stat().st_size
+    job = replace(job_for(data, tmp_path / "a.safetensors", steps=2), model=tmp_path / "one")
+    train(job, ranks, Heard())
+    with pytest.raises(MochiError, match=r"model was dit.safetensors \(weights .*and is dit.safetensors \(weights"):
+        train(replace(job, model=tmp_path / "other"), ranks, Heard())
+
+
+def test_a_lora_that_is_there_is_replaced_only_on_demand(data, ranks, tmp_path):
+    job = job_for(data, tmp_path / "a.safetensors", steps=2)
+    job.output.write_bytes(b"of somebody else")
+    with pytest.raises(MochiError, match=r"a.safetensors: there is already a LoRA of that name"):
+        train(job, ranks, Heard())
+    assert job.output.read_bytes() == b"of somebody else"
+    train(replace(job, restart=True), ranks, Heard())
+    assert read_lora(job.output).patches
+
+
+def test_a_cancel_of_the_last_look_keeps_the_lora(data, ranks, tmp_path, monkeypatch):
+    def cancelled(looks, step):
+        raise Cancelled("cancelled after step 3 of 64")
+
+    monkeypatch.setattr(Looks, "look", cancelled)
+    job = job_for(data, tmp_path / "a.safetensors", Samples(every=4, count=1))
+    with pytest.raises(Cancelled, match="after step 4 of 8; the same again goes on"):
+        train(job, ranks, Heard())
+    assert not job.output.exists()
+    with pytest.raises(Cancelled, match="while sample clips were made; the LoRA of all 8 steps is there"):
+        train(job, ranks, Heard())
+    assert read_lora(job.output).patches
+
+
+def test_losses_by_level_are_told_once(data, ranks, tmp_path):
+    """Those of a look are not told again by a run that goes on from it."""
+    job = job_for(data, tmp_path / "a.safetensors", Samples(every=4, count=0))
+    with pytest.raises(Cancelled):
+        train(job, ranks, Heard(ends_after=4))
+    with safe_open(job.output.with_suffix(".training") / "checkpoint.safetensors", "pt") as file:
+        run = json.loads(file.metadata()["run"])
+    assert run["step"] == 4 and not any(map(any, run["told"]))
 
 
 def test_data_that_have_changed_are_told(ranks, tmp_path):
@@ -236,6 +291,8 @@ def test_prompts_to_keep_that_are_none(data, ranks, tmp_path, prompts):
         train(job, ranks, Heard())
     with pytest.raises(MochiError, match=r"nowhere.txt: the prompts to keep cannot be read"):
         train(replace(job, keep_prompts=tmp_path / "nowhere.txt"), ranks, Heard())
+    prompts.write_text("\ufeffa dog\n", encoding="utf-8")
+    assert keep_prompts(replace(job, keep_prompts=prompts)) == ["a dog"]
     prompts.write_text("\n \n")
     with pytest.raises(MochiError, match=r"there is no prompt in it"):
         train(replace(job, keep_prompts=prompts), ranks, Heard())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MochiError, first_few
+from ...text.characters import check_text
 
 CLIPS = (".mp4", ".mov", ".webm", ".gif", ".mkv")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
@@ -92,7 +93,10 @@ Found = tuple[str, Path, "str | Unusable"]
 
 def _in_folder(folder: Path) -> Iterator[Found]:
     """Each file of a folder but the hidden ones, and the text files that captions are read of."""
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise MochiError(f"{folder}: cannot be read: {error.strerror}") from error
     stems = {path.stem for path in paths if path.suffix.lower() in CLIPS + IMAGES}
     for path in paths:
         if path.suffix.lower() != ".txt":
@@ -128,11 +132,15 @@ def _in_list(file: Path) -> Iterator[Found]:
 
 def _csv_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = rows.fieldnames or []
-    if not {"path", "caption"} <= set(columns):
-        raise MochiError(f"{file}: its first row has the columns {', '.join(columns) or 'none'}. {EXPECTED}")
-    for row in rows:
-        yield rows.line_num, row
+    try:
+        columns = rows.fieldnames or []
+        if not {"path", "caption"} <= set(columns):
+            raise MochiError(f"{file}: its first row has the columns {', '.join(columns) or 'none'}. {EXPECTED}")
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        where = f"{file}, after line {rows.line_num}"
+        raise MochiError(f"{where}: not a table ({error}); a quote may not be closed") from error
 
 
 def _json_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -170,4 +178,8 @@ def _checked(path: Path, caption: str | Unusable) -> str:
         raise Unusable("there is no such file")
     if not caption.strip():
         raise Unusable("its caption is empty")
+    try:
+        check_text("its caption", caption)
+    except MochiError as error:
+        raise Unusable(str(error)) from error
     return caption.strip()

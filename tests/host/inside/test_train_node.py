@@ -194,3 +194,11 @@ def test_it_trains_the_tiny_model_over_two_processes(call, train, shown):
     (model,) = call("MochiParallelLoadDiT", file=TINY, dtype="auto")
     (patched,) = call("MochiParallelLoadLoRA", model=model, file=lora, strength=1.0)
     assert len(patched.patches) == 6 * 4 - 1
+
+
+def test_clips_are_kept_with_the_run_where_their_folder_is_read_only(pack, tmp_path, monkeypatch):
+    cache_of, run = pack.module("nodes.host.train").cache_of, tmp_path / "run"
+    (tmp_path / "clips").mkdir()
+    assert cache_of(tmp_path / "clips", run) is None and cache_of(tmp_path / "clips" / "list.csv", run) is None
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "clips")
+    assert cache_of(tmp_path / "clips", run) == cache_of(tmp_path / "clips" / "list.csv", run) == run / "cache"
