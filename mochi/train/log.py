@@ -42,6 +42,12 @@ class Log:
                 if isinstance(value, (int, float)) and value is not None:
                     self._board.add_scalar(name, value, step)
 
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         with suppress(OSError):  # what could not be written has been told
             self._file.close()

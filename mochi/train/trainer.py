@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -33,16 +31,16 @@ from .inputs import (
     usual_size,
     work_folder,
 )
-from .job import Looked, TrainJob, Watcher
-from .log import Log
+from .job import TrainJob, Watcher
 from .looks import Looks, Prompt, sample_settings
+from .loop import Loop
 from .lora import add_lora
 from .network import Network
 from .order import generator_of
-from .output import check_output, load_start, save_lora
+from .output import check_output, load_start
 from .ranks import Ranks
 from .run import Run
-from .state import FREE, NAME, Identity, check_checkpoint, restore_checkpoint, save_checkpoint
+from .state import FREE, NAME, Identity, check_checkpoint, restore_checkpoint
 from .together import together
 
 SHEET = "clips.png"
@@ -92,14 +90,7 @@ class Trainer:
         prompts = self._prompts(data, [*held_out, *examples])
         settings = sample_settings(self._job.samples, self._model, largest(examples).bucket)
         looks = Looks(network, self._model, held_out, prompts, settings, self._folder, self._watcher)
-        log = Log(self._folder, run.optimizer.step) if self._ranks.is_first else None
-        try:
-            if run.done and self._ranks.is_first:  # by an earlier start, which may not have come to write the file
-                self._save(self._job.output, run, network)
-            self._steps(run, network, looks, identity, log)
-        finally:
-            if log is not None:
-                log.close()
+        Loop(self._job, self._model, self._folder, identity, self._watcher).run(run, network, looks)
         self._ranks.barrier()
         return self._job.output
 
@@ -225,70 +216,6 @@ class Trainer:
         if job.start is not None:
             start = f"{job.start.name} ({hashlib.sha256(job.start.read_bytes()).hexdigest()[:8]})"
         return Identity(settings, model, clips, hold_out, kept, self._ranks.groups, start)
-
-    def _steps(self, run: Run, network: Network, looks: Looks, identity: Identity, log: Log | None) -> None:
-        every = self._job.samples.every
-        while not run.done:
-            try:
-                step, ends = run.step(self._watcher)
-            except torch.OutOfMemoryError as error:
-                raise MochiError(
-                    f"{self._ranks.device}: not enough memory for a step ({error}). Choose shorter or smaller clips, a "
-                    "batch of 1, weights of fewer bits or offloaded, or blocks to be recomputed; the last checkpoint "
-                    "is kept"
-                ) from error
-            if log is not None:
-                log.tell(step.step, {k: v for k, v in asdict(step).items() if k not in ("step", "steps", "clips")})
-            if self._ranks.is_first:
-                self._watcher.stepped(step)
-            is_due = run.done or step.step % every == 0
-            levels = run.levels() if is_due else {}
-            if (is_due or ends) and self._ranks.is_first:
-                save_checkpoint(self._folder, run.optimizer, identity, run.told)
-            if is_due:
-                if self._ranks.is_first:
-                    self._save(self._file_of(run), run, network)
-                look = self._look(run, network, looks)
-                if log is not None:
-                    held_out = {} if look.loss is None else {"held-out loss": look.loss}
-                    log.tell(step.step, {**levels, **held_out, "videos": [video.name for video in look.videos]})
-            if ends and not run.done:
-                raise self._cancelled(run)
-
-    def _file_of(self, run: Run) -> Path:
-        """Where the LoRA goes as it is now."""
-        return self._job.output if run.done else self._folder / f"step-{run.optimizer.step:06d}.safetensors"
-
-    def _look(self, run: Run, network: Network, looks: Looks) -> Looked:
-        look = Looked(run.optimizer.step, None)
-        if looks.wanted:
-            try:
-                with network.with_weights(run.optimizer.average):
-                    look = looks.look(run.optimizer.step)
-            except Cancelled as error:  # which tells of the steps of sampling
-                raise self._cancelled(run) from error
-        if self._ranks.is_first:
-            self._watcher.looked(look)
-        return look
-
-    def _cancelled(self, run: Run) -> Cancelled:
-        step, steps = run.optimizer.step, self._job.settings.steps
-        if run.done:
-            return Cancelled(f"cancelled while sample clips were made; the LoRA of all {steps} steps is there")
-        again = "the same again" + (" without restart" if self._job.restart else "")
-        return Cancelled(f"cancelled after step {step} of {steps}; {again} goes on from there")
-
-    def _save(self, path: Path, run: Run, network: Network) -> None:
-        """Write the LoRA as it is now."""
-        average, settings = run.optimizer.average, self._job.settings
-        layers = {name: (average[f"{name}.lora_A"], average[f"{name}.lora_B"]) for name in network.layers}
-        metadata = {
-            "base_model": self._model.dit.path.name,
-            "variant": self._model.variant[0],
-            "steps": str(run.optimizer.step),
-            "training": json.dumps(settings.as_dict()),
-        }
-        save_lora(path, layers, settings.attention, settings.mlp, self._job.format, metadata)
 
     def _say(self, text: str) -> None:
         if self._ranks.is_first:
