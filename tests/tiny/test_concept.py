@@ -83,7 +83,7 @@ def test_the_judge_is_strict_about_them():
 
 def test_the_tiny_vae_shows_the_concept(tmp_path: Path):
     """What the trainer takes from the files, drawn from the posterior, comes out of the decoder as what it was."""
-    clips = training_clips(12)  # one of each pair
+    clips = training_clips()
     write_clips(tmp_path, clips)
     settings = DataSettings(sizes=((64, 64),), frames=(25,))
     data = prepare(tmp_path, settings, find_model(), device="cpu", dtype=torch.float32)
