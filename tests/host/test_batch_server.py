@@ -90,7 +90,8 @@ def test_videos_of_all_lines_come_one_by_one_and_the_next_run_makes_what_is_miss
 
 
 def test_both_machines_make_videos(batch):
-    report = report_of(batch([f"a red circle {number}" for number in range(8)], filename_prefix="video/many"))
+    lines = [f"a red circle {number}" for number in range(8)]
+    report = report_of(batch(lines, filename_prefix="video/many", steps=60))  # longer than one starts after the other
     made = [int(count) for count in re.findall(r"made (\d+)", report)]
     assert len(made) == 2 and sum(made) == 8, report
 
