@@ -66,8 +66,8 @@ class VideoMaker:
             try:
                 tell = Sparing(self._context.emit)
                 # A shared folder that is gone by now was removed since nobody waits for the video any more.
-                own_folder = not request.shared
-                made = make_video(self._pipeline, settings, output, request.quality, tell, cancelled, own_folder)
+                make_folder = not request.shared
+                made = make_video(self._pipeline, settings, output, request.quality, tell, cancelled, make_folder)
             except MochiError as error:
                 if not request.shared and getattr(error.__cause__, "errno", None) in FULL:
                     raise OSError(f"the temporary folder of the worker is full: {error}") from error  # not the job's

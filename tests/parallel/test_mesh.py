@@ -40,5 +40,5 @@ def test_no_group_waits_longer_than_a_person_has_chosen(ranks, monkeypatch):
     rank = Rank(SimpleNamespace(device=torch.device("cpu"), timeout=chosen, machines=(0, 0, 0)))
     rank._meshes[Split(1, 3)]
     of_a_split = len(seen)
-    rank._strip_ranks.borders(plan_strips(1, 2, 3))
+    rank._strips._ranks.borders(plan_strips(1, 2, 3))
     assert of_a_split > 0 and len(seen) == of_a_split + 1 and set(seen) == {chosen}

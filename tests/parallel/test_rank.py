@@ -14,7 +14,7 @@ from mochi import transfer
 from mochi.config import TINY_WEIGHTS
 from mochi.errors import Cancelled
 from mochi.parallel.protocol import Decode, LoadDiT, LoadVAE, Progress, Sample, StepDone, StripDecoded
-from mochi.parallel.worker import service as module
+from mochi.parallel.worker import service, strips
 from mochi.parallel.worker.service import Rank
 
 STEPS = 4
@@ -63,7 +63,8 @@ class Ended:
 def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of a device: whether the host waits for what leaves it, as for a CPU, or goes on as with a GPU."""
     if request.param == "goes on":
-        monkeypatch.setattr(module, "Outgoing", lambda device: transfer.Outgoing(torch.device("cuda")))
+        for module in (service, strips):
+            monkeypatch.setattr(module, "Outgoing", lambda device: transfer.Outgoing(torch.device("cuda")))
         monkeypatch.setattr(transfer, "_mark", lambda device: Ended())
         monkeypatch.setattr(transfer, "_start_copy", lambda t: t.clone())
     return request.param

@@ -20,7 +20,6 @@ from ...dit.backends import attention_named, describe
 from ...dit.cache import Passes
 from ...dit.runner import block_call
 from ...errors import Cancelled
-from ...frames import to_pictures
 from ...sampling import Denoised, guide
 from ...sampling import sample as euler
 from ...transfer import Outgoing
@@ -30,10 +29,10 @@ from ..split import Split, choose_split
 from ..spmd.bandwidth import bandwidth_between
 from ..spmd.dit import ParallelDiT, Pass
 from ..spmd.mesh import Meshes
-from ..spmd.vae import StripRanks, decode_strips, encode_strip, plan_strips
 from ..traffic import PassSize, bytes_between, warning_of
 from .loop import Context
 from .prompts import Prompts
+from .strips import Strips
 from .weights import RankWeights
 
 log = logging.getLogger("mochi.rank")
@@ -70,7 +69,7 @@ class Rank:
     def __init__(self, context: Context):
         self.context = context
         self._meshes = Meshes(context.device.type, context.timeout, context.machines)
-        self._strip_ranks = StripRanks(context.timeout, context.machines)
+        self._strips = Strips(context)
         self._bandwidth: float | None = None  # between machines, bytes a second, once it was needed
         self._models: dict[str, Any] = {}  # RankDiT and RankVAE, by the name that the owner has given them
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -138,7 +137,7 @@ class Rank:
 
     def status(self, _: protocol.GetStatus) -> protocol.RankStatus:
         networks = [model.network.traffic for model in self._models.values() if isinstance(model, RankDiT)]
-        strips = self._strip_ranks.traffic
+        strips = self._strips.traffic
         return protocol.RankStatus(
             memory_used(self.context.device),
             sorted(self._models),
@@ -254,36 +253,10 @@ class Rank:
     # --- frames
 
     def decode(self, request: protocol.Decode) -> None:
-        """Sends each strip of this rank in an event."""
-        z = request.z
-        total, height, width = z.shape[2:]
-        chunk = plan_strips(height, width, self.context.size).chunk
-        strips = decode_strips(self._models[request.name].decoder, z, self._strip_ranks, chunk)
-
-        def tell(first: int, strip: Tensor) -> None:
-            done, memory = min(first + chunk, total), memory_used(self.context.device)
-            self.context.emit(protocol.StripDecoded(done, total, first, strip, memory))
-
-        with Outgoing(self.context.device) as outgoing:
-            for first in range(0, total, chunk):
-                strip = next(strips, None)  # a rank without a strip takes part, to hear of a cancel with the others
-                if strip is not None:
-                    outgoing.send(
-                        partial(tell, first), to_pictures(strip, as_bytes=True) if request.as_bytes else strip
-                    )
-                if self.context.cancelled():
-                    raise Cancelled
-        trim_heap()
+        self._strips.decode(self._models[request.name].decoder, request)
 
     def encode(self, request: protocol.Encode) -> Tensor | None:
-        """Returns this rank's strip, if it has one."""
-
-        def report(done: int, total: int) -> None:
-            self.context.emit(protocol.PieceEncoded(done, total))
-
-        strip = encode_strip(self._models[request.name].encoder, request.video, self._strip_ranks, report)
-        trim_heap()
-        return None if strip is None else strip.cpu()
+        return self._strips.encode(self._models[request.name].encoder, request)
 
     # --- shared
 
