@@ -11,6 +11,10 @@ class CheckpointError(MochiError):
     """A weight file that cannot be used; the message names the file and what it seems to be."""
 
 
+class Blocked(MochiError):
+    """A prompt or a frame that a safety check does not let pass; the message says what was found."""
+
+
 class Cancelled(Exception):
     """The caller asked a run to stop; raised between two steps, nothing was written."""
 

@@ -10,6 +10,7 @@ from ..errors import Cancelled
 from ..lora.apply import read_loras
 from ..model_dir import ModelDir, find_model
 from ..parallel.protocol import Counted
+from ..safety import Guard, guarded
 from ..sampling import Denoised, Watch
 from ..settings import GenerateSettings
 from ..video import VideoWriter
@@ -48,29 +49,41 @@ def make_video(
     tell: Callable[[Counted], None],
     cancelled: Callable[[], bool] | None = None,
     make_folder: bool = True,
+    guard: Guard | None = None,
+    seal: Callable[[Path], None] | None = None,
+    preview: Callable[[Denoised], None] | None = None,
 ) -> Made:
     """Makes a video and writes it to `output`; if anything raises, nothing stays.
 
     Args:
-        quality, make_folder: see VideoWriter.
+        quality, make_folder, seal: see VideoWriter.
         tell: hears of each step, and of the frames as they are written; first that none is.
         cancelled: is asked between two steps and two batches of frames whether to raise Cancelled.
+        guard: looks at the prompt before it is encoded, and at frames before they are written; raises Blocked.
+        preview: hears of the latents of each step.
     """
     started = time.monotonic()
 
     def on_step(denoised: Denoised) -> None:
         tell(StepMade(denoised.step, denoised.steps))
+        if preview is not None:
+            preview(denoised)
 
+    if guard is not None:
+        guard.check_prompt(settings.prompt, settings.as_dict())
     tell(StepMade(0, settings.steps))
     latents = pipeline.denoise(settings, Watch(on_step, cancelled))
     cache = in_words(pipeline.passes) if settings.teacache else ""
     tell(FramesWritten(0, settings.frames))
     size = settings.width, settings.height
-    with VideoWriter(output, settings.fps, size, quality=quality, make_folder=make_folder) as video:
+    with (
+        VideoWriter(output, settings.fps, size, quality=quality, make_folder=make_folder, seal=seal) as video,
+        guarded(video.write, guard, settings.as_dict()) as write,
+    ):
         for frames in pipeline.decode(latents, as_bytes=True):
             if cancelled is not None and cancelled():
                 raise Cancelled("cancelled while decoding")
-            video.write(frames)
+            write(frames)
             tell(FramesWritten(video.frames, settings.frames))
     facts = {
         "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),

@@ -8,35 +8,28 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..batch.job import Job
 from ..batch.make import make_video, open_pipeline
 from ..batch.record import Recipe, write_record
 from ..batch.requests import LoadPipeline
 from ..config import RunDefaults, pusa_defaults
-from ..dit.backends import ATTENTIONS, SDPA
 from ..errors import MochiError
 from ..model_dir import find_model
-from ..parallel.settings import SHARDING_CHOICES, TIMEOUT, ParallelSettings
+from ..parallel.settings import ParallelSettings
+from ..provenance import Signer
+from ..safety import Guard
 from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
-from . import cluster, given
+from . import cluster, given, model_options
 from .bars import Bars
 from .jobs import read_jsonl
-from .lora import add_option, named_loras
+from .lora import named_loras
+from .model_options import DTYPES, check_device, check_gpus
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
-
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float8": torch.float8_e4m3fn,
-}
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -49,7 +42,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=generate)
     add = parser.add_argument
     add("prompt", nargs="?", help="what the video shows")
-    add("--model-dir", type=Path, metavar="DIR", help="weights; without it, the built-in tiny model")
     add("--negative", metavar="PROMPT", help="what the video does not show")
     add("--seed", type=int, help="of the noise; by default a random one, which is recorded")
     add("--steps", type=int, help="sampling steps")
@@ -82,21 +74,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
     add(
-        "--dtype",
-        choices=DTYPES,
-        help="of weights and computation (default: float32 on the CPU, else bfloat16, "
-        "and quantised weights stay as they are; float8: of weights only)",
-    )
-    add(
-        "--attention",
-        choices=ATTENTIONS,
-        default=SDPA,
-        help="torch's own (sdpa), FlashAttention 2 or 3, or SageAttention, where installed (default: %(default)s)",
-    )
-    add("--compile", action="store_true", help="compile the denoiser's blocks with torch.compile: slow to start")
-    add_option(add)
-    add("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
-    add(
         "--jsonl",
         type=Path,
         metavar="FILE",
@@ -104,12 +81,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "..., output; images for a list of --image); options given here hold where a line does not say otherwise; a "
         "bad line does not end the others",
     )
-    add = parser.add_argument_group("one video over several GPUs").add_argument
-    add("--gpus", "--ranks", metavar="GPUS", help="how many (4, all) or which (0,1,3); without GPUs, ranks on the CPU")
-    add("--guidance", type=int, default=0, choices=(0, 1, 2, 3), help="passes of a step at a time (default: the best)")
-    add("--ulysses", type=int, default=0, metavar="RANKS", help="ranks for each pass (default: the best)")
-    add("--weights", choices=SHARDING_CHOICES, default="auto", help="what each GPU holds (default: %(default)s)")
-    add("--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a GPU to move on (default: %(default)s)")
+    model_options.add_options(parser)
     cluster.add_options(parser)
 
 
@@ -135,6 +107,7 @@ def generate(options: argparse.Namespace) -> None:
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
         recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality)
+        guard, signer = None, None
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes)
@@ -142,7 +115,7 @@ def generate(options: argparse.Namespace) -> None:
             wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
         else:
             with closing(open_pipeline(load, model)) as pipeline:
-                wrong |= make_all(pipeline, jobs, recipe, options.jsonl)
+                wrong |= make_all(pipeline, jobs, recipe, options.jsonl, guard, signer)
                 print(f"attention: {pipeline.attention}", file=sys.stderr)
     if wrong:
         lines = ", ".join(map(str, sorted(wrong)))
@@ -151,12 +124,19 @@ def generate(options: argparse.Namespace) -> None:
         )
 
 
-def make_all(pipeline: "Pipeline", jobs: Sequence[Job], recipe: Recipe, jsonl: Path | None) -> dict[int, MochiError]:
+def make_all(
+    pipeline: "Pipeline",
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    jsonl: Path | None,
+    guard: Guard | None,
+    signer: Signer | None,
+) -> dict[int, MochiError]:
     """Makes videos one after the other. Prints and returns what was wrong with the lines that could not be made."""
     wrong = {}
     for number, job in enumerate(jobs, 1):
         try:
-            make(pipeline, job, recipe, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling")
+            make(pipeline, job, recipe, f"{number}/{len(jobs)}" if len(jobs) > 1 else "sampling", guard, signer)
         except MochiError as error:
             if job.line is None:
                 raise
@@ -165,11 +145,14 @@ def make_all(pipeline: "Pipeline", jobs: Sequence[Job], recipe: Recipe, jsonl: P
     return wrong
 
 
-def make(pipeline: "Pipeline", job: Job, recipe: Recipe, title: str) -> None:
+def make(
+    pipeline: "Pipeline", job: Job, recipe: Recipe, title: str, guard: Guard | None, signer: Signer | None
+) -> None:
     """Makes one video and its record, and prints the path."""
     job.check_output()  # again: the run before may have taken hours
     with Bars(title) as bars:
-        made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show)
+        seal = signer.seal(job.settings.as_dict()) if signer is not None else None
+        made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show, guard=guard, seal=seal)
     if made.cache:
         print(made.cache, file=sys.stderr)
     write_record(job, recipe, made)
@@ -217,22 +200,4 @@ def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     """How to spread the work over devices, which must be there; None where one device does it in this process."""
     if options.ray is not None:
         return cluster.parallel_over(options) if options.jsonl is None else cluster.parallel_of_worker(options)
-    if options.gpus is None:
-        return None
-    if options.device is not None:
-        raise MochiError("give either --device, for one, or --gpus")
-    parallel = ParallelSettings(options.gpus, options.guidance, options.ulysses, options.weights, options.timeout)
-    return None if parallel.in_process else parallel
-
-
-def check_device(name: str | None) -> torch.device | None:
-    """The device of that name, which must be there."""
-    if name is None:
-        return None
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise MochiError(f"device {name!r} cannot be used here: {reason}") from error
-    return device
+    return check_gpus(options)

@@ -16,7 +16,7 @@ AUTO = "auto"
 
 
 def add_options(add: Callable[..., Any]) -> None:
-    """Adds the options; --image can be repeated."""
+    """Adds the option, which can be repeated."""
     add(
         "--image",
         dest="images",
@@ -26,6 +26,10 @@ def add_options(add: Callable[..., Any]) -> None:
         "counts from 0, or from the end, -1 the last one (default: 0); STRENGTH is 1 where it stays as it is, and less "
         "where the video may change it (default: 1)",
     )
+
+
+def add_variant(add: Callable[..., Any]) -> None:
+    """Adds the option that says which Mochi the weights are."""
     add(
         "--variant",
         choices=(AUTO, *VARIANTS),

@@ -15,7 +15,7 @@ from ..memory import in_gb
 from ..parallel.settings import SHARDINGS
 from ..train.job import Format, Looked, Placement, Samples, Stepped, TrainJob
 from ..train.settings import LEVELS, RECOMPUTE, Rank, TrainSettings
-from .generate import DTYPES, check_device
+from .model_options import DTYPES, check_device
 
 if TYPE_CHECKING:
     from ..train.ranks import Ranks

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class VideoWriter:
     metadata: texts to embed, as JSON: ComfyUI reads "prompt" and "workflow" back when the file is dropped
     on its canvas (not from a gif, where they are the file's comment).
     make_folder: whether the folder of `path` is made where it is not there.
+    seal: is given the whole file, or folder, before it gets its name, and may change it in its place.
 
     Raises MochiError on settings that cannot be or that the format cannot hold, and when the disk is full.
     """
@@ -49,6 +50,7 @@ class VideoWriter:
         quality: int = DEFAULT_QUALITY,
         metadata: Mapping[str, str] | None = None,
         make_folder: bool = True,
+        seal: Callable[[Path], None] | None = None,
     ):
         self.format = format or format_of(path)
         check_video(self.format, fps, size)
@@ -57,7 +59,7 @@ class VideoWriter:
         check_writable(path, self.format)
         self.path = target_path(path, self.format)
         self.frames = 0
-        self._make_folder = make_folder
+        self._make_folder, self._seal = make_folder, seal
         temporary = temporary_beside(self.path)
         self._target = Target(temporary, exact_fps(fps), size, quality, embeddable(metadata or {}))
         self._encoder: Encoder | None = None
@@ -97,6 +99,8 @@ class VideoWriter:
             raise MochiError(f"{self.path}: a video needs at least one frame")
         with self._clear_errors():
             encoder.finish()
+            if self._seal is not None:
+                self._seal(self._target.path)
             if self.path.is_dir():  # an empty one: anything else was refused
                 self.path.rmdir()
             os.replace(self._target.path, self.path)

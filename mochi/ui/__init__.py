@@ -1,0 +1,1 @@
+"""The web page, for people who do not want a graph."""
