@@ -65,9 +65,9 @@ def make_video(
     started = time.monotonic()
 
     def on_step(denoised: Denoised) -> None:
-        tell(StepMade(denoised.step, denoised.steps))
         if preview is not None:
             preview(denoised)
+        tell(StepMade(denoised.step, denoised.steps))
 
     if guard is not None:
         guard.check_prompt(settings.prompt, settings.as_dict())

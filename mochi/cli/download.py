@@ -11,7 +11,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand, which runs `download`."""
     parser = commands.add_parser(
         "download",
-        help="fetch published weights",
         description="Fetches published weights from the Hugging Face hub, after saying how much disk they need. "
         "What is there is not fetched again, and what was interrupted is resumed.",
     )

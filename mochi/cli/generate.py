@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "generate",
-        help="make a video from a prompt",
         description="Makes a video from a prompt, and writes its settings beside it as JSON.",
         epilog="What is not given is the model's own default.",
     )

@@ -84,11 +84,16 @@ def tell(jobs: Sequence[Job], variant: str, reason: str) -> None:
     """Print what becomes of given images, where there are any."""
     if not any(job.settings.images for job in jobs):
         return
-    print(f"variant {variant}: {reason}", file=sys.stderr)
+    print(*about(variant, reason), sep="\n", file=sys.stderr)
+
+
+def about(variant: str, reason: str) -> list[str]:
+    """Which Mochi it is, and what becomes of given images."""
+    lines = [f"variant {variant}: {reason}"]
     if not takes_frames(variant):
-        print(
+        lines.append(
             "This model knows one noise level for all frames: images are kept, whatever their strength, and the other "
             "frames are made to fit. Pusa V0.5 goes on from them (`python -m mochi download --variant pusa`); if this "
-            "is one, add --variant pusa.",
-            file=sys.stderr,
+            "is one, add --variant pusa."
         )
+    return lines

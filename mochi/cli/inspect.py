@@ -11,7 +11,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand, which runs `inspect`."""
     parser = commands.add_parser(
         "inspect",
-        help="say what a weight file is",
         description="Says what a weight file is: how it is quantised, which parts of a Mochi are in it, what they "
         "lack, and which loader takes it. Reads no weights.",
     )

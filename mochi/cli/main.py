@@ -4,17 +4,30 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ..errors import GroupError, MochiError
-from . import download, generate, inspect, train
 from .streams import tolerant_output
 
+COMMANDS = {
+    "generate": "make a video from a prompt",
+    "ui": "a web page to make videos with",
+    "train-lora": "train a LoRA on a folder of clips",
+    "download": "fetch published weights",
+    "inspect": "say what a file is",
+}
+"""Each has a module with `add_parser`; the part of its name behind a hyphen is left out there."""
 
-def parser() -> argparse.ArgumentParser:
+
+def parser(command: str) -> argparse.ArgumentParser:
+    """The parser of a command line. Only the module of its command is imported: some take seconds."""
     main = argparse.ArgumentParser(prog="python -m mochi", description="Generate video with Mochi 1.")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (generate, train, download, inspect):
-        command.add_parser(commands)
+    for name, help in COMMANDS.items():
+        if name == command:
+            import_module(f".{name.partition('-')[0]}", __package__).add_parser(commands)
+        else:
+            commands.add_parser(name, help=help)
     return main
 
 
@@ -25,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with tolerant_output():
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
-        options = parser().parse_args(arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        options = parser(given[0] if given else "").parse_args(given)
         try:
             options.run(options)
         except (MochiError, GroupError) as error:

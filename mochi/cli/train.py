@@ -27,7 +27,6 @@ LOOK = Samples()
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "train-lora",
-        help="train a LoRA on clips and their captions",
         description="Trains a LoRA. The same command goes on with a run that was cancelled or killed.",
         epilog="Several GPUs: torchrun --nproc-per-node 4 -m mochi train-lora ... Each trains on clips of its own, "
         "unless --ulysses says otherwise.",
