@@ -155,11 +155,10 @@ class Desk:
         self._change_view(run.visitor, phase=phase, text=text, done=0, total=0, picture=b"", **changes)
 
     def _tell_places(self) -> None:
-        for place, run in enumerate(self._waiting):
-            before = "1 video is" if place == 0 else f"{place + 1} videos are"
-            busy = any(known.view.phase is Phase.WORKING for known in self._visitors.values())
-            text = f"waiting: {before} before yours" if busy or place else "waiting"
-            self._change_view(run.visitor, text=text)
+        working = any(known.view.phase is Phase.WORKING for known in self._visitors.values())
+        for before, run in enumerate(self._waiting, int(working)):
+            videos = "1 video is" if before == 1 else f"{before} videos are"
+            self._change_view(run.visitor, text=f"waiting: {videos} before yours" if before else "waiting")
 
     def _forget(self) -> None:
         """Let go of visitors who are gone. Their videos stay in the folder."""
@@ -189,6 +188,6 @@ class Desk:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(image.file, path)
             except OSError as error:
-                raise MochiError(f"{path}: the picture could not be kept there: {error.strerror}") from error
+                raise MochiError(f"{image.name}: could not be kept as {path}: {error.strerror}") from error
             kept.append(replace(image, file=str(path)))
         return tuple(kept)
