@@ -19,7 +19,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 # Where tests start processes, compile, train or measure: `make quick` leaves them out.
 SLOW = (
-    *("batch/test_workers.py", "benchmarks", "browser", "cli", "cluster", "cuda", "kernels", "parallel", "tiny"),
+    *("batch/test_workers.py", "benchmarks", "browser", "cli", "cluster", "cuda", "kernels", "parallel", "tiny", "ui"),
     *("checkpoint/test_mutations.py", "dit/test_compile.py", "test_memory.py", "train"),
 )
 

@@ -129,7 +129,8 @@ def prepare(options: argparse.Namespace) -> tuple[Workshop, Offer]:
         [file for file, _ in named],
     )
     shown = [(Path(file).stem, strength) for file, strength in named]
-    offer = Offer(name, asdict(defaults), has_encoder(model), "\n\n".join(given.about(variant, reason)), shown)
+    shown_name = str(options.model_dir or "the tiny model that is built in")
+    offer = Offer(shown_name, asdict(defaults), has_encoder(model), "\n\n".join(given.about(variant, reason)), shown)
     return workshop, offer
 
 

@@ -72,9 +72,10 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
             except MochiError as error:
                 desk.failed(run, str(error))
             except Exception as error:  # of a group that failed, of the machine's memory: the next one may go well
-                log.warning("%s could not be made", run.job.video.name, exc_info=error)
+                is_known = isinstance(error, GroupError)  # its text says all that a traceback would
+                log.warning("%s: %s", run.job.video.name, error, exc_info=None if is_known else error)
                 first, _, _ = str(error).partition("\n")
-                reason = first if isinstance(error, GroupError) else f"{type(error).__name__}: {first}"
+                reason = first if is_known else f"{type(error).__name__}: {first}"
                 desk.failed(run, f"{reason} (the terminal says more)")
                 if pipeline is not None:
                     pipeline.close()
