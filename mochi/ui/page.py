@@ -103,7 +103,7 @@ class Form:
                 add(name, self._number(name, label, precision=0))
         with gr.Row():
             add("steps", self._number("steps", "Steps", precision=0))
-            add("cfg", self._number("cfg", "Guidance (cfg)", step=0.5))
+            add("cfg", self._number("cfg", "Guidance", step=0.5))
             # A text, since an empty field of numbers is 0 to gradio.
             add("seed", gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=NARROW, elem_id="seed"))
         with gr.Accordion("More", open=False), gr.Row():
