@@ -70,6 +70,16 @@ def check_options(options: argparse.Namespace) -> None:
     import_ray()
 
 
+def check_model(options: argparse.Namespace, model: ModelDir) -> None:
+    """Raise MochiError where workers of other machines would not find T5: they read the files of the model's folder."""
+    if options.ray is None or options.jsonl is None or model.text_encoder.path.is_relative_to(model.path):
+        return
+    raise MochiError(
+        f"T5 is in {model.text_encoder.path}, but with --ray and --jsonl it goes to other machines with the weights: "
+        f"put it into {model.path}, with its tokenizer"
+    )
+
+
 def parallel_over(options: argparse.Namespace) -> ParallelSettings:
     """How one video is spread over the machines of the cluster."""
     return ParallelSettings(
