@@ -42,6 +42,7 @@ class ModelDir:
         config: sizes, latent statistics and default settings.
         tokenizer: of the text encoder, where it does not lie beside that.
         encoder_file: the encoder's, where it is not looked for in the directory.
+        t5: the text encoder's path, where it is not looked for in the directory.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class ModelDir:
     text_encoder: Checkpoint
     tokenizer: Path | None = None
     encoder_file: Checkpoint | None = None
+    t5: Path | None = None
 
     @cached_property
     def encoder(self) -> Checkpoint:
@@ -96,7 +98,9 @@ def find_model(folder: str | Path | None = None, t5: str | Path | None = None) -
     dit = _checkpoint_of("dit", path, opened)
     config = _config_of(dit, path)
     decoder = _checkpoint_of("decoder", path, opened)
-    return ModelDir(path, config, dit, decoder, _text_encoder(path, t5, dit, opened))
+    encoder = _text_encoder(path, t5, dit, opened)
+    elsewhere = t5 is not None or not encoder.path.is_relative_to(path)
+    return ModelDir(path, config, dit, decoder, encoder, t5=encoder.path if elsewhere else None)
 
 
 def model_of(files: ModelFiles) -> ModelDir:

@@ -26,7 +26,7 @@ class LoadPipeline(Request[str]):
     Attributes:
         model: its directory, an absolute path; None for the built-in tiny one.
         loras: files, each with its strength, 1 as trained.
-        t5: its text encoder, an absolute path, where that is not in the directory.
+        t5: its text encoder's path, absolute too, where that is not in the directory.
         dtype, device, attention, compiled, parallel, variant, passes, offload: see `load_pipeline`.
     """
 

@@ -70,16 +70,6 @@ def check_options(options: argparse.Namespace) -> None:
     import_ray()
 
 
-def check_model(options: argparse.Namespace, model: ModelDir) -> None:
-    """Raise MochiError where workers of other machines would not find T5: they read the files of the model's folder."""
-    if options.ray is None or options.jsonl is None or model.text_encoder.path.is_relative_to(model.path):
-        return
-    raise MochiError(
-        f"T5 is in {model.text_encoder.path}, but with --ray and --jsonl it goes to other machines with the weights: "
-        f"put it into {model.path}, with its tokenizer"
-    )
-
-
 def parallel_over(options: argparse.Namespace) -> ParallelSettings:
     """How one video is spread over the machines of the cluster."""
     return ParallelSettings(
@@ -132,7 +122,7 @@ def make_on_machines(
 def _needs(jobs: Sequence[Job], options: argparse.Namespace, model: ModelDir, load: LoadPipeline) -> Needs:
     files = [*files_of_model(model, encoder=any(job.settings.images for job in jobs), report=_hashing())]
     files += [file for path, _ in load.loras for file in files_of(path)]
-    paths = [*([] if load.model is None else [absolute(load.model)]), *(absolute(path) for path, _ in load.loras)]
+    paths = [absolute(path) for path in (load.model, load.t5, *(path for path, _ in load.loras)) if path is not None]
     each, on_cpu = _gpus_of_worker(options), options.device == "cpu"
     memory = 0 if load.model is None else model.text_encoder.nbytes + model.decoder.nbytes
     most = options.workers or MOST

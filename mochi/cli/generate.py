@@ -97,7 +97,6 @@ def generate(options: argparse.Namespace) -> None:
     parallel = check_parallel(options)
     choose_prompt(options)
     model = model_options.open_model(options)
-    cluster.check_model(options, model)
     variant, reason = given.chosen_variant(options.variant, model)
     defaults = model.config.defaults
     jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
@@ -117,7 +116,7 @@ def generate(options: argparse.Namespace) -> None:
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         files = options.model_dir, DTYPES.get(dtype)
-        load = LoadPipeline(*files, *how, named_loras(chosen), passes, options.cpu_offload, options.t5)
+        load = LoadPipeline(*files, *how, named_loras(chosen), passes, options.cpu_offload, model.t5)
         if options.ray is not None and options.jsonl is not None:
             wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
         else:

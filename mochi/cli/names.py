@@ -10,7 +10,10 @@ from .published import OURS
 class Parser(argparse.ArgumentParser):
     """A parser of one command that takes a long option by any of its names. Help has ours."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    # Its declaration has three signatures, for namespaces of other kinds.
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """See ArgumentParser, which calls this with the arguments behind the command."""
         return super().parse_known_args(None if args is None else self._renamed(args), namespace)
 

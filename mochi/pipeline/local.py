@@ -63,7 +63,13 @@ class LocalDenoiser:
             return self._sample(features, mask, noise, settings, watch, given)
 
     def _sample(
-        self, features: Tensor, mask: Tensor, noise: Tensor, settings: GenerateSettings, watch: Watch, given: Given | None
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        watch: Watch,
+        given: Given | None,
     ) -> Tensor:
         prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         frames, height, width = noise.shape[2:]

@@ -84,9 +84,11 @@ def test_published_options_and_ours_are_the_same() -> None:
     """Each alone, and all in one line; values keep their signs."""
     line = ["generate", *PUBLISHED]
     found = vars(parser().parse_args(line))
-    ours = ["--prompt=a", "--jsonl=a", "--negative=a", "--width=32", "--height=32", "--frames=7", "--seed=1", "--cfg=4.5"]
-    ours += ["--steps=3", "--model-dir=a", "--lora=a", "--cpu-offload", "--folder=a", "--threshold-noise=0.1"]
-    assert found == vars(parser().parse_args(["generate", *ours, "--linear-steps=2"]))
+    ours = (
+        "generate --prompt=a --jsonl=a --negative=a --width=32 --height=32 --frames=7 --seed=1 --cfg=4.5 --steps=3 "
+        "--model-dir=a --lora=a --cpu-offload --folder=a --threshold-noise=0.1 --linear-steps=2"
+    )
+    assert found == vars(parser().parse_args(ours.split()))
     for text in ("--negative_prompt", "a_b--c", "-1_000"):
         behind = vars(parser().parse_args(["generate", "--seed=1", "--", text]))
         assert behind["prompt"] == text
