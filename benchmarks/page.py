@@ -27,7 +27,7 @@ def main() -> None:
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         page = browser.new_page(viewport={"width": 1200, "height": 800})  # a person has a browser already
         started = time.monotonic()
-        command = [sys.executable, "-m", "mochi", "ui", f"--port={PORT}", f"--output-dir={folder}", "--device=cpu"]
+        command = [sys.executable, "-m", "mochi", "ui", f"--port={PORT}", f"--folder={folder}", "--device=cpu"]
         with subprocess.Popen(command, cwd=PROJECT) as process:
             try:
                 wait_for(url)

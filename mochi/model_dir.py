@@ -1,5 +1,6 @@
 """The files of a model, in one directory or in several: those of each network, and its sizes. Reads no weights."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -10,7 +11,10 @@ from .checkpoint.readers.shards import weight_files
 from .config import PREVIEW, TINY, TINY_WEIGHTS, LatentStats, ModelConfig
 from .errors import CheckpointError
 from .text import open_text_encoder
+from .text.cached import ADVICE, cached_t5
 from .variant import variant_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class ModelDir:
         config: sizes, latent statistics and default settings.
         tokenizer: of the text encoder, where it does not lie beside that.
         encoder_file: the encoder's, where it is not looked for in the directory.
+        t5: the text encoder's path, where it is not looked for in the directory.
     """
 
     path: Path
@@ -47,6 +52,7 @@ class ModelDir:
     text_encoder: Checkpoint
     tokenizer: Path | None = None
     encoder_file: Checkpoint | None = None
+    t5: Path | None = None
 
     @cached_property
     def encoder(self) -> Checkpoint:
@@ -72,15 +78,18 @@ class ModelDir:
         return variant_of(self.path / self.dit.path.name, self.dit.metadata)
 
 
-def find_model(folder: str | Path | None = None) -> ModelDir:
+def find_model(folder: str | Path | None = None, t5: str | Path | None = None) -> ModelDir:
     """The model in a directory; None is the built-in tiny one.
+
+    t5: the text encoder, a file or a folder, where it is not to be that of the directory.
 
     It needs an AsymmDiT, an AsymmVAE decoder (`dit.safetensors` and `decoder.safetensors`, or any one other file that
     holds it, safetensors or GGUF; or a diffusers directory's `transformer` and `vae`) and T5: a folder `t5`, or
     `text_encoder` beside `tokenizer`, or any one file that holds it, with a tokenizer beside. Given pictures need an
-    AsymmVAE encoder too, `encoder.safetensors` or any one other file that holds it.
+    AsymmVAE encoder too, `encoder.safetensors` or any one other file that holds it. A directory without T5, as Genmo's
+    own script makes it, takes that of the hub's cache, and the log says which.
 
-    Raises CheckpointError naming what is missing.
+    Raises CheckpointError naming what is missing, or does not belong together.
     """
     path = TINY_WEIGHTS if folder is None else Path(folder)
     if not path.is_dir():
@@ -88,7 +97,10 @@ def find_model(folder: str | Path | None = None) -> ModelDir:
     opened = cache(Checkpoint.open)  # a file that several parts are looked for in is opened once
     dit = _checkpoint_of("dit", path, opened)
     config = _config_of(dit, path)
-    return ModelDir(path, config, dit, _checkpoint_of("decoder", path, opened), _text_encoder(path, opened))
+    decoder = _checkpoint_of("decoder", path, opened)
+    encoder = _text_encoder(path, t5, dit, opened)
+    elsewhere = t5 is not None or not encoder.path.is_relative_to(path)
+    return ModelDir(path, config, dit, decoder, encoder, t5=encoder.path if elsewhere else None)
 
 
 def model_of(files: ModelFiles) -> ModelDir:
@@ -132,7 +144,7 @@ def _checkpoint_of(part: str, folder: Path, opened: Callable[[Path], Checkpoint]
     own = folder / f"{part}.safetensors"
     if own.is_file():
         return opened(own)
-    found = [checkpoint for checkpoint in map(opened, _candidates(folder)) if part in checkpoint.parts]
+    found = _holding(part, folder, opened)
     if len(found) != 1:
         raise CheckpointError(
             f"{folder}: there is no {own.name} in it, and {len(found)} of its other files hold such a network"
@@ -140,19 +152,35 @@ def _checkpoint_of(part: str, folder: Path, opened: Callable[[Path], Checkpoint]
     return found[0]
 
 
-def _candidates(folder: Path) -> list[Path]:
-    """Paths that can hold a network: files (of a checkpoint in several only the first), and folders of diffusers."""
-    folders = [folder / name for name in ("transformer", "vae") if (folder / name).is_dir()]
-    return [*weight_files(folder), *folders]
+def _holding(part: str, folder: Path, opened: Callable[[Path], Checkpoint]) -> list[Checkpoint]:
+    """Those in the folder that hold a part. Of a checkpoint in several files only the first is looked at."""
+    folders = [folder / name for name in ("transformer", "vae") if (folder / name).is_dir()]  # of diffusers
+    return [checkpoint for checkpoint in map(opened, [*weight_files(folder), *folders]) if part in checkpoint.parts]
 
 
-def _text_encoder(folder: Path, opened: Callable[[Path], Checkpoint]) -> Checkpoint:
+def _text_encoder(
+    folder: Path, named: str | Path | None, dit: Checkpoint, opened: Callable[[Path], Checkpoint]
+) -> Checkpoint:
+    """The one that is named, or that of the folder, or of the hub's cache."""
+
+    def check(encoder: Checkpoint) -> None:
+        encoder.check("t5")
+        check_together(dit, encoder)
+
+    if named is not None:
+        encoder = open_text_encoder(named)
+        check(encoder)
+        return encoder
     for inner in (folder / "t5", folder / "text_encoder"):
         if inner.is_dir():
             return open_text_encoder(inner)
-    try:
+    if (folder / "t5.safetensors").is_file() or _holding("t5", folder, opened):
         return _checkpoint_of("t5", folder, opened)
+    try:
+        encoder, repository = cached_t5(check)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{folder}: there is no T5 in it: a folder t5 or text_encoder, or a file ({error})"
+            f"{folder}: there is no T5 in it, a folder t5 or text_encoder or a file; {error}. {ADVICE}"
         ) from error
+    log.warning("T5 is that of %s in the hub's cache: %s", repository, encoder.path)
+    return encoder

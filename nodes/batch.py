@@ -195,7 +195,7 @@ def _request(jobs: list[Job], model_dir: str, model: ModelDir, gpus: int) -> Loa
     passes = max(2, min(job.settings.passes for job in jobs))
     over = ParallelSettings(str(gpus)) if gpus > 1 else None
     folder: Path | None = model_folder(model_dir)
-    return LoadPipeline(folder, parallel=over, variant=model.variant[0], passes=passes)
+    return LoadPipeline(folder, parallel=over, variant=model.variant[0], passes=passes, t5=model.t5)
 
 
 def _not_made(wrong: dict[int, MochiError], text: str) -> str:

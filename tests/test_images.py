@@ -121,13 +121,29 @@ def test_kinds_of_pixels(here: Path) -> None:
     assert read_picture("two.png").unique().tolist() == [0, 1]
 
 
-def test_upright(here: Path) -> None:
-    """As cameras say it in EXIF: 6 is turned clockwise."""
+UPRIGHT = (
+    lambda p: p,
+    lambda p: p[:, ::-1],
+    lambda p: p[::-1, ::-1],
+    lambda p: p[::-1],
+    lambda p: p.swapaxes(0, 1),
+    lambda p: p[::-1].swapaxes(0, 1),
+    lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    lambda p: p[:, ::-1].swapaxes(0, 1),
+)
+"""What a viewer makes of a picture, for the orientations 1 to 8 of EXIF."""
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_upright(here: Path, mode: str, orientation: int) -> None:
+    """As cameras say it in EXIF."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(COLOURS).save("turned.png", exif=exif)
-    expected = torch.from_numpy(np.rot90(COLOURS, -1).copy())[None] / 255
-    torch.testing.assert_close(read_picture("turned.png"), expected)
+    exif[0x0112] = orientation
+    picture = Image.fromarray(COLOURS).convert(mode)
+    picture.save("turned.png", exif=exif)
+    expected = UPRIGHT[orientation - 1](np.asarray(picture.convert("RGB")))
+    torch.testing.assert_close(read_picture("turned.png"), torch.from_numpy(expected.copy())[None] / 255)
 
 
 def test_fits_the_video(here: Path) -> None:

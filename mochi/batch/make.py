@@ -26,12 +26,12 @@ def open_pipeline(load: LoadPipeline, model: ModelDir | None = None) -> "Pipelin
 
     model: that of the request, where it is open already.
     """
-    files = find_model(load.model) if model is None else model
+    files = find_model(load.model, load.t5) if model is None else model
     loras = read_loras(load.loras, files.config.dit)
 
     from ..pipeline import load_pipeline  # imports transformers, which takes seconds
 
-    how = load.dtype, load.device, load.attention, load.compiled, load.parallel, load.variant, load.passes
+    how = load.dtype, load.device, load.attention, load.compiled, load.parallel, load.variant, load.passes, load.offload
     pipeline = load_pipeline(files, *how)
     try:
         pipeline.use_loras(loras)

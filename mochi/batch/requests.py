@@ -26,7 +26,8 @@ class LoadPipeline(Request[str]):
     Attributes:
         model: its directory, an absolute path; None for the built-in tiny one.
         loras: files, each with its strength, 1 as trained.
-        dtype, device, attention, compiled, parallel, variant, passes: see `load_pipeline`.
+        t5: its text encoder's path, absolute too, where that is not in the directory.
+        dtype, device, attention, compiled, parallel, variant, passes, offload: see `load_pipeline`.
     """
 
     doing = "loading"
@@ -39,6 +40,8 @@ class LoadPipeline(Request[str]):
     variant: str | None = None
     loras: Sequence[tuple[str, float]] = ()
     passes: int = 2
+    offload: bool = False
+    t5: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def run_batch(
     """
     check_names(jobs)
     loras = [(absolute(path), strength) for path, strength in load.loras]
-    load = replace(load, model=load.model and Path(absolute(load.model)), loras=loras)
+    model, t5 = (path and Path(absolute(path)) for path in (load.model, load.t5))
+    load = replace(load, model=model, t5=t5, loras=loras)
     batch = _Batch(jobs, site, load, recipe, watcher, shared, grace)
     try:
         batch.run()

@@ -122,7 +122,7 @@ def make_on_machines(
 def _needs(jobs: Sequence[Job], options: argparse.Namespace, model: ModelDir, load: LoadPipeline) -> Needs:
     files = [*files_of_model(model, encoder=any(job.settings.images for job in jobs), report=_hashing())]
     files += [file for path, _ in load.loras for file in files_of(path)]
-    paths = [*([] if load.model is None else [absolute(load.model)]), *(absolute(path) for path, _ in load.loras)]
+    paths = [absolute(path) for path in (load.model, load.t5, *(path for path, _ in load.loras)) if path is not None]
     each, on_cpu = _gpus_of_worker(options), options.device == "cpu"
     memory = 0 if load.model is None else model.text_encoder.nbytes + model.decoder.nbytes
     most = options.workers or MOST

@@ -14,7 +14,6 @@ from ..batch.record import Recipe, write_record
 from ..batch.requests import LoadPipeline
 from ..config import RunDefaults, pusa_defaults
 from ..errors import MochiError
-from ..model_dir import find_model
 from ..parallel.settings import ParallelSettings
 from ..provenance import Signer
 from ..safety import Guard
@@ -26,7 +25,8 @@ from . import cluster, given, model_options
 from .bars import Bars
 from .jobs import read_jsonl
 from .lora import named_loras
-from .model_options import DTYPES, check_device, check_gpus
+from .model_options import DTYPES, check_device, check_gpus, check_offload
+from .published import IN_HELP, LEMON
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -36,11 +36,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "generate",
         description="Makes a video from a prompt, and writes its settings beside it as JSON.",
-        epilog="What is not given is the model's own default.",
+        epilog=f"What is not given is the model's own default. {IN_HELP}",
     )
     parser.set_defaults(run=generate)
     add = parser.add_argument
-    add("prompt", nargs="?", help="what the video shows")
+    add("prompt", nargs="?", help="what the video shows (default: the published example, with --model-dir)")
+    add("--prompt", dest="named_prompt", metavar="PROMPT", help="the same, by name")
     add("--negative", metavar="PROMPT", help="what the video does not show")
     add("--seed", type=int, help="of the noise; by default a random one, which is recorded")
     add("--steps", type=int, help="sampling steps")
@@ -71,13 +72,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     given.add_options(add)
     add("--output", type=Path, metavar="FILE", help=".mp4, .webm, .gif, or .png for a folder of frames; is replaced")
+    add("--folder", type=Path, metavar="DIR", help="a folder for outputs that are not named")
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of mp4 and webm, 0 to 100 (default: %(default)s)")
     add(
         "--jsonl",
         type=Path,
         metavar="FILE",
         help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
-        "..., output; images for a list of --image); options given here hold where a line does not say otherwise; a "
+        "..., output; images for a list of --image), or under the published ones; options given here hold where a line does not say otherwise; a "
         "bad line does not end the others",
     )
     model_options.add_options(parser)
@@ -92,7 +94,8 @@ def generate(options: argparse.Namespace) -> None:
     cluster.check_options(options)
     device = check_device(options.device)
     parallel = check_parallel(options)
-    model = find_model(options.model_dir)
+    choose_prompt(options)
+    model = model_options.open_model(options)
     variant, reason = given.chosen_variant(options.variant, model)
     defaults = model.config.defaults
     jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
@@ -103,13 +106,16 @@ def generate(options: argparse.Namespace) -> None:
     if jobs:
         if options.guidance > max(2, *(job.settings.passes for job in jobs)):
             raise MochiError("guidance is 3, but without --stg a step has 2 passes: the nearest is 2")
+        if options.prompt is LEMON:
+            print(f"no prompt was given: this is the published example. {LEMON}", file=sys.stderr)
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
         recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality)
         guard, signer = None, None
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
-        load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes)
+        files = options.model_dir, DTYPES.get(dtype)
+        load = LoadPipeline(*files, *how, named_loras(chosen), passes, options.cpu_offload, model.t5)
         if options.ray is not None and options.jsonl is not None:
             wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
         else:
@@ -158,15 +164,27 @@ def make(
     print(job.video, flush=True)
 
 
-def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[Job], dict[int, MochiError]]:
-    """The videos that a command line asks for, all of them checked, and what is wrong with lines of its file."""
+def choose_prompt(options: argparse.Namespace) -> None:
+    """Settle which prompt a command line has. Raises MochiError where it has none, or several."""
+    if None not in (options.prompt, options.named_prompt):
+        raise MochiError("the prompt is there twice: give it once, with --prompt or without")
+    if options.prompt is None:
+        options.prompt = options.named_prompt
+    if options.prompt is None and options.jsonl is None and options.model_dir is not None:
+        options.prompt = LEMON
     if (options.prompt is None) == (options.jsonl is None):
         raise MochiError("give either a prompt or --jsonl FILE")
+
+
+def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[Job], dict[int, MochiError]]:
+    """The videos that a command line asks for, all of them checked, and what is wrong with lines of its file."""
     if not 0 <= options.quality <= 100:
         raise MochiError(f"quality is {options.quality}, but must be between 0 and 100")
     needless = [name for name in ("stg_layers", "stg_rescale") if getattr(options, name) is not None]
     if needless and options.stg is None and options.jsonl is None:
         raise MochiError(f"{needless[0]} says how skip-layer guidance works, which is off: add --stg")
+    if None not in (options.output, options.folder):
+        raise MochiError("give either --output, for a file, or --folder")
     chosen = {field.name: getattr(options, field.name) for field in fields(GenerateSettings)}
     if options.cfg is not None:
         chosen["cfg"] = parse_cfg(options.cfg)
@@ -175,9 +193,10 @@ def read_jobs(options: argparse.Namespace, defaults: RunDefaults) -> tuple[list[
     if options.jsonl is not None:
         # Over several machines only what is missing is made, and what is there is checked with the recipe.
         check = Job.check_output if options.ray is None else _unchecked
-        return read_jsonl(options.jsonl, chosen, defaults, options.output, check)
+        output = options.output or (options.folder and options.folder / f"{options.jsonl.stem}.mp4")
+        return read_jsonl(options.jsonl, chosen, defaults, output, check)
     settings = GenerateSettings.of(defaults, **chosen)
-    output = options.output or Path(f"mochi_{settings.seed}.mp4")
+    output = options.output or (options.folder or Path()) / f"mochi_{settings.seed}.mp4"
     job = Job(settings, output, seed_drawn=options.seed is None)
     job.check_output()
     return [job], {}
@@ -197,6 +216,8 @@ def _scale(text: str) -> float:
 
 def check_parallel(options: argparse.Namespace) -> ParallelSettings | None:
     """How to spread the work over devices, which must be there; None where one device does it in this process."""
-    if options.ray is not None:
-        return cluster.parallel_over(options) if options.jsonl is None else cluster.parallel_of_worker(options)
-    return check_gpus(options)
+    if options.ray is None:
+        return check_gpus(options)
+    parallel = cluster.parallel_over(options) if options.jsonl is None else cluster.parallel_of_worker(options)
+    check_offload(options, parallel)
+    return parallel

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..errors import MochiError
 from ..settings import GenerateSettings
 from ..text.characters import HALF
 from ..video import format_of
+from .published import in_our_names
 
 Chosen = Mapping[str, Any]
 """Settings by name; None stands for the model's default."""
@@ -112,6 +114,7 @@ def _job(number: int, line: str, chosen: Chosen, defaults: RunDefaults, output: 
     name = values.pop("output", None) or str(output)
     if not isinstance(name, str):
         raise MochiError(f"output is {name!r}, but must be a file name")
+    values = in_our_names(values, [field.name for field in fields(GenerateSettings)])
     given = {key: value for key, value in values.items() if value is not None}
     given = {**chosen, **given}
     return Job(GenerateSettings.of(defaults, **given), Path(name), number, seed_drawn=given.get("seed") is None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import GroupError, MochiError
+from .names import Parser
 from .streams import tolerant_output
 
 COMMANDS = {
@@ -22,7 +23,7 @@ COMMANDS = {
 def parser(command: str) -> argparse.ArgumentParser:
     """The parser of a command line. Only the module of its command is imported: some take seconds."""
     main = argparse.ArgumentParser(prog="python -m mochi", description="Generate video with Mochi 1.")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, help in COMMANDS.items():
         if name == command:
             import_module(f".{name.partition('-')[0]}", __package__).add_parser(commands)
@@ -32,14 +33,14 @@ def parser(command: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line.
+    """Runs a command line. Where it begins with an option, the command is `generate`.
 
     Returns the exit code: 0, 1 when a rank failed, 2 for an error in settings or files, 130 when interrupted.
     """
     with tolerant_output():
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
-        given = sys.argv[1:] if arguments is None else arguments
-        options = parser(given[0] if given else "").parse_args(given)
+        arguments = _with_command(sys.argv[1:] if arguments is None else arguments)
+        options = parser(next(iter(arguments), "")).parse_args(arguments)
         try:
             options.run(options)
         except (MochiError, GroupError) as error:
@@ -49,3 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("cancelled", file=sys.stderr)
             return 130
         return 0
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    first = next(iter(arguments), "")
+    return [*(["generate"] if first.startswith("-") and first not in ("-h", "--help") else []), *arguments]

@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.set_defaults(run=partial(serve, page))
     add = parser.add_argument
-    add("--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="for videos (default: %(default)s)")
+    add("--folder", type=Path, default=Path("outputs"), metavar="DIR", help="for videos (default: %(default)s)")
     add("--quality", type=int, default=DEFAULT_QUALITY, help="of videos, 0 to 100 (default: %(default)s)")
     add("--port", type=int, help="(default: the first one that is free from 7860 on)")
     add(
@@ -89,8 +89,8 @@ def serve(page: Page | None, options: argparse.Namespace) -> None:
                 if workshop.guard is not None:
                     workshop.guard.check_prompt(settings.prompt, settings.as_dict())
 
-            desk = Desk(offer, workshop.defaults, options.output_dir, check)
-            page.serve(desk, options.output_dir, host, options.port, users)
+            desk = Desk(offer, workshop.defaults, options.folder, check)
+            page.serve(desk, options.folder, host, options.port, users)
             make_runs(desk, workshop, page.check)
 
 
@@ -100,30 +100,30 @@ def prepare(options: argparse.Namespace) -> tuple[Workshop, Offer]:
     from ..batch.requests import LoadPipeline
     from ..config import pusa_defaults
     from ..lora.apply import read_loras
-    from ..model_dir import find_model
     from ..ui.maker import Workshop
     from ..ui.shown import Offer
     from ..variant import PUSA
     from ..video import check_writable
     from . import given
     from .lora import named_loras
-    from .model_options import DTYPES, check_device, check_gpus
+    from .model_options import DTYPES, check_device, check_gpus, open_model
 
     device, parallel = check_device(options.device), check_gpus(options)
     if not 0 <= options.quality <= 100:
         raise MochiError(f"quality is {options.quality}, but must be between 0 and 100")
-    check_writable(options.output_dir / "mochi.mp4", "mp4")
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    model = find_model(options.model_dir)
+    check_writable(options.folder / "mochi.mp4", "mp4")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    model = open_model(options)
     variant, reason = given.chosen_variant(options.variant, model)
     named = named_loras(options.lora)
     name = str(options.model_dir or model.config.name)
     defaults = pusa_defaults(model.config.defaults) if variant == PUSA else model.config.defaults
+    files = options.model_dir, DTYPES.get(options.dtype)
     how = device, options.attention, options.compile, parallel, variant
     workshop = Workshop(
         model,
         defaults,
-        LoadPipeline(options.model_dir, DTYPES.get(options.dtype), *how),
+        LoadPipeline(*files, *how, offload=options.cpu_offload, t5=model.t5),
         Recipe(name, variant, options.dtype, (), options.quality),
         read_loras(named, model.config.dit),
         [file for file, _ in named],

@@ -67,8 +67,9 @@ class LoraMount:
     weights stay as they are, and are patched whenever they are dequantised.
     """
 
-    def __init__(self, model: nn.Module):
-        self._model = model
+    def __init__(self, model: nn.Module, device: torch.device | None = None):
+        """device: where the model computes, if its weights are elsewhere in the meantime."""
+        self._model, self._device = model, device
         self._shapes = patchable_shapes(model)
         self._originals: dict[str, Tensor] = {}
         self._quantised: set[str] = set()
@@ -85,7 +86,7 @@ class LoraMount:
         for name, several in patches.items():
             if self._is_quantised(name):
                 layer = self._layer(name)
-                patch_quant_linear(layer, name, several, layer.weight.device)
+                patch_quant_linear(layer, name, several, self._device or layer.weight.device)
             else:
                 p = self._model.get_parameter(name)
                 original = self._originals.setdefault(name, p.detach().cpu())

@@ -21,19 +21,27 @@ from ..settings import GenerateSettings
 from ..text.visit import visiting
 from ..vae import Decoder, Encoder
 from ..vae.chunks import chunk_for
+from ..vae.layers import in_order
 
 
 class LocalDenoiser:
-    """See Denoiser."""
+    """See Denoiser. One whose weights are on the CPU is on the device while it samples."""
 
-    def __init__(self, dit: AsymmDiT, attention: str = SDPA, runner: BlockRunner = PLAIN):
+    def __init__(
+        self,
+        dit: AsymmDiT,
+        attention: str = SDPA,
+        runner: BlockRunner = PLAIN,
+        device: torch.device | None = None,
+    ):
+        """device: that it computes on, by default where its weights are."""
         self.dit, self._attention, self._runner = dit, attention, runner
         weight = dit.x_embedder.proj.weight  # it is never quantised
         self.dtype: torch.dtype = weight.dtype
-        self.devices: Sequence[torch.device | str] = (weight.device,)
-        self.text_device: torch.device = weight.device
+        self.text_device: torch.device = device or weight.device
+        self.devices: Sequence[torch.device | str] = (self.text_device,)
         self.passes: Passes = {}
-        self._loras = LoraMount(dit)
+        self._loras = LoraMount(dit, self.text_device)
 
     @property
     def attention(self) -> str:
@@ -50,6 +58,18 @@ class LocalDenoiser:
         settings: GenerateSettings,
         watch: Watch,
         given: Given | None = None,
+    ) -> Tensor:
+        with visiting(self.dit, self.text_device):
+            return self._sample(features, mask, noise, settings, watch, given)
+
+    def _sample(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        settings: GenerateSettings,
+        watch: Watch,
+        given: Given | None,
     ) -> Tensor:
         prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
         frames, height, width = noise.shape[2:]
@@ -86,17 +106,22 @@ class LocalDenoiser:
 
 
 class LocalDecoder:
-    """See FrameDecoder. On a CPU it decodes one latent frame at a time, on a GPU as many as keep it busy and fit."""
+    """See FrameDecoder. On a CPU it decodes one latent frame at a time, on a GPU as many as keep it busy and fit.
+
+    One whose weights are on the CPU is on the device of the latents while it decodes.
+    """
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype):
         self.decoder, self._dtype = decoder, dtype
 
     def decode(self, z: Tensor, as_bytes: bool) -> Iterator[Tensor]:
         z, chunk = z.to(self._dtype), 1
-        if z.device.type != "cpu":
-            chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
-        # By `map`, which keeps no piece while the next one is made.
-        return map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z, chunk))
+        with visiting(self.decoder, z.device):
+            if z.device.type != "cpu":
+                in_order(self.decoder, z.device)
+                chunk = chunk_for(self.decoder.config, z.shape, memory_free(z.device), z.dtype)
+            # By `map`, which keeps no piece while the next one is made.
+            yield from map(partial(to_pictures, as_bytes=as_bytes), self.decoder.stream(z, chunk))
 
 
 class LocalEncoder:
@@ -121,11 +146,14 @@ def load_local(
     device: torch.device,
     attention: str,
     compiled: bool,
+    offload: bool = False,
 ) -> tuple[LocalDenoiser, LocalDecoder, LocalEncoder]:
     """The networks of a model on a device; see `load_pipeline`."""
+    home = torch.device("cpu") if offload else device
+    device = torch.empty(0, device=device).device  # with its number
     attend = attention_named(attention, device, compute_dtype, files.config.dit.head_dim)  # before weights are read
-    dit = load_dit(files.dit, weight_dtype, device, compute=compute_dtype)
+    dit = load_dit(files.dit, weight_dtype, home, compute=compute_dtype)
     use_attention(dit.blocks, attend)
-    decoder = load_decoder(files.decoder, compute_dtype, device)
-    denoiser = LocalDenoiser(dit, attention, BlockRunner(block_call(compiled)))
+    decoder = load_decoder(files.decoder, compute_dtype, home)
+    denoiser = LocalDenoiser(dit, attention, BlockRunner(block_call(compiled)), device)
     return denoiser, LocalDecoder(decoder, compute_dtype), LocalEncoder(files, compute_dtype, device)

@@ -11,11 +11,10 @@ from typing import Protocol
 
 import av
 import numpy as np
-from av.error import BlockingIOError, EOFError
-from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
-from PIL import Image
+from imageio.plugins.pyav import PyAVPlugin
+from imageio.v3 import imopen, imwrite
 from PIL.PngImagePlugin import PngInfo
 
 from .paths import frame_name
@@ -127,42 +126,49 @@ def escape_braces(text: str) -> str:
     return re.sub(r'"(?:\\.|[^"\\])*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
 
-class Gif(_Container):
+class _Palettes(PyAVPlugin):
+    """imageio's writer, told the size of its frames: its filters would make them 640 x 480."""
+
+    def begin(self, fps: Fraction, size: tuple[int, int]) -> None:
+        self.init_video_stream("gif", fps=float(fps), pixel_format="pal8")
+        assert isinstance(self._video_stream, VideoStream)
+        self._video_stream.width, self._video_stream.height = size
+        filters = {
+            "split": ("split", ""),
+            "palette": ("palettegen", "stats_mode=single"),
+            "use": ("paletteuse", "new=1"),
+        }
+        frames = [("video_in", "split", 0, 0), ("split", "use", 0, 0), ("use", "video_out", 0, 0)]
+        self.set_video_filter(filter_graph=(filters, [*frames, ("split", "palette", 1, 0), ("palette", "use", 0, 1)]))
+
+
+class Gif:
     """256 colours, chosen for each frame. `quality` has no effect; metadata becomes the file's comment."""
 
     def __init__(self, target: Target):
-        super().__init__(target, "gif", "gif", "pal8", {}, {})
-        self._target, self._time_base, self._count = target, 1 / target.fps, 0
-        self._palettes = graph = Graph()
-        width, height = target.size
-        source = graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={self._time_base}")
-        split, use = graph.add("split"), graph.add("paletteuse", "new=1")
-        palette, sink = graph.add("palettegen", "stats_mode=single"), graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(use, 0, 0)
-        split.link_to(palette, 1, 0)
-        palette.link_to(use, 0, 1)
-        use.link_to(sink)
-        graph.configure()
+        self._target = target
+        self._video = imopen(target.path, "w", plugin=_Palettes, container="gif", extension=".gif")
+        assert isinstance(self._video, _Palettes)
+        self._video.begin(target.fps, target.size)
+        self._closed = False
 
     def add(self, frame: np.ndarray) -> None:
-        rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        rgb.pts, rgb.time_base = self._count, self._time_base
-        self._count += 1
-        self._palettes.push(rgb)
-        self._encode(self._ready())
-
-    def _ready(self) -> Iterable[av.VideoFrame]:
-        with contextlib.suppress(BlockingIOError, EOFError):
-            while True:
-                yield self._palettes.vpull()
+        self._video.write_frame(frame)
 
     def finish(self) -> None:
-        self._palettes.push(None)
-        self._encode(self._ready())
-        super().finish()
+        self._close()
         if self._target.metadata:
             insert_gif_comment(self._target.path, json.dumps(dict(self._target.metadata)))
+
+    def abort(self) -> None:
+        with contextlib.suppress(Exception):
+            self._close()
+
+    def _close(self) -> None:
+        """Once: it collects garbage, which takes half a second beside torch."""
+        if not self._closed:
+            self._closed = True
+            self._video.close()
 
 
 def insert_gif_comment(path: Path, text: str) -> None:
@@ -186,7 +192,8 @@ class PngFolder:
 
     def add(self, frame: np.ndarray) -> None:
         self._count += 1
-        Image.fromarray(frame).save(self._folder / frame_name(self._count), pnginfo=self._text, compress_level=4)
+        path = self._folder / frame_name(self._count)
+        imwrite(path, frame, plugin="pillow", is_batch=False, pnginfo=self._text, compress_level=4)
 
     def finish(self) -> None:
         """Every frame is a file of its own."""

@@ -119,7 +119,7 @@ def make_on_cluster(
 
 def _needs(jobs: Sequence[Job], load: LoadPipeline, model: ModelDir, gpus: int, send: bool) -> Needs:
     files = files_of_model(model, encoder=any(job.settings.images for job in jobs), report=_hashing)
-    paths = [] if load.model is None else [absolute(load.model)]
+    paths = [absolute(path) for path in (load.model, load.t5) if path is not None]
     memory = 0 if load.model is None else model.text_encoder.nbytes + model.decoder.nbytes
     return Needs(files, paths, gpus, load.device == "cpu", memory, MOST, TIMEOUT, send=send)
 

@@ -177,6 +177,19 @@ def test_a_video_from_a_tree_of_links(tmp_path, carried_off):
     assert made.equal(expected)
 
 
+def test_t5_from_elsewhere(tmp_path, carried_off):
+    """A folder without any, and T5 at a place of its own."""
+    origin, t5 = tmp_path / "studio" / "model", tmp_path / "studio" / "encoders" / "t5"
+    published(origin)
+    t5.parent.mkdir()
+    (origin / "t5").rename(t5)
+    model = find_model(origin, t5)
+    wanted, expected = files_of_model(model, encoder=True), contents(model)
+    tree = link_tree(locate(wanted, [carried_off(wanted, origin)]), tmp_path / "links")
+    assert model.t5 == t5
+    assert contents(find_model(tree.local(absolute(origin)), tree.local(absolute(model.t5)))) == expected
+
+
 def shards(folder: Path) -> list[Path]:
     diffusers_dit(toys.dit(toys.DIFFUSERS_DIT)).save_pretrained(folder, max_shard_size="400KB")
     return sorted(folder.glob("*.safetensors"))

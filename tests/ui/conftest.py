@@ -54,7 +54,7 @@ def write_lora(path: Path) -> Path:
 def serving(folder: Path, *options: str) -> Iterator[Served]:
     """The page of the tiny model, until it is left; then nothing of it is left."""
     lora = write_lora(folder.parent / f"{folder.name}_loras" / f"{LORA}.safetensors")
-    command = [sys.executable, "-m", "mochi", "ui", "--device=cpu", "--output-dir", str(folder / "videos")]
+    command = [sys.executable, "-m", "mochi", "ui", "--device=cpu", "--folder", str(folder / "videos")]
     command += [f"--lora={lora}=0", *options]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(folder)}
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--quality=101"], "quality is 101, but must be between 0 and 100"),
         (["--model-dir=gone"], "gone: there is no such model directory"),
         (["--lora=gone.safetensors"], "gone.safetensors"),
-        (["--output-dir=file"], "file"),
+        (["--folder=file"], "file"),
     ],
 )
 def test_wrong_options(options: list[str], complaint: str, here: Path, capsys: pytest.CaptureFixture) -> None:
