@@ -2,12 +2,11 @@
 
 In a group one setting differs from the default run, on the same held-out prompts and the same noise. Columns: how many
 clips a judge sees to be as their prompt says, in all four attributes; sharpness and flicker, see looks.py; where only
-the weights differ, the distance from the default's clips. docs/quality.md says what of it holds for the published model.
+the weights differ, the distance from the default's clips. docs/quality.md says what it means for the published model.
 """
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
