@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 EDGE = 0.995
 """An object's outline is more than the rest of a frame's pixels, whatever its shape and the frame's size."""
+OTHER = 0.25
+"""Distance in RGB from which a colour is another one."""
 SOFT = 3
 """Pixels around an object in which its edge or a trace of it may be."""
 
@@ -32,6 +34,19 @@ def flicker(clip: np.ndarray) -> float:
     is_ground = ~(is_near[1:] | is_near[:-1])
     change = np.abs(np.diff(clip, axis=0)).mean(-1)
     return float(change[is_ground].mean() * 255) if is_ground.any() else float("nan")
+
+
+def stray(clip: np.ndarray, colours: Sequence[Sequence[float]]) -> float:
+    """The share of pixels, in percent, whose colour is neither of two, nor between them as at an edge.
+
+    Args:
+        colours: of the background and of the object, floats in [0, 1].
+    """
+    ground, ink = np.asarray(colours, float)
+    axis = ink - ground
+    share = ((clip - ground) @ axis / (axis @ axis)).clip(0, 1)
+    away = np.linalg.norm(clip - (ground + share[..., None] * axis), axis=-1)
+    return float((away > OTHER).mean() * 100)
 
 
 def psnr(clips: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:

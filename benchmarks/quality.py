@@ -1,8 +1,9 @@
 """What each setting does to clips of the tiny model: `python -m benchmarks.quality [group ...] [--json]`.
 
 In a group one setting differs from the default run, on the same held-out prompts and the same noise. Columns: how many
-clips a judge sees to be as their prompt says, in all four attributes; sharpness and flicker, see looks.py; where only
-the weights differ, the distance from the default's clips. docs/quality.md says what it means for the published model.
+clips a judge sees to be as their prompt says, in all four attributes; sharpness, flicker and stray colours, see
+looks.py; where only the weights differ, the distance from the default's clips. docs/quality.md says what it means for
+the published model.
 """
 
 import argparse
@@ -15,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.looks import flicker, psnr, sharpness
+from benchmarks.looks import flicker, psnr, sharpness, stray
 from benchmarks.report import Figures, add_option, report
 from mochi.checkpoint import Checkpoint
 from mochi.config import TINY, TINY_WEIGHTS
@@ -25,13 +27,14 @@ from mochi.model_dir import find_model
 from mochi.pipeline import GenerateSettings, Pipeline, load_pipeline
 from tests.checkpoint.writers import gguf
 from tiny.captions import held_out_prompts, with_fillers
-from tiny.clips import Scene, draw
+from tiny.clips import BACKGROUNDS, COLOURS, Scene, draw
 from tiny.evaluate import FIRST_SEED, contact_sheet
 from tiny.sample import obeyed
 
 STEPS, CFG = TINY.defaults.steps, TINY.defaults.cfg
 PROMPTS_SEED = 2024
 DEFAULT = "default"
+USUAL = f"{TINY.defaults.width} x {TINY.defaults.height}, {TINY.defaults.frames} frames, {STEPS} steps, cfg {CFG:g}"
 Described = tuple[str, Scene]
 
 
@@ -99,7 +102,7 @@ GROUPS: dict[str, dict[str, Run]] = {
         "distilled, 8 steps": Run({"threshold_noise": 0.1, "linear_steps": 6, "steps": 8}),
     },
 }
-SHEET = ("4 steps", "cfg 1", "cfg 10", "48 x 48", "96 x 96", "Q4_0")
+SHEET = (DEFAULT, "4 steps", "cfg 1", "cfg 10", "48 x 48", "96 x 96", "Q4_0")
 
 
 class Maker:
@@ -107,11 +110,11 @@ class Maker:
 
     def __init__(self, prompts: Sequence[Described], folder: Path):
         self.prompts, self.folder = prompts, folder
-        self._pipeline = cache(self._load)
+        self.pipeline = cache(self._load)
 
     def clips(self, run: Run) -> list[np.ndarray]:
         """A clip (F, H, W, 3) in [0, 1] for each prompt."""
-        pipeline = self._pipeline(run.dtype, run.quantised)
+        pipeline = self.pipeline(run.dtype, run.quantised)
         return [self._clip(pipeline, run, seed, *prompt) for seed, prompt in enumerate(self.prompts, FIRST_SEED)]
 
     def _clip(self, pipeline: Pipeline, run: Run, seed: int, prompt: str, scene: Scene) -> np.ndarray:
@@ -129,33 +132,43 @@ class Maker:
 
 def row(clips: Sequence[np.ndarray], scenes: Sequence[Scene]) -> dict[str, Any]:
     """What is measured of any clips."""
+    colours = [(BACKGROUNDS[scene.background], COLOURS[scene.colour]) for scene in scenes]
     return {
         "as the prompt says": f"{obeyed(clips, scenes).all(1).sum()} of {len(clips)}",
         "sharpness": float(np.mean(list(map(sharpness, clips)))),
         "flicker": float(np.mean(list(map(flicker, clips)))),
+        "stray %": float(np.mean(list(map(stray, clips, colours)))),
         "PSNR dB": None,
     }
 
 
-def measure(groups: Sequence[str], prompts: Sequence[Described], sheet: Path | None = None) -> Figures:
-    """The default run, and the runs of some groups."""
+def measure(
+    runs: Mapping[str, Run],
+    prompts: Sequence[Described],
+    chosen: Mapping[str, Any] | None = None,
+    sheet: Path | None = None,
+) -> Figures:
+    """The default run, and others beside it.
+
+    chosen: settings that the default run has in place of the model's own.
+    sheet: where a picture of some runs is written.
+    """
     scenes = [scene for _, scene in prompts]
     figures = {"as drawn": row([draw(scene) for scene in scenes], scenes)}
-    shown: dict[str, list[np.ndarray]] = {}
+    first: dict[str, np.ndarray] = {}
     with TemporaryDirectory() as folder:
         maker = Maker(prompts, Path(folder))
-        usual = maker.clips(Run())
-        name = f"{DEFAULT}: {STEPS} steps, cfg {CFG:g}"
-        figures[name], shown[DEFAULT] = row(usual, scenes), usual
-        for name, run in (item for group in groups for item in GROUPS[group].items()):
-            clips = maker.clips(run)
-            figures[name] = row(clips, scenes)
+        default = Run(chosen or {})
+        usual = maker.clips(default)
+        for name, run in {DEFAULT: default, **runs}.items():
+            clips = usual if run is default else maker.clips(run)
+            figures[name], first[name] = row(clips, scenes), clips[0]
             if run.has_other_weights:
                 figures[name]["PSNR dB"] = psnr(clips, usual)
-            shown[name] = clips
     if sheet is not None:
-        names = [DEFAULT, *(name for name in SHEET if name in shown)]
-        contact_sheet([shown[name][0] for name in names], names).save(sheet)
+        names = [name for name in SHEET if name in first]
+        picture = contact_sheet([first[name] for name in names], names)
+        picture.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(sheet, optimize=True)
     return figures
 
 
@@ -172,7 +185,8 @@ def main() -> None:
         parser.error(f"there is no group {', '.join(sorted(unknown))}")
     torch.set_num_threads(options.threads)
     prompts = held_out_prompts(options.prompts, PROMPTS_SEED)
-    report("benchmarks.quality", measure(options.groups or list(GROUPS), prompts, options.sheet), options.json)
+    runs = {name: run for group in options.groups or GROUPS for name, run in GROUPS[group].items()}
+    report(f"benchmarks.quality: {DEFAULT} is {USUAL}", measure(runs, prompts, sheet=options.sheet), options.json)
 
 
 if __name__ == "__main__":

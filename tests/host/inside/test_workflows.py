@@ -73,14 +73,19 @@ def test_layout_is_tidy(file):
 
 AS_PUBLISHED = ["mochi_text_to_video", "mochi_text_to_video_4_gpus"]
 OF_PUSA = ["mochi_image_to_video", "mochi_start_and_end", "mochi_transition"]
+OF_NEWER = {
+    "mochi_upscale_and_interpolate": {"upscale_models", "frame_interpolation"},
+    "mochi_prompt_enhancement": set(),
+}
 PUBLISHED = pytest.mark.parametrize("name", AS_PUBLISHED)
 
 
-@pytest.mark.parametrize("name", [*AS_PUBLISHED, *OF_PUSA])
+@pytest.mark.parametrize("name", [*AS_PUBLISHED, *OF_PUSA, *OF_NEWER])
 def test_download_hints_belong_to_widgets(name):
     graph = read(WORKFLOWS / f"{name}.json")
     hints = [(node, model) for node in graph["nodes"] for model in node["properties"].get("models", [])]
-    assert {model["directory"] for _, model in hints} == {"diffusion_models", "text_encoders", "vae"}
+    folders = {"diffusion_models", "text_encoders", "vae"} | OF_NEWER.get(name, set())
+    assert {model["directory"] for _, model in hints} == folders
     for node, model in hints:
         assert model["name"] in node["widgets_values"]
         assert model["url"].startswith("https://huggingface.co/") and f"/{model['name']}?" in model["url"]
