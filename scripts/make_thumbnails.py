@@ -77,6 +77,8 @@ TITLES = {
     "mochi_transition": [("Pusa V0.5", 84), ("from clip to clip", 44), ("848 x 480, 163 frames", 32)],
     "mochi_skip_layer_guidance": [("Mochi 1", 84), ("skip-layer guidance", 42), ("848 x 480, 163 frames", 32)],
     "mochi_from_wrapper": [("Mochi 1", 84), ("from MochiWrapper", 44), ("848 x 480, 49 frames", 32)],
+    "mochi_upscale_and_interpolate": [("Mochi 1", 84), ("larger and smoother", 44), ("1696 x 960, 60 a second", 32)],
+    "mochi_prompt_enhancement": [("Mochi 1", 84), ("a prompt from an idea", 42), ("848 x 480, 163 frames", 32)],
     "mochi_text_to_video_4_gpus": [("Mochi 1", 84), ("on 4 GPUs", 44), ("848 x 480, 163 frames", 32)],
 }
 

@@ -1,10 +1,12 @@
 """A graph of nodes in the two formats of ComfyUI: the editor's, with places and colours, and the API's."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+# The last is a list whose entries can bring inputs of their own; those chosen here bring none.
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 NOTE = "MarkdownNote"  # the editor's own, not known to the server
 MARGIN, TITLE, GROUP_TITLE = 20, 30, 40
 # What a node of the editor's Nodes 2.0 is made of, in pixels of the canvas: a slot or widget a line, the edges and the
@@ -51,6 +53,7 @@ class Graph:
     Attributes:
         app: The widgets (node, widget) that the editor's app mode shows, in which the graph then opens.
         result: The node whose result app mode shows.
+        newer: Kinds of nodes in it that the oldest supported ComfyUI does not have.
     """
 
     name: str
@@ -58,6 +61,11 @@ class Graph:
     groups: list[Group]
     app: list[tuple[str, str]] = field(default_factory=list)
     result: str = "save"
+    newer: set[str] = field(default_factory=set)
+
+    def lacking(self, object_info: Collection[str]) -> list[str]:
+        """The kinds of its newer nodes that a ComfyUI does not know."""
+        return sorted(self.newer - set(object_info))
 
 
 class Drawn:
@@ -109,8 +117,13 @@ class Drawn:
         return {"linearMode": True, "linearData": {"inputs": inputs, "outputs": [str(self.number[self.graph.result])]}}
 
     def _sockets(self, name: str) -> list[tuple[str, str, bool]]:
-        """Name, type and whether it is optional, of the inputs that are no widgets."""
-        return [(key, kind, optional) for key, kind, _, optional in self.inputs(name) if kind not in WIDGET_TYPES]
+        """Name, type and whether it is optional, of the inputs that are no widgets, and then of linked widgets."""
+        inputs = [(key, kind, optional) for key, kind, _, optional in self.inputs(name)]
+        sockets = [socket for socket in inputs if socket[1] not in WIDGET_TYPES]
+        return sockets + [socket for socket in inputs if self._is_linked_widget(name, *socket)]
+
+    def _is_linked_widget(self, name: str, key: str, kind: str, _optional: bool = False) -> bool:
+        return kind in WIDGET_TYPES and isinstance(self.graph.nodes[name].inputs.get(key), Link)
 
     def inputs(self, name: str) -> list[tuple[str, str, dict, bool]]:
         """Name, type, options and whether it is optional, of all inputs of a node.
@@ -134,7 +147,8 @@ class Drawn:
         values = []
         for key, kind, options, _ in self.inputs(name):
             if kind in WIDGET_TYPES:
-                values.append(self.graph.nodes[name].inputs[key])
+                value = self.graph.nodes[name].inputs[key]
+                values.append(options.get("default", "") if isinstance(value, Link) else value)
                 if options.get("control_after_generate"):
                     values.append("randomize")
         return values
@@ -163,7 +177,13 @@ class Drawn:
             if link[1] == number:
                 out_of.setdefault(link[2], []).append(link[0])
         inputs = [
-            {"name": key, **({"shape": 7} if optional else {}), "type": kind, "link": into.get(slot)}
+            {
+                "name": key,
+                **({"shape": 7} if optional else {}),
+                "type": kind,
+                **({"widget": {"name": key}} if self._is_linked_widget(name, key, kind) else {}),
+                "link": into.get(slot),
+            }
             for slot, (key, kind, optional) in enumerate(self._sockets(name))
         ]
         outputs = [

@@ -11,6 +11,7 @@ from scripts.comfyui import PACK_NAME, PROJECT
 from tests.browser.conftest import WORKFLOWS, classic
 from tests.browser.editor import NEW, AnyEditor
 from tests.host.conftest import Comfy
+from tests.host.test_server import DESCRIBED
 
 EARLIER = PROJECT / "tests" / "host" / "inside" / "compatibility"
 NAMES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
@@ -49,16 +50,27 @@ def test_templates_have_their_pictures(editor: AnyEditor, screenshot: Callable[[
     assert sorted(set(shown)) == sorted(f"template-workflow-{name}" for name in NAMES)
 
 
-def test_nodes_have_room_in_every_template(editor: AnyEditor):
-    for name in NAMES:
+@pytest.fixture(scope="module")
+def lacking(comfy: Comfy) -> dict[str, list[str]]:
+    """The workflows with nodes that the server does not have, and which."""
+    known = comfy.client.object_info()
+    return {name: graph.lacking(known) for name, graph in DESCRIBED.items() if graph.lacking(known)}
+
+
+def test_nodes_have_room_in_every_template(editor: AnyEditor, lacking: dict[str, list[str]]):
+    for name in sorted(set(NAMES) - lacking.keys()):
         editor.open({**read(WORKFLOWS / f"{name}.json"), "extra": {}})  # without app mode, which draws no nodes
         assert editor.overlaps() == [], name
 
 
 @classic
 @pytest.mark.parametrize("name", NAMES)
-def test_a_template_opens_as_it_is_queued(editor: AnyEditor, name: str, screenshot: Callable[[str], None]):
+def test_a_template_opens_as_it_is_queued(
+    editor: AnyEditor, name: str, screenshot: Callable[[str], None], lacking: dict[str, list[str]]
+):
     """No node is missing, no widget has the value of another; what the server lacks is offered to be downloaded."""
+    if name in lacking:
+        pytest.skip(f"this ComfyUI does not have {', '.join(lacking[name])}")
     workflow = read(WORKFLOWS / f"{name}.json")
     browse_templates(editor)
     editor.page.get_by_test_id(f"template-workflow-{name}").click()
@@ -76,6 +88,25 @@ def test_a_template_opens_as_it_is_queued(editor: AnyEditor, name: str, screensh
     lacking = [n["id"] for n in workflow["nodes"] if n["type"] in FILES or n.get("properties", {}).get("models")]
     assert set(editor.framed_as_wrong()) <= set(lacking if NEW else [])
     assert queued(editor.prompt()) == queued(read(WORKFLOWS / "api" / f"{name}.json"))
+
+
+@classic
+@pytest.mark.parametrize("name", [name for name, graph in DESCRIBED.items() if graph.newer])
+def test_a_template_says_which_nodes_an_older_comfyui_lacks(
+    editor: AnyEditor, name: str, screenshot: Callable[[str], None], lacking: dict[str, list[str]]
+):
+    """The rest of its graph is there."""
+    if name not in lacking:
+        pytest.skip("this ComfyUI has all of its nodes")
+    workflow = read(WORKFLOWS / f"{name}.json")
+    browse_templates(editor)
+    editor.page.get_by_test_id(f"template-workflow-{name}").click()
+    editor.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
+    missing_nodes = editor.page.get_by_role("dialog").filter(has_text=lacking[name][0])
+    said = missing_nodes.inner_text()  # behind that of the models
+    screenshot("")
+    assert all(kind in said for kind in lacking[name]), said
+    assert sorted(set(editor.page.evaluate(UNKNOWN))) == lacking[name]
 
 
 @classic

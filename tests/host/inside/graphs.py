@@ -8,7 +8,7 @@ from typing import Any
 import execution
 import nodes
 
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 NOTES = ("Note", "MarkdownNote")
 IN_FILE = "in the file itself"
 
