@@ -12,6 +12,7 @@ from ..batch.job import Job
 from ..batch.make import make_video, open_pipeline
 from ..batch.record import Recipe, write_record
 from ..batch.requests import LoadPipeline
+from ..batch.seal import seal_for
 from ..config import RunDefaults, pusa_defaults
 from ..errors import MochiError
 from ..model_dir import find_model
@@ -22,7 +23,7 @@ from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
-from . import cluster, given, model_options
+from . import cluster, given, model_options, signing
 from .bars import Bars
 from .jobs import read_jsonl
 from .lora import named_loras
@@ -81,6 +82,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "..., output; images for a list of --image); options given here hold where a line does not say otherwise; a "
         "bad line does not end the others",
     )
+    signing.add_option(add)
     model_options.add_options(parser)
     cluster.add_options(parser)
 
@@ -92,12 +94,15 @@ def generate(options: argparse.Namespace) -> None:
     """
     cluster.check_options(options)
     device = check_device(options.device)
+    signer = Signer.chosen(options.sign)
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
     variant, reason = given.chosen_variant(options.variant, model)
     defaults = model.config.defaults
     jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
     jobs, unfit = given.fitting(jobs, model, variant)
+    wrong |= unfit
+    jobs, unfit = signing.fitting(jobs, signer)
     wrong |= unfit
     for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
@@ -106,13 +111,13 @@ def generate(options: argparse.Namespace) -> None:
             raise MochiError("guidance is 3, but without --stg a step has 2 passes: the nearest is 2")
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
-        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality)
-        guard, signer = None, None
+        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name)
+        guard = None
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes)
         if options.ray is not None and options.jsonl is not None:
-            wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
+            wrong |= cluster.make_on_machines(jobs, options, model, load, recipe, signer)
         else:
             with closing(open_pipeline(load, model)) as pipeline:
                 wrong |= make_all(pipeline, jobs, recipe, options.jsonl, guard, signer)
@@ -151,7 +156,7 @@ def make(
     """Makes one video and its record, and prints the path."""
     job.check_output()  # again: the run before may have taken hours
     with Bars(title) as bars:
-        seal = signer.seal(job.settings.as_dict()) if signer is not None else None
+        seal = seal_for(signer, job.settings, recipe)
         made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show, guard=guard, seal=seal)
     if made.cache:
         print(made.cache, file=sys.stderr)
