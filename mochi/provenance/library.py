@@ -1,6 +1,7 @@
 """The library that reads and writes credentials, which is optional, and how it is used here: without a network."""
 
 import importlib
+import re
 from typing import Any
 
 from ..errors import MochiError
@@ -19,6 +20,10 @@ SETTINGS = {
 }
 
 
+OLDEST = 0, 37, 5
+INSTALL = "pip install 'c2pa-python>=0.37.5' 'cryptography>=42'"
+
+
 class NotInstalled(MochiError):
     """The library is not there."""
 
@@ -30,10 +35,10 @@ def import_c2pa() -> Any:
         importlib.import_module("cryptography")
     except (ImportError, OSError) as error:  # OSError: its compiled part does not load on this system
         raise NotInstalled(
-            f"Content credentials need c2pa-python, which cannot be used here ({error}): pip install 'c2pa-python>=0.30'"
+            f"Content credentials need c2pa-python, which cannot be used here ({error}): {INSTALL}"
         ) from error
-    if not hasattr(c2pa, "Context"):
-        raise NotInstalled("Content credentials need a newer c2pa-python: pip install -U 'c2pa-python>=0.30'")
+    if tuple(map(int, re.findall(r"\d+", c2pa.__version__)[:3])) < OLDEST:
+        raise NotInstalled(f"Content credentials need a newer c2pa-python than {c2pa.__version__}: {INSTALL}")
     return c2pa
 
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from .paths import frame_name
-
+FRAMES = "frame_*.png"
 PNG, GIF, EBML = b"\x89PNG\r\n\x1a\n", b"GIF8", b"\x1aE\xdf\xa3"
 
 
@@ -13,7 +12,7 @@ def kind_of(path: Path) -> str | None:
     Raises OSError where it cannot be read.
     """
     if path.is_dir():
-        return "png" if (path / frame_name(1)).is_file() else None
+        return "png" if any(path.glob(FRAMES)) else None
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp":
