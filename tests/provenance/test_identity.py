@@ -76,7 +76,7 @@ BAD = {
     "authority": (lambda: party("Jo", ROOT, authority=True), "is one of an authority"),
     "curve": (lambda: party("Jo", ROOT, ec.generate_private_key(ec.SECP256K1())), "C2PA has no signature"),
     "short": (lambda: party("Jo", ROOT, rsa.generate_private_key(65537, 1024)), "2048 bits or more"),
-    "dsa": (lambda: party("Jo", ROOT, dsa.generate_private_key(2048)), "C2PA has no signature"),
+    "dsa": (lambda: party("Jo", ROOT, dsa.generate_private_key(1024)), "C2PA has no signature"),
 }
 
 
