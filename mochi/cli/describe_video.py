@@ -65,7 +65,7 @@ class VideoDescription:
             "seconds": found.seconds,
             "record": self.record and asdict(self.record),
             "workflow": self.workflow and asdict(self.workflow),
-            "credentials": signed and {"matches": not signed.problems, **asdict(signed)},
+            "credentials": signed and asdict(signed),
             "credentials_unknown": self.unknown,
         }
 
@@ -120,13 +120,15 @@ def credentials_in_lines(signed: Credentials) -> list[str]:
     name = shown(signed.signed_by)
     if signed.organisation not in ("", signed.signed_by):
         name += f" ({shown(signed.organisation)})"
-    if signed.problems:
-        lines = [f"  credentials of {name}, WHICH DO NOT MATCH: {'; '.join(map(shown, signed.problems[:4]))}"]
-        if len(signed.problems) > 4:
-            lines[0] += f"; and {len(signed.problems) - 4} more"
-    else:
+    problems = "; ".join(map(shown, signed.problems[:4]))
+    if len(signed.problems) > 4:
+        problems += f"; and {len(signed.problems) - 4} more"
+    if signed.matches:
         known = "" if signed.trusted else ", whom no trust list here vouches for"
-        lines = [f"  credentials: signed by {name}{known}; the file is as they signed it"]
+        but = f", but {problems}" if problems else ""
+        lines = [f"  credentials: signed by {name}{known}; the file is as they signed it{but}"]
+    else:
+        lines = [f"  credentials of {name}, WHICH DO NOT MATCH: {problems}"]
     said = [", ".join(shown(_in_words(kind)) for kind in signed.source_types)]
     if signed.program:
         said.append(f"made with {shown(signed.program)}")

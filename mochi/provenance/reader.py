@@ -14,6 +14,9 @@ from .signer import SIGNED
 UNKNOWN = "signingCredential.untrusted"
 """No list of trusted authorities leads to the certificate. There is none here, so this is no fault of the file."""
 
+OF_CERTIFICATE = ("signingCredential.", "claimSignature.outsideValidity")
+"""Beginnings of what is wrong with the certificate only: the file may be as it was."""
+
 CHANGED = "changed after signing"
 MEANINGS = {
     "assertion.bmffHash.mismatch": CHANGED,
@@ -36,7 +39,8 @@ class Credentials:
     Attributes:
         signed_by: the name of the certificate; empty where the credentials cannot be read.
         organisation: the one that the certificate names.
-        problems: what is wrong, in words; none where the file is as it was when it was signed.
+        matches: whether the file, and what is said of it, are as they were signed.
+        problems: what is wrong, in words; where it matches, with the certificate.
         trusted: whether a list of trusted authorities vouches for the certificate.
         stamped: the time by an authority's word, which nothing signed here has.
         made: the time by the word of who signed.
@@ -47,6 +51,7 @@ class Credentials:
 
     signed_by: str = ""
     organisation: str = ""
+    matches: bool = False
     problems: tuple[str, ...] = ()
     trusted: bool = False
     stamped: str | None = None
@@ -72,7 +77,8 @@ def read_credentials(path: Path) -> Credentials | None:
     problems = []
     for name, one in found.items():
         problems += [f"{name}: {problem}" for problem in (["no credentials"] if one is None else one.problems)]
-    return replace(next(filter(None, found.values())), problems=tuple(problems))
+    matches = all(one is not None and one.matches for one in found.values())
+    return replace(next(filter(None, found.values())), matches=matches, problems=tuple(problems))
 
 
 def _of_file(path: Path) -> Credentials | None:
@@ -105,6 +111,7 @@ def _understood(store: Mapping[str, Any]) -> Credentials:
     return Credentials(
         signature.get("common_name") or signature.get("issuer") or "an unnamed certificate",
         signature.get("issuer") or "",
+        all(failure["code"].startswith(OF_CERTIFICATE) for failure in failures),
         _problems(failures),
         store.get("validation_state") == "Trusted",
         signature.get("time"),

@@ -1,5 +1,8 @@
 """A PEM file is checked as a whole before anything is made, and each thing that is wrong with it is said."""
 
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,3 +137,11 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(NotInstalled, match="need c2pa-python.*pip install 'c2pa-python"):
         Signer(path)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+def test_the_command_of_the_documentation(tmp_path: Path) -> None:
+    text = Path("docs/credentials.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^openssl req (?:.*\\\n)*.*$", text, re.MULTILINE)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    assert Signer(tmp_path / "me.pem").name == "My Name"

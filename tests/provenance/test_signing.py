@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from mochi.errors import MochiError  # noqa: E402
 from mochi.provenance import SIGNED, Signer, read_credentials  # noqa: E402
 from mochi.provenance.manifest import manifest  # noqa: E402
 from mochi.video import VideoWriter  # noqa: E402
-from tests.provenance.certificates import identity  # noqa: E402
+from tests.provenance.certificates import identity, party  # noqa: E402
 
 LABEL = "mochi-parallel.generation"
 MADE_BY_AI = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -82,7 +84,7 @@ def test_a_signed_video_verifies(format: str, signer: Signer, tmp_path: Path) ->
         assert action["softwareAgent"]["name"] == "mochi-parallel"
         assert said[LABEL] == {"program": f"mochi-parallel {__version__}", **SETTINGS}
     ours = read_credentials(video)
-    assert ours is not None and not ours.problems and not ours.trusted
+    assert ours is not None and ours.matches and not ours.problems and not ours.trusted
     assert (ours.signed_by, ours.organisation) == ("Jo Maker", "Studio of Jo Maker")
     assert ours.source_types == ("trainedAlgorithmicMedia",) and ours.settings["seed"] == 2**64 - 1
     assert ours.made is not None and ours.stamped is None
@@ -137,7 +139,7 @@ def test_any_changed_byte_of_the_film_is_seen(
     changed = tmp_path_factory.mktemp("changed") / "clip.mp4"
     changed.write_bytes(data)
     found = read_credentials(changed)
-    assert found is not None and found.problems
+    assert found is not None and found.problems and not found.matches
     with contextlib.suppress(c2pa.C2paError):  # where the file is so damaged that it has no meaning any more
         assert "assertion.bmffHash.mismatch" in codes(read(changed))
         assert found.problems == ("changed after signing",) and found.signed_by == "Jo Maker"
@@ -156,6 +158,22 @@ def test_changed_pictures(signer: Signer, tmp_path: Path) -> None:
     found = read_credentials(folder)
     assert found is not None
     assert found.problems == ("frame_00002.png: no credentials", "frame_00003.png: changed after signing")
+
+
+def test_a_certificate_that_expires_later(tmp_path: Path) -> None:
+    """No authority says that the signature was made before; but the file is as it was, or is not."""
+    root = party("Test Root", authority=True)
+    who = party("Jo Maker", root, days=(-1, 4 / 86400))
+    (tmp_path / "identity.pem").write_bytes(who.key_pem() + who.pem + root.pem)
+    video = write(tmp_path / "clip.mp4", Signer(tmp_path / "identity.pem"))
+    time.sleep(max(0.0, (who.certificate.not_valid_after_utc - datetime.now(timezone.utc)).total_seconds()) + 1.1)
+    found = read_credentials(video)
+    assert found is not None and found.matches and found.problems == ("the certificate has expired",)
+    data = bytearray(video.read_bytes())
+    data[-100] ^= 1
+    video.write_bytes(data)
+    found = read_credentials(video)
+    assert found is not None and not found.matches and "changed after signing" in found.problems
 
 
 def test_changed_claims(signed: Path, tmp_path: Path) -> None:
