@@ -9,12 +9,14 @@ from comfy_api.latest import io
 from ..mochi.batch.job import Job
 from ..mochi.batch.record import Recipe
 from ..mochi.batch.requests import LoadPipeline
+from ..mochi.cli import signing
 from ..mochi.cli.given import fitting
 from ..mochi.cli.jobs import missing, read_lines
 from ..mochi.cluster.attach import AUTO, check_address, check_installed
 from ..mochi.errors import MochiError
 from ..mochi.model_dir import ModelDir, find_model
 from ..mochi.parallel.settings import ParallelSettings
+from ..mochi.provenance import Signer
 from ..mochi.video import FORMATS
 from . import widgets
 from .host.batch import Shown, make_on_cluster, model_folder, report
@@ -140,12 +142,14 @@ class ClusterBatch(widgets.Node):
         started = time.monotonic()
         jobs = _jobs(prompts, model_dir, filename_prefix, format, seed, steps, cfg, width, height, frames)
         model = _model(model_dir)
-        recipe = Recipe(model_dir.strip() or model.config.name, model.variant[0])
+        signer = Signer.chosen()
+        name = model_dir.strip() or model.config.name
+        recipe = Recipe(name, model.variant[0], signed_by=signer and signer.name)
         to_make, wrong = missing(jobs, recipe)
         shown = Shown([job for job in jobs if job.line not in {*wrong, *(job.line for job in to_make)}], len(to_make))
         if to_make:
             load = _request(to_make, model_dir, model, gpus)
-            wrong |= make_on_cluster(to_make, load, recipe, model, cluster.strip(), gpus, send_weights, shown)
+            wrong |= make_on_cluster(to_make, load, recipe, model, cluster.strip(), gpus, send_weights, shown, signer)
         text = report(shown, time.monotonic() - started)
         show_text(text)
         if wrong:
@@ -183,7 +187,8 @@ def _jobs(
     defaults = model.config.defaults
     jobs, wrong = read_lines(lines_of(prompts), chosen, defaults, place_of(prefix, format), check_inside)
     jobs, unfit = fitting(jobs, model, model.variant[0])
-    if wrong := wrong | unfit:
+    jobs, unsigned = signing.fitting(jobs, Signer.chosen())
+    if wrong := wrong | unfit | unsigned:
         raise MochiError("prompts: " + "; ".join(f"line {line}: {error}" for line, error in sorted(wrong.items())))
     if not jobs:
         raise MochiError("prompts is empty, but must have a prompt a line")

@@ -15,6 +15,7 @@ from . import widgets
 from .host.checks import check_latent, check_links, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
 from .host.progress import steps
+from .host.signing import check_signing, seal_for
 from .host.sockets.vae import MochiVAE
 from .host.types import Latent, Vae
 
@@ -85,6 +86,7 @@ class SaveVideo(widgets.Node):
         found = found or complaint(
             check_prefix, filename_prefix, "webm" if format is None else format, widget="filename_prefix"
         )
+        found = found or complaint(check_signing, format, widget="format")
         has_own_rate = linked.get("images") == "VIDEO"
         return found or complaint(check_video, format, None if has_own_rate else fps) or True
 
@@ -105,7 +107,8 @@ class SaveVideo(widgets.Node):
         width, height, give = frames_of_latents(images, vae) if isinstance(images, dict) else frames_of_images(images)
         check_video(format, rate, (width, height))
         path = next_path(filename_prefix, format, width, height, cls.hidden)
-        with VideoWriter(path, rate, (width, height), format, quality, metadata_of(cls.hidden)) as video:
+        seal = seal_for(cls.hidden, format, width=width, height=height, fps=float(rate))
+        with VideoWriter(path, rate, (width, height), format, quality, metadata_of(cls.hidden), seal=seal) as video:
             give(video.write)
         return io.NodeOutput(ui=show(video.path))
 

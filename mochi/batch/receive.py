@@ -26,7 +26,13 @@ PATIENCE = 5.0
 
 
 def receive(
-    group: Group, job: Job, quality: int, shared: bool, hear: Callable[[Progress], None], check: Callable[[], None]
+    group: Group,
+    job: Job,
+    quality: int,
+    shared: bool,
+    hear: Callable[[Progress], None],
+    check: Callable[[], None],
+    seal: Callable[[Path], None] | None = None,
 ) -> Made:
     """Have a worker make a video, and put it in its place. Whatever is raised, nothing stays of it here.
 
@@ -34,6 +40,7 @@ def receive(
         shared: whether the worker writes the files itself, on a path that both machines see.
         hear: is told how far it is.
         check: is called all the while; what it raises cancels the work.
+        seal: see VideoWriter. It is called here, since the key of who signs stays on this machine.
 
     Raises MochiError where the video cannot be made or written here, GroupError where the worker failed.
     """
@@ -56,13 +63,17 @@ def receive(
         video = target_path(output, format_of(output))
         if shared and not video.exists():
             raise MochiError(f"{job.video}: the worker wrote it where it is not seen here; have results sent instead")
+        made = answer.result
         with _clear_errors(job):
-            if not fingerprint(video).items() <= answer.result.facts.items():
+            if not fingerprint(video).items() <= made.facts.items():
                 raise GroupError(f"{job.video}: what came is not what the worker sent.")
+            if seal is not None:
+                seal(video)
+                made = replace(made, facts={**made.facts, **fingerprint(video)})
             if job.video.is_dir():  # an empty one: anything else was refused
                 job.video.rmdir()
             os.replace(video, job.video)
-    return answer.result
+    return made
 
 
 @contextmanager

@@ -27,6 +27,7 @@ class Recipe:
         asked_dtype: of weights and computation; None for the device's own.
         loras: FILE[=STRENGTH] each.
         quality: see VideoWriter.
+        signed_by: the name of the certificate that signs them; None where none does.
     """
 
     model: str
@@ -34,11 +35,16 @@ class Recipe:
     asked_dtype: str | None = None
     loras: tuple[str, ...] = ()
     quality: int = 70
+    signed_by: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As records have it: nothing of signing where nobody signs."""
+        return {name: value for name, value in asdict(self).items() if name != "signed_by" or value is not None}
 
 
 def write_record(job: Job, recipe: Recipe, made: Made) -> None:
     """Writes the settings of a video beside it. Raises MochiError, and leaves nothing, where that is not possible."""
-    record = {**job.settings.as_dict(), "output": str(job.output), "run": {**asdict(recipe), **made.facts}}
+    record = {**job.settings.as_dict(), "output": str(job.output), "run": {**recipe.as_dict(), **made.facts}}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     part = temporary_beside(job.record)
     try:
@@ -95,8 +101,8 @@ def _matching_record(job: Job, recipe: Recipe) -> Mapping[str, Any] | None:
     """The record beside a video, if all but the seed is what is asked for; None where it is not, or there is none."""
     try:
         record = json.loads(job.record.read_text(encoding="utf-8"))
-        found = {**record, "run": {name: record["run"][name] for name in asdict(recipe)}}
-        asked = {**job.settings.as_dict(), "output": str(job.output), "run": asdict(recipe)}
+        found = {**record, "run": {name: record["run"][name] for name in recipe.as_dict()}}
+        asked = {**job.settings.as_dict(), "output": str(job.output), "run": recipe.as_dict()}
         is_same = json.loads(json.dumps({**asked, "seed": found["seed"]})) == found
         replace(job.settings, seed=found["seed"])  # raises MochiError, a ValueError, where it is none
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -17,10 +17,12 @@ from ..errors import Cancelled, GroupError, MochiError
 from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
 from ..parallel.protocol import Progress
+from ..provenance import Signer
 from .job import Job, check_names
 from .receive import receive
 from .record import Recipe, write_record
 from .requests import LoadPipeline, Made
+from .seal import seal_for
 from .site import Place, Site
 from .tasks import ATTEMPTS, Task, Tasks
 from .watcher import Watcher
@@ -49,6 +51,7 @@ def run_batch(
     watcher: Watcher,
     shared: bool = False,
     grace: float = 10.0,
+    signer: Signer | None = None,
 ) -> dict[int, MochiError]:
     """Makes videos and their records. Returns what was wrong with those that could not be made, by their lines.
 
@@ -61,12 +64,13 @@ def run_batch(
         recipe: the same, as a person asked for it, for the records.
         shared: whether workers write videos to their places themselves, on a path that all machines see.
         grace: seconds without any place to work in after which what is left is given up.
+        signer: signs the videos here, as the recipe says.
     """
     check_names(jobs)
     loras = [(absolute(path), strength) for path, strength in load.loras]
     model, t5 = (path and Path(absolute(path)) for path in (load.model, load.t5))
     load = replace(load, model=model, t5=t5, loras=loras)
-    batch = _Batch(jobs, site, load, recipe, watcher, shared, grace)
+    batch = _Batch(jobs, site, load, recipe, watcher, shared, grace, signer)
     try:
         batch.run()
     finally:
@@ -87,10 +91,11 @@ class _Batch:
         watcher: Watcher,
         shared: bool,
         grace: float,
+        signer: Signer | None,
     ):
         self.wrong: dict[int, MochiError] = {}
         self._site, self._load, self._recipe, self._watcher = site, load, recipe, watcher
-        self._shared, self._grace = shared, grace
+        self._shared, self._grace, self._signer = shared, grace, signer
         self._tasks = Tasks(jobs)
         self._change = threading.Condition()
         self._places: list[Place] = []  # those that there are, but for those given up
@@ -269,7 +274,8 @@ class _Batch:
             self._watcher.doing(place, f"{job.video.name} {told.phase}")
 
         self._watcher.doing(place, job.video.name)
-        made = receive(group, job, self._recipe.quality, self._shared, hear, self._check)
+        seal = seal_for(self._signer, job.settings, self._recipe)
+        made = receive(group, job, self._recipe.quality, self._shared, hear, self._check, seal)
         made = replace(made, facts={"machine": place.machine, **made.facts})
         write_record(job, self._recipe, made)
         return made

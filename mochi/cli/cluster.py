@@ -20,6 +20,7 @@ from ..errors import MochiError
 from ..model_dir import ModelDir
 from ..parallel.actors.placement import gpus_of_each
 from ..parallel.settings import ParallelSettings
+from ..provenance import Signer
 from .jobs import missing
 
 MOST = 64
@@ -99,7 +100,12 @@ def _gpus_of_worker(options: argparse.Namespace) -> int:
 
 
 def make_on_machines(
-    jobs: Sequence[Job], options: argparse.Namespace, model: ModelDir, load: LoadPipeline, recipe: Recipe
+    jobs: Sequence[Job],
+    options: argparse.Namespace,
+    model: ModelDir,
+    load: LoadPipeline,
+    recipe: Recipe,
+    signer: Signer | None = None,
 ) -> dict[int, MochiError]:
     """Makes those videos that are not there yet. Returns what was wrong with lines that could not be made."""
     to_make, wrong = missing(jobs, recipe)
@@ -114,7 +120,7 @@ def make_on_machines(
         site = ClusterSite(cluster, _needs(to_make, options, model, load), _say)
         _say(f"workers on {_count(site)}")
         with Display(len(to_make), options.jsonl) as display:
-            return wrong | run_batch(to_make, site, load, recipe, display, options.shared)
+            return wrong | run_batch(to_make, site, load, recipe, display, options.shared, signer=signer)
     finally:
         detach()
 

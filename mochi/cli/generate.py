@@ -12,6 +12,7 @@ from ..batch.job import Job
 from ..batch.make import make_video, open_pipeline
 from ..batch.record import Recipe, write_record
 from ..batch.requests import LoadPipeline
+from ..batch.seal import seal_for
 from ..config import RunDefaults, pusa_defaults
 from ..errors import MochiError
 from ..parallel.settings import ParallelSettings
@@ -21,7 +22,7 @@ from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
-from . import cluster, given, model_options
+from . import cluster, given, model_options, signing
 from .bars import Bars
 from .jobs import read_jsonl
 from .lora import named_loras
@@ -82,6 +83,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "..., output; images for a list of --image), or under the published ones; options given here hold where a line does not say otherwise; a "
         "bad line does not end the others",
     )
+    signing.add_option(add)
     model_options.add_options(parser)
     cluster.add_options(parser)
 
@@ -93,6 +95,7 @@ def generate(options: argparse.Namespace) -> None:
     """
     cluster.check_options(options)
     device = check_device(options.device)
+    signer = Signer.chosen(options.sign)
     parallel = check_parallel(options)
     choose_prompt(options)
     model = model_options.open_model(options)
@@ -100,6 +103,8 @@ def generate(options: argparse.Namespace) -> None:
     defaults = model.config.defaults
     jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
     jobs, unfit = given.fitting(jobs, model, variant)
+    wrong |= unfit
+    jobs, unfit = signing.fitting(jobs, signer)
     wrong |= unfit
     for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
@@ -110,14 +115,14 @@ def generate(options: argparse.Namespace) -> None:
             print(f"no prompt was given: this is the published example. {LEMON}", file=sys.stderr)
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
-        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality)
-        guard, signer = None, None
+        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name)
+        guard = None
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         files = options.model_dir, DTYPES.get(dtype)
         load = LoadPipeline(*files, *how, named_loras(chosen), passes, options.cpu_offload, model.t5)
         if options.ray is not None and options.jsonl is not None:
-            wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
+            wrong |= cluster.make_on_machines(jobs, options, model, load, recipe, signer)
         else:
             with closing(open_pipeline(load, model)) as pipeline:
                 wrong |= make_all(pipeline, jobs, recipe, options.jsonl, guard, signer)
@@ -156,7 +161,7 @@ def make(
     """Makes one video and its record, and prints the path."""
     job.check_output()  # again: the run before may have taken hours
     with Bars(title) as bars:
-        seal = signer.seal(job.settings.as_dict()) if signer is not None else None
+        seal = seal_for(signer, job.settings, recipe)
         made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show, guard=guard, seal=seal)
     if made.cache:
         print(made.cache, file=sys.stderr)

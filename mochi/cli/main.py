@@ -15,7 +15,7 @@ COMMANDS = {
     "ui": "a web page to make videos with",
     "train-lora": "train a LoRA on a folder of clips",
     "download": "fetch published weights",
-    "inspect": "say what a file is",
+    "inspect": "say what a weight file is, or how a video was made",
 }
 """Each has a module with `add_parser`; the part of its name behind a hyphen is left out there."""
 

@@ -1,5 +1,7 @@
-"""Content credentials (C2PA): who made a video, with what."""
+"""Content credentials (C2PA): who made a video, with what. Signed into its file, and read back."""
 
-from .signer import Signer
+from .library import NotInstalled
+from .reader import Credentials, read_credentials
+from .signer import SIGNED, Signer
 
-__all__ = ["Signer"]
+__all__ = ["SIGNED", "Credentials", "NotInstalled", "Signer", "read_credentials"]

@@ -20,6 +20,7 @@ from ...mochi.cluster.weights import absolute, files_of_model
 from ...mochi.errors import MochiError
 from ...mochi.model_dir import ModelDir
 from ...mochi.parallel.settings import TIMEOUT
+from ...mochi.provenance import Signer
 from .output import show_all
 from .progress import show_now, show_text
 from .ranks.group import groups
@@ -102,6 +103,7 @@ def make_on_cluster(
     gpus: int,
     send_weights: bool,
     shown: Shown,
+    signer: Signer | None = None,
 ) -> dict[int, MochiError]:
     """Make videos. Returns what was wrong with those that could not be made, by their lines.
 
@@ -114,7 +116,7 @@ def make_on_cluster(
     groups.close()
     show_text("looking for the model's files on all machines")
     site = ClusterSite(cluster, _needs(jobs, load, model, gpus, send_weights), show_text)
-    return run_batch(jobs, site, load, recipe, shown)
+    return run_batch(jobs, site, load, recipe, shown, signer=signer)
 
 
 def _needs(jobs: Sequence[Job], load: LoadPipeline, model: ModelDir, gpus: int, send: bool) -> Needs:

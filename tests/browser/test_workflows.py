@@ -147,8 +147,24 @@ def saved(comfy: Comfy) -> dict[str, str]:
     return files
 
 
-@pytest.fixture(params=["mp4", "webm"])
+@pytest.fixture(scope="module")
+def signed(saved: dict[str, str], comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same mp4 with content credentials, in the server's output folder."""
+    pytest.importorskip("c2pa")
+    from mochi.provenance import Signer, read_credentials
+    from tests.provenance.certificates import identity
+
+    signed = comfy.output / "signed.mp4"
+    signed.write_bytes((comfy.output / saved["mp4"]).read_bytes())
+    Signer(identity(tmp_path_factory.mktemp("identity"))).seal({"model": ["tiny"]})(signed)
+    assert read_credentials(signed)
+    return signed
+
+
+@pytest.fixture(params=["mp4", "webm", "signed mp4"])
 def video(request: pytest.FixtureRequest, saved: dict[str, str], comfy: Comfy) -> Path:
+    if request.param == "signed mp4":
+        return request.getfixturevalue("signed")
     return comfy.output / saved[request.param]
 
 
@@ -169,6 +185,23 @@ def test_a_dropped_video_brings_its_graph_back(editor: AnyEditor, video: Path):
     blank(editor)
     editor.drop(video)
     is_back(editor)
+
+
+@classic
+def test_a_signed_video_plays(editor: AnyEditor, signed: Path):
+    play = """async name => {
+        const video = document.createElement('video')
+        video.muted = true
+        video.src = `/api/view?type=output&filename=${name}`
+        const ended = new Promise((resolve, reject) => {
+            video.onended = () => resolve([video.videoWidth, video.videoHeight, video.duration])
+            video.onerror = () => reject(video.error.message)
+        })
+        await video.play()
+        return await ended
+    }"""
+    width, height, seconds = editor.page.evaluate(play, signed.name)
+    assert (width, height) == (64, 64) and seconds == pytest.approx(7 / 12, abs=0.01)
 
 
 @classic

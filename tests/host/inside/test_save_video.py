@@ -151,3 +151,51 @@ def test_a_cancelled_decode_leaves_no_file(pack, save, vae, latents, monkeypatch
         with pytest.raises(mm.InterruptProcessingException):
             save(latents, filename_prefix="cut/a", vae=vae)
     assert not list((pack.base / "output" / "cut").iterdir())
+
+
+@pytest.fixture
+def identity(tmp_path, monkeypatch):
+    """A certificate that signs what is saved."""
+    pytest.importorskip("c2pa")
+    from tests.provenance.certificates import identity
+
+    file = str(identity(tmp_path))
+    monkeypatch.setenv("MOCHI_SIGN", file)
+    return file
+
+
+@pytest.mark.parametrize("format", ["mp4", "gif", "png"])
+def test_signed(pack, save, frames, identity, monkeypatch, format):
+    """The workflow stays readable. The credentials name model files, and leave the graph to the metadata."""
+    loaders = {"2": {"class_type": "A", "inputs": {"file": "sub/mochi.gguf", "text": "x"}}}
+    monkeypatch.setitem(HIDDEN, "PROMPT", {**PROMPT, **loaders})
+    _, (path, *_) = save(frames, format=format, filename_prefix="signed/a")
+    found = pack.module("mochi.provenance").read_credentials(path)
+    assert not found.problems and found.signed_by == "Jo Maker" and found.source_types == ("trainedAlgorithmicMedia",)
+    said = {"model": ["mochi.gguf"], "width": 64, "height": 48, "fps": 30.0}
+    assert found.settings.items() >= said.items() and "class_type" not in str(found.settings)
+    metadata = pack.module("mochi.video.reading").look_at(path).metadata
+    assert json.loads(metadata["workflow"]) == WORKFLOW and set(json.loads(metadata["prompt"])) == {"1", "2"}
+    monkeypatch.setattr(comfy.cli_args.args, "disable_metadata", True)
+    _, (path, *_) = save(frames, format=format, filename_prefix="signed/b")
+    assert "model" not in pack.module("mochi.provenance").read_credentials(path).settings
+
+
+def test_what_cannot_be_signed_is_refused_before_anything_runs(pack, save, frames, identity, monkeypatch):
+    node = pack.nodes["MochiParallelSaveVideo"]
+    asked = {"filename_prefix": "refused/a", "fps": 30.0, "input_types": {"images": "IMAGE"}}
+    assert node.validate_inputs(**asked, format="mp4") is True
+    assert "webm cannot hold content credentials" in node.validate_inputs(**asked, format="webm")
+    with pytest.raises(ValueError, match="webm cannot hold"):  # its format came over a link
+        save(frames, format="webm", filename_prefix="refused/a")
+    monkeypatch.setenv("MOCHI_SIGN", "nope.pem")
+    assert "nope.pem: cannot be read" in node.validate_inputs(**asked, format="mp4")
+    assert not list((pack.base / "output").glob("refused/*"))
+    batch = {"prompts": "red", "model_dir": "", "filename_prefix": "refused/a", "format": "mp4", "cluster": "auto"}
+    sizes = {"seed": 1, "steps": 2, "cfg": 0.0, "width": 0, "height": 0, "frames": 7}
+    refuse = pack.nodes["MochiParallelBatch"].validate_inputs
+    assert "nope.pem: cannot be read" in refuse(**batch, **sizes)
+    monkeypatch.setenv("MOCHI_SIGN", identity)
+    assert "line 1: webm cannot hold" in refuse(**{**batch, "format": "webm"}, **sizes)
+    monkeypatch.delenv("MOCHI_SIGN")
+    assert node.validate_inputs(**asked, format="webm") is True
