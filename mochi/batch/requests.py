@@ -10,6 +10,7 @@ import torch
 from ..dit.backends import SDPA
 from ..parallel.protocol import Counted, Progress, Request
 from ..parallel.settings import ParallelSettings
+from ..safety import SafetySettings
 from ..settings import GenerateSettings
 
 SERVICE = ("mochi.batch.service", "VideoMaker")
@@ -27,6 +28,7 @@ class LoadPipeline(Request[str]):
         model: its directory, an absolute path; None for the built-in tiny one.
         loras: files, each with its strength, 1 as trained.
         dtype, device, attention, compiled, parallel, variant, passes: see `load_pipeline`.
+        safety: what the worker's videos are checked for; None: nothing.
     """
 
     doing = "loading"
@@ -39,6 +41,7 @@ class LoadPipeline(Request[str]):
     variant: str | None = None
     loras: Sequence[tuple[str, float]] = ()
     passes: int = 2
+    safety: SafetySettings | None = None
 
 
 @dataclass(frozen=True)

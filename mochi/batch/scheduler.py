@@ -17,6 +17,7 @@ from ..errors import Cancelled, GroupError, MochiError
 from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
 from ..parallel.protocol import Progress
+from ..safety import logged
 from .job import Job, check_names
 from .receive import receive
 from .record import Recipe, write_record
@@ -268,7 +269,8 @@ class _Batch:
             self._watcher.doing(place, f"{job.video.name} {told.phase}")
 
         self._watcher.doing(place, job.video.name)
-        made = receive(group, job, self._recipe.quality, self._shared, hear, self._check)
+        with logged(self._load.safety and self._load.safety.log, job.output):
+            made = receive(group, job, self._recipe.quality, self._shared, hear, self._check)
         made = replace(made, facts={"machine": place.machine, **made.facts})
         write_record(job, self._recipe, made)
         return made

@@ -17,12 +17,12 @@ from ..errors import MochiError
 from ..model_dir import find_model
 from ..parallel.settings import ParallelSettings
 from ..provenance import Signer
-from ..safety import Guard
+from ..safety import Guard, logged
 from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
-from . import cluster, given, model_options
+from . import cluster, given, model_options, safety
 from .bars import Bars
 from .jobs import read_jsonl
 from .lora import named_loras
@@ -82,6 +82,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "bad line does not end the others",
     )
     model_options.add_options(parser)
+    safety.add_option(parser)
     cluster.add_options(parser)
 
 
@@ -91,6 +92,7 @@ def generate(options: argparse.Namespace) -> None:
     What is wrong with a line of a file is printed as it is known. Raises MochiError at the end, when all others are.
     """
     cluster.check_options(options)
+    checks = safety.chosen(options)
     device = check_device(options.device)
     parallel = check_parallel(options)
     model = find_model(options.model_dir)
@@ -98,7 +100,8 @@ def generate(options: argparse.Namespace) -> None:
     defaults = model.config.defaults
     jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
     jobs, unfit = given.fitting(jobs, model, variant)
-    wrong |= unfit
+    jobs, blocked = safety.let_through(jobs, checks)
+    wrong |= unfit | blocked
     for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
     if jobs:
@@ -107,13 +110,14 @@ def generate(options: argparse.Namespace) -> None:
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
         recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality)
-        guard, signer = None, None
+        signer = None
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
-        load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes)
+        load = LoadPipeline(options.model_dir, DTYPES.get(dtype), *how, named_loras(chosen), passes, checks)
         if options.ray is not None and options.jsonl is not None:
             wrong |= cluster.make_on_machines(jobs, options, model, load, recipe)
         else:
+            guard = None if checks is None else checks.guard()
             with closing(open_pipeline(load, model)) as pipeline:
                 wrong |= make_all(pipeline, jobs, recipe, options.jsonl, guard, signer)
                 print(f"attention: {pipeline.attention}", file=sys.stderr)
@@ -150,7 +154,7 @@ def make(
 ) -> None:
     """Makes one video and its record, and prints the path."""
     job.check_output()  # again: the run before may have taken hours
-    with Bars(title) as bars:
+    with Bars(title) as bars, logged(guard and guard.log, job.output):
         seal = signer.seal(job.settings.as_dict()) if signer is not None else None
         made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show, guard=guard, seal=seal)
     if made.cache:
