@@ -1,7 +1,8 @@
 """Frames against an image classifier of transformers, whose files are on this machine."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ class ImageCheck:
         folder, local = classifier.folder(), {"local_files_only": True, "trust_remote_code": False}
         try:
             self._prepare: Any = AutoImageProcessor.from_pretrained(folder, **local)
-            model: Any = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, **local)
+            with _without_bar():
+                model: Any = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, **local)
             self._model = model.eval().to(classifier.device, torch.float32)
         except Exception as error:  # damaged files are told of by many kinds
             raise MochiError(f"{classifier.model}: the classifier cannot be loaded ({error})") from error
@@ -184,6 +186,20 @@ def _missing(model: str) -> str:
         f"{model}: there is no such folder, nor is it in the hub's cache, and it is never fetched by itself: "
         f"`hf download {model}` does so"
     )
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Inside, transformers draws no bar of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _is_number(value: Any) -> bool:
