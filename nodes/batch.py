@@ -11,10 +11,12 @@ from ..mochi.batch.record import Recipe
 from ..mochi.batch.requests import LoadPipeline
 from ..mochi.cli.given import fitting
 from ..mochi.cli.jobs import missing, read_lines
+from ..mochi.cli.safety import let_through
 from ..mochi.cluster.attach import AUTO, check_address, check_installed
 from ..mochi.errors import MochiError
 from ..mochi.model_dir import ModelDir, find_model
 from ..mochi.parallel.settings import ParallelSettings
+from ..mochi.safety import SafetySettings
 from ..mochi.video import FORMATS
 from . import widgets
 from .host.batch import Shown, make_on_cluster, model_folder, report
@@ -22,7 +24,9 @@ from .host.batch_lines import check_inside, lines_of, place_of
 from .host.checks import complaint
 from .host.output import check_prefix, show_all
 from .host.progress import show_text
+from .host.safety import Checks
 from .parallel import MAX_GPUS
+from .safety import MochiSafety
 
 OWN = "0: the model's own."
 
@@ -87,6 +91,12 @@ class ClusterBatch(widgets.Node):
                     default=False,
                     tooltip="Send the model's files to machines that lack them; each keeps them.",
                 ),
+                MochiSafety.Input(
+                    "safety",
+                    optional=True,
+                    tooltip="From Mochi Safety: prompts are checked here, and frames where they are made, before they "
+                    "reach a disk. A classifier's folder must be on each machine, by the same path.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="files", is_output_list=True, tooltip="The paths of the videos."),
@@ -136,15 +146,18 @@ class ClusterBatch(widgets.Node):
         cluster: str,
         gpus: int,
         send_weights: bool,
+        safety: Checks | None = None,
     ) -> io.NodeOutput:
         started = time.monotonic()
         jobs = _jobs(prompts, model_dir, filename_prefix, format, seed, steps, cfg, width, height, frames)
         model = _model(model_dir)
         recipe = Recipe(model_dir.strip() or model.config.name, model.variant[0])
-        to_make, wrong = missing(jobs, recipe)
+        passed, blocked = let_through(jobs, safety and safety.settings)
+        to_make, wrong = missing(passed, recipe)
+        wrong |= blocked
         shown = Shown([job for job in jobs if job.line not in {*wrong, *(job.line for job in to_make)}], len(to_make))
         if to_make:
-            load = _request(to_make, model_dir, model, gpus)
+            load = _request(to_make, model_dir, model, gpus, safety and safety.settings)
             wrong |= make_on_cluster(to_make, load, recipe, model, cluster.strip(), gpus, send_weights, shown)
         text = report(shown, time.monotonic() - started)
         show_text(text)
@@ -190,12 +203,14 @@ def _jobs(
     return jobs
 
 
-def _request(jobs: list[Job], model_dir: str, model: ModelDir, gpus: int) -> LoadPipeline:
+def _request(
+    jobs: list[Job], model_dir: str, model: ModelDir, gpus: int, checks: SafetySettings | None
+) -> LoadPipeline:
     """What each worker loads."""
     passes = max(2, min(job.settings.passes for job in jobs))
     over = ParallelSettings(str(gpus)) if gpus > 1 else None
     folder: Path | None = model_folder(model_dir)
-    return LoadPipeline(folder, parallel=over, variant=model.variant[0], passes=passes)
+    return LoadPipeline(folder, parallel=over, variant=model.variant[0], passes=passes, safety=checks)
 
 
 def _not_made(wrong: dict[int, MochiError], text: str) -> str:

@@ -13,7 +13,7 @@ NAME = "blocked.jsonl"
 
 
 @contextmanager
-def logged(log: Path | None, output: Path) -> Iterator[None]:
+def logged(log: Path | None, output: Path = Path()) -> Iterator[None]:
     """Inside, what is blocked is written down too.
 
     Args:
