@@ -71,7 +71,7 @@ class Safety(widgets.Node):
                     "every",
                     EVERY,
                     (1, 1000),
-                    "The classifier sees every so-manieth frame, the first and the last among them.",
+                    "The classifier sees every n-th frame, and always the first and the last one.",
                     optional=True,
                 ),
                 io.String.Input(

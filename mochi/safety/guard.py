@@ -37,8 +37,8 @@ class Finding:
 class Safety(Protocol):
     """A check. An organisation can have its own, see the entry points `mochi.safety`.
 
-    It may have an attribute `every`: it is asked about every so-manieth frame, the first and the last among them; 1
-    where there is none, and 0 for a check that is not asked about frames.
+    It may have an attribute `every`: it is asked about every n-th frame, and always about the first and the last one.
+    Without it that is every frame; with 0 it is not asked about frames.
     """
 
     def check_prompt(self, text: str) -> Finding | None:
