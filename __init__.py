@@ -3,7 +3,7 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import batch, cache, edit, image_to_video, loaders, lora, masks, parallel, sampler, text, train, vae, video
+from .nodes import batch, cache, edit, image_to_video, loaders, lora, masks, parallel, safety, sampler, text, train, vae, video
 from .nodes.host.complaints import show_complaints_once
 from .nodes.host.folders import leave_folders_while_queueing
 from .nodes.host.old_ids import serve_old_ids
@@ -27,6 +27,7 @@ NODE_CLASS_MAPPINGS = {
     "MochiParallelVAEDecode": vae.VAEDecode,
     "MochiParallelVAEEncode": vae.VAEEncode,
     "MochiParallelSaveVideo": video.SaveVideo,
+    "MochiParallelSafety": safety.Safety,
     "MochiParallelSettings": parallel.Parallel,
     "MochiParallelGroupStatus": parallel.GroupStatus,
     "MochiParallelBatch": batch.ClusterBatch,
@@ -51,6 +52,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MochiParallelVAEDecode": "Mochi VAE Decode",
     "MochiParallelVAEEncode": "Mochi VAE Encode",
     "MochiParallelSaveVideo": "Mochi Save Video",
+    "MochiParallelSafety": "Mochi Safety",
     "MochiParallelSettings": "Mochi Parallel Settings",
     "MochiParallelGroupStatus": "Mochi Group Status",
     "MochiParallelBatch": "Mochi Cluster Batch",

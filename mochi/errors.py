@@ -1,6 +1,7 @@
 """Errors meant to be read by the person who runs the model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class MochiError(ValueError):
@@ -12,7 +13,15 @@ class CheckpointError(MochiError):
 
 
 class Blocked(MochiError):
-    """A prompt or a frame that a safety check does not let pass; the message says what was found."""
+    """A prompt or a frame that a safety check does not let pass; the message says what was found.
+
+    Attributes:
+        facts: for the log, as JSON holds them: which check, what it found, and the settings of the video.
+    """
+
+    def __init__(self, message: str, facts: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.facts = dict(facts or {})
 
 
 class Cancelled(Exception):

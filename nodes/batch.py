@@ -12,11 +12,13 @@ from ..mochi.batch.requests import LoadPipeline
 from ..mochi.cli import signing
 from ..mochi.cli.given import fitting
 from ..mochi.cli.jobs import missing, read_lines
+from ..mochi.cli.safety import let_through
 from ..mochi.cluster.attach import AUTO, check_address, check_installed
 from ..mochi.errors import MochiError
 from ..mochi.model_dir import ModelDir, find_model
 from ..mochi.parallel.settings import ParallelSettings
 from ..mochi.provenance import Signer
+from ..mochi.safety import SafetySettings
 from ..mochi.video import FORMATS
 from . import widgets
 from .host.batch import Shown, make_on_cluster, model_folder, report
@@ -24,7 +26,9 @@ from .host.batch_lines import check_inside, lines_of, place_of
 from .host.checks import complaint
 from .host.output import check_prefix, show_all
 from .host.progress import show_text
+from .host.safety import Checks
 from .parallel import MAX_GPUS
+from .safety import MochiSafety
 
 OWN = "0: the model's own."
 
@@ -89,6 +93,12 @@ class ClusterBatch(widgets.Node):
                     default=False,
                     tooltip="Send the model's files to machines that lack them; each keeps them.",
                 ),
+                MochiSafety.Input(
+                    "safety",
+                    optional=True,
+                    tooltip="From Mochi Safety: prompts are checked here, and frames where they are made, before they "
+                    "reach a disk. A classifier's folder must be on each machine, by the same path.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="files", is_output_list=True, tooltip="The paths of the videos."),
@@ -138,6 +148,7 @@ class ClusterBatch(widgets.Node):
         cluster: str,
         gpus: int,
         send_weights: bool,
+        safety: Checks | None = None,
     ) -> io.NodeOutput:
         started = time.monotonic()
         jobs = _jobs(prompts, model_dir, filename_prefix, format, seed, steps, cfg, width, height, frames)
@@ -145,10 +156,12 @@ class ClusterBatch(widgets.Node):
         signer = Signer.chosen()
         name = model_dir.strip() or model.config.name
         recipe = Recipe(name, model.variant[0], signed_by=signer and signer.name)
-        to_make, wrong = missing(jobs, recipe)
+        passed, blocked = let_through(jobs, safety and safety.settings)
+        to_make, wrong = missing(passed, recipe)
+        wrong |= blocked
         shown = Shown([job for job in jobs if job.line not in {*wrong, *(job.line for job in to_make)}], len(to_make))
         if to_make:
-            load = _request(to_make, model_dir, model, gpus)
+            load = _request(to_make, model_dir, model, gpus, safety and safety.settings)
             wrong |= make_on_cluster(to_make, load, recipe, model, cluster.strip(), gpus, send_weights, shown, signer)
         text = report(shown, time.monotonic() - started)
         show_text(text)
@@ -195,12 +208,15 @@ def _jobs(
     return jobs
 
 
-def _request(jobs: list[Job], model_dir: str, model: ModelDir, gpus: int) -> LoadPipeline:
+def _request(
+    jobs: list[Job], model_dir: str, model: ModelDir, gpus: int, checks: SafetySettings | None
+) -> LoadPipeline:
     """What each worker loads."""
     passes = max(2, min(job.settings.passes for job in jobs))
     over = ParallelSettings(str(gpus)) if gpus > 1 else None
     folder: Path | None = model_folder(model_dir)
-    return LoadPipeline(folder, parallel=over, variant=model.variant[0], passes=passes, t5=model.t5)
+    how = {"parallel": over, "variant": model.variant[0], "passes": passes}
+    return LoadPipeline(folder, **how, t5=model.t5, safety=checks)
 
 
 def _not_made(wrong: dict[int, MochiError], text: str) -> str:

@@ -10,14 +10,17 @@ from torch import Tensor
 from ..mochi.config import PREVIEW
 from ..mochi.errors import MochiError
 from ..mochi.geometry import SPACE
+from ..mochi.safety import guarded, logged
 from ..mochi.video import DEFAULT_QUALITY, FORMATS, VideoWriter, check_video
 from . import widgets
 from .host.checks import check_latent, check_links, complaint
 from .host.output import check_prefix, metadata_of, next_path, show
 from .host.progress import steps
+from .host.safety import Checks, settings_of
 from .host.signing import check_signing, seal_for
 from .host.sockets.vae import MochiVAE
 from .host.types import Latent, Vae
+from .safety import MochiSafety
 
 NEEDS_VAE = "images are latents, so a VAE is needed: connect Load AsymmVAE (Mochi) to `vae`"
 
@@ -65,6 +68,12 @@ class SaveVideo(widgets.Node):
                     "%date:yyyy-MM-dd% becomes the date, %Mochi Sampler.seed% the value of a node's widget.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Only for latents: from Load AsymmVAE (Mochi)."),
+                MochiSafety.Input(
+                    "safety",
+                    optional=True,
+                    tooltip="From Mochi Safety: frames are checked before they reach the disk. One that is blocked "
+                    "ends the run, and nothing of the video stays.",
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
@@ -99,6 +108,7 @@ class SaveVideo(widgets.Node):
         quality: int,
         filename_prefix: str,
         vae: Vae | None = None,
+        safety: Checks | None = None,
     ) -> io.NodeOutput:
         rate: float | Fraction = fps
         if isinstance(images, Input.Video):
@@ -107,9 +117,14 @@ class SaveVideo(widgets.Node):
         width, height, give = frames_of_latents(images, vae) if isinstance(images, dict) else frames_of_images(images)
         check_video(format, rate, (width, height))
         path = next_path(filename_prefix, format, width, height, cls.hidden)
+        guard = None if safety is None else safety.guard
         seal = seal_for(cls.hidden, format, width=width, height=height, fps=float(rate))
-        with VideoWriter(path, rate, (width, height), format, quality, metadata_of(cls.hidden), seal=seal) as video:
-            give(video.write)
+        with (
+            logged(guard and guard.log),
+            VideoWriter(path, rate, (width, height), format, quality, metadata_of(cls.hidden), seal=seal) as video,
+            guarded(video.write, guard, settings_of(cls.hidden)) as write,
+        ):
+            give(write)
         return io.NodeOutput(ui=show(video.path))
 
 

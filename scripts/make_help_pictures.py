@@ -69,6 +69,21 @@ def trained() -> Graph:
     return Graph("trained", nodes, [])
 
 
+def checked() -> Graph:
+    """The published model's graph with checks of its prompt and of its frames."""
+    graph = mochi_text_to_video()
+    graph.nodes |= {
+        "safety": Node(
+            "MochiParallelSafety",
+            {"conditioning": Link("positive"), "words": "# one a line\nblood\n/kill(s|ed)?/", "checks": ""}
+            | {"classifier": "nsfw_image_detection", "labels": "", "threshold": 0.5, "every": 8},
+        ),
+    }
+    graph.nodes["sampler"].inputs["positive"] = Link("safety", 1)
+    graph.nodes["save"].inputs["safety"] = Link("safety", 3)
+    return graph
+
+
 PICTURED = {
     "t5": mochi_text_to_video,
     "dit": mochi_text_to_video,
@@ -91,6 +106,7 @@ PICTURED = {
     "status": mochi_text_to_video_4_gpus,
     "batch": many,
     "train": trained,
+    "safety": checked,
 }
 """The nodes of all help pages, by their names in a graph."""
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ..dit.cache import in_words
 from ..errors import Cancelled
 from ..lora.apply import read_loras
@@ -76,15 +78,17 @@ def make_video(
     cache = in_words(pipeline.passes) if settings.teacache else ""
     tell(FramesWritten(0, settings.frames))
     size = settings.width, settings.height
-    with (
-        VideoWriter(output, settings.fps, size, quality=quality, make_folder=make_folder, seal=seal) as video,
-        guarded(video.write, guard, settings.as_dict()) as write,
-    ):
+    video = VideoWriter(output, settings.fps, size, quality=quality, make_folder=make_folder, seal=seal)
+
+    def put(frames: Tensor) -> None:
+        video.write(frames)
+        tell(FramesWritten(video.frames, settings.frames))
+
+    with video, guarded(put, guard, settings.as_dict()) as write:
         for frames in pipeline.decode(latents, as_bytes=True):
             if cancelled is not None and cancelled():
                 raise Cancelled("cancelled while decoding")
             write(frames)
-            tell(FramesWritten(video.frames, settings.frames))
     facts = {
         "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
         "device": ", ".join(map(str, pipeline.denoiser.devices)),

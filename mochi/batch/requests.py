@@ -10,6 +10,7 @@ import torch
 from ..dit.backends import SDPA
 from ..parallel.protocol import Counted, Progress, Request
 from ..parallel.settings import ParallelSettings
+from ..safety import SafetySettings
 from ..settings import GenerateSettings
 
 SERVICE = ("mochi.batch.service", "VideoMaker")
@@ -28,6 +29,7 @@ class LoadPipeline(Request[str]):
         loras: files, each with its strength, 1 as trained.
         t5: its text encoder's path, absolute too, where that is not in the directory.
         dtype, device, attention, compiled, parallel, variant, passes, offload: see `load_pipeline`.
+        safety: what the worker's videos are checked for; None: nothing.
     """
 
     doing = "loading"
@@ -42,6 +44,7 @@ class LoadPipeline(Request[str]):
     passes: int = 2
     offload: bool = False
     t5: Path | None = None
+    safety: SafetySettings | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
 from ..parallel.protocol import Progress
 from ..provenance import Signer
+from ..safety import logged
 from .job import Job, check_names
 from .receive import receive
 from .record import Recipe, write_record
@@ -275,7 +276,8 @@ class _Batch:
 
         self._watcher.doing(place, job.video.name)
         seal = seal_for(self._signer, job.settings, self._recipe)
-        made = receive(group, job, self._recipe.quality, self._shared, hear, self._check, seal)
+        with logged(self._load.safety and self._load.safety.log, job.output):
+            made = receive(group, job, self._recipe.quality, self._shared, hear, self._check, seal)
         made = replace(made, facts={"machine": place.machine, **made.facts})
         write_record(job, self._recipe, made)
         return made

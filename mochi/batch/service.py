@@ -14,6 +14,7 @@ from ..images import GivenImage
 from ..parallel.protocol import Counted, Progress
 from ..parallel.worker.loop import Context
 from ..pipeline import Pipeline
+from ..safety import Guard
 from ..settings import GenerateSettings
 from ..video import format_of, target_path
 from .make import make_video, open_pipeline
@@ -38,10 +39,14 @@ class VideoMaker:
     def __init__(self, context: Context):
         self._context, self._scratch = context, Scratch()
         self._pipeline: Pipeline | None = None
+        self._guard: Guard | None = None
 
     def handle(self, request: LoadPipeline | MakeVideo) -> str | Made:
         """The answer to a request; see its class."""
-        return self._load(request) if isinstance(request, LoadPipeline) else self._make(request)
+        if isinstance(request, MakeVideo):
+            return self._make(request)
+        self._guard = None if request.safety is None else request.safety.guard()
+        return self._load(request)
 
     def _load(self, request: LoadPipeline) -> str:
         if self._pipeline is not None:
@@ -67,7 +72,8 @@ class VideoMaker:
                 tell = Sparing(self._context.emit)
                 # A shared folder that is gone by now was removed since nobody waits for the video any more.
                 make_folder = not request.shared
-                made = make_video(self._pipeline, settings, output, request.quality, tell, cancelled, make_folder)
+                how = request.quality, tell, cancelled, make_folder, self._guard
+                made = make_video(self._pipeline, settings, output, *how)
             except MochiError as error:
                 if not request.shared and getattr(error.__cause__, "errno", None) in FULL:
                     raise OSError(f"the temporary folder of the worker is full: {error}") from error  # not the job's

@@ -17,12 +17,12 @@ from ..config import RunDefaults, pusa_defaults
 from ..errors import MochiError
 from ..parallel.settings import ParallelSettings
 from ..provenance import Signer
-from ..safety import Guard
+from ..safety import Guard, logged
 from ..sampling.guidance import parse_cfg, parse_layers
 from ..settings import GenerateSettings
 from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
-from . import cluster, given, model_options, signing
+from . import cluster, given, model_options, safety, signing
 from .bars import Bars
 from .jobs import read_jsonl
 from .lora import named_loras
@@ -80,11 +80,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=Path,
         metavar="FILE",
         help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
-        "..., output; images for a list of --image), or under the published ones; options given here hold where a line does not say otherwise; a "
-        "bad line does not end the others",
+        "..., output; images for a list of --image), or under the published ones; options given here hold where a line "
+        "does not say otherwise; a bad line does not end the others",
     )
     signing.add_option(add)
     model_options.add_options(parser)
+    safety.add_option(parser)
     cluster.add_options(parser)
 
 
@@ -94,6 +95,7 @@ def generate(options: argparse.Namespace) -> None:
     What is wrong with a line of a file is printed as it is known. Raises MochiError at the end, when all others are.
     """
     cluster.check_options(options)
+    checks = safety.chosen(options)
     device = check_device(options.device)
     signer = Signer.chosen(options.sign)
     parallel = check_parallel(options)
@@ -106,6 +108,8 @@ def generate(options: argparse.Namespace) -> None:
     wrong |= unfit
     jobs, unfit = signing.fitting(jobs, signer)
     wrong |= unfit
+    jobs, blocked = safety.let_through(jobs, checks)
+    wrong |= blocked
     for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
     if jobs:
@@ -115,15 +119,17 @@ def generate(options: argparse.Namespace) -> None:
             print(f"no prompt was given: this is the published example. {LEMON}", file=sys.stderr)
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
-        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name)
-        guard = None
+        recipe = Recipe(
+            str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name
+        )
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         files = options.model_dir, DTYPES.get(dtype)
-        load = LoadPipeline(*files, *how, named_loras(chosen), passes, options.cpu_offload, model.t5)
+        load = LoadPipeline(*files, *how, named_loras(chosen), passes, options.cpu_offload, model.t5, checks)
         if options.ray is not None and options.jsonl is not None:
             wrong |= cluster.make_on_machines(jobs, options, model, load, recipe, signer)
         else:
+            guard = None if checks is None else checks.guard()
             with closing(open_pipeline(load, model)) as pipeline:
                 wrong |= make_all(pipeline, jobs, recipe, options.jsonl, guard, signer)
                 print(f"attention: {pipeline.attention}", file=sys.stderr)
@@ -160,7 +166,7 @@ def make(
 ) -> None:
     """Makes one video and its record, and prints the path."""
     job.check_output()  # again: the run before may have taken hours
-    with Bars(title) as bars:
+    with Bars(title) as bars, logged(guard and guard.log, job.output):
         seal = seal_for(signer, job.settings, recipe)
         made = make_video(pipeline, job.settings, job.output, recipe.quality, bars.show, guard=guard, seal=seal)
     if made.cache:

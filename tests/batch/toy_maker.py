@@ -24,6 +24,7 @@ class ToyPipeline:
 
     Prompts: "poison" kills the worker; "raise" is an error of its code; "hang" does not end the first time, of which
     the file that `negative` names tells; "full" finds no room on the worker's disk; "wrong" is an error of settings.
+    "blue" has blue frames, and "turns red" red ones from the fifth on.
     """
 
     config = SimpleNamespace(name="toy")
@@ -43,6 +44,10 @@ class ToyPipeline:
                 raise Cancelled
             time.sleep(STEP)
             watch.on_step(Denoised(step, settings.steps, noise, noise))
+        if settings.prompt in ("blue", "turns red"):
+            noise[:] = torch.tensor([0.1, 0.1, 0.9])
+        if settings.prompt == "turns red":
+            noise[4:] = torch.tensor([0.9, 0.1, 0.1])
         return noise
 
     def decode(self, latents: Tensor, as_bytes: bool) -> Iterator[Tensor]:

@@ -26,6 +26,7 @@ NODES = [
     "MochiParallelVAEDecode",
     "MochiParallelVAEEncode",
     "MochiParallelSaveVideo",
+    "MochiParallelSafety",
     "MochiParallelSettings",
     "MochiParallelGroupStatus",
     "MochiParallelBatch",

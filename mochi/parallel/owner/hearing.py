@@ -71,7 +71,7 @@ class Hearing:
                 heard = time.monotonic()  # the caller's time is not the ranks'
             self._check_life(heard)
             if time.monotonic() > patience_with_others:  # they wait for those that refused
-                raise OutOfStep(self._refusal())
+                raise OutOfStep(str(self._refusal()))
             away = time.monotonic()
             yield None
             heard += time.monotonic() - away
@@ -79,16 +79,16 @@ class Hearing:
 
     def _result(self) -> list[Answer]:
         if refusal := self._refusal():
-            raise MochiError(refusal)
+            raise refusal
         ended = [self._answers[worker.rank] for worker in self.workers]
         answers = [answer for answer in ended if isinstance(answer, Answer)]
         if len(answers) < len(ended):
             raise Cancelled(f"cancelled while {self.doing}")
         return answers
 
-    def _refusal(self) -> str:
-        """The first that was heard; empty where there is none."""
-        return next((answer.reason for answer in self._answers.values() if isinstance(answer, Refused)), "")
+    def _refusal(self) -> MochiError | None:
+        """The first that was heard; None where there is none."""
+        return next((answer.error for answer in self._answers.values() if isinstance(answer, Refused)), None)
 
     def _receive(self, seconds: float) -> Iterator[tuple[Worker, Reply]]:
         """The workers' next messages, within so many seconds. Raises RanksFailed when one says that it has failed."""

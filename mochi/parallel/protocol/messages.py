@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ...errors import MochiError
+
 Result = TypeVar("Result")
 
 
@@ -96,7 +98,7 @@ class Answer(Generic[Result]):
 class Refused:
     """The end of a request that cannot be answered as it is, for a reason that a person can mend."""
 
-    reason: str
+    error: MochiError
 
 
 @dataclass(frozen=True)

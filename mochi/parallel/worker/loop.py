@@ -169,7 +169,7 @@ def _handle(context: Context, service: Any, request: Any) -> Answer | Left | Ref
     except Cancelled:
         return Left()
     except MochiError as error:
-        return Refused(str(error))
+        return Refused(error)
     except BaseException as error:
         log.exception("%s failed", getattr(request, "doing", request))
         return failed(error)

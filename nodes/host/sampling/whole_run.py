@@ -13,10 +13,11 @@ from ..ranks.model import RemoteNetwork
 from ..sockets.given import GIVEN_FRAMES
 from ..sockets.step_cache import STEP_CACHE, plan_of
 from ..sockets.step_cache import report as report_passes
+from ..sockets.text import PROMPT
 from .loop import HostRun
 
 # A conditioning, or options of a model, with anything else in them go step by step: the host knows what to do.
-PLAIN_COND = {"cross_attn", "attention_mask", "pooled_output", "model_conds", "uuid"}
+PLAIN_COND = {"cross_attn", "attention_mask", "pooled_output", "model_conds", "uuid", PROMPT}
 PLAIN_OPTIONS = {"transformer_options", "to_load_options"}
 PLAIN_TRANSFORMER_OPTIONS = {"wrappers", "callbacks", "sample_sigmas", STEP_CACHE, GIVEN_FRAMES}
 

@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 LENGTH = PREVIEW.dit.text_length
 T5_END = 1
 
+PROMPT = "mochi_prompt"
+"""Where a CONDITIONING has its text, for Mochi Safety. Nothing else looks at it."""
+
 
 def encode_prompt(clip: Any, prompt: str) -> list:
     """CONDITIONING as Mochi was trained: literal text, at most 256 tokens, and no token at all for an empty prompt.
@@ -34,7 +37,19 @@ def encode_prompt(clip: Any, prompt: str) -> list:
             )
         if not prompt.strip():
             extra["attention_mask"] = torch.zeros_like(mask)
+        extra[PROMPT] = prompt
     return conditioning
+
+
+def prompts_of(conditioning: list) -> list[str]:
+    """The texts that a CONDITIONING was made from. Raises MochiError where `encode_prompt` has not made all of it."""
+    prompts = [extra.get(PROMPT) for _, extra in conditioning]
+    if None in prompts:
+        raise MochiError(
+            "conditioning does not say which text it was made from: make it with Mochi Text Encode, or link the text "
+            "itself to `text`."
+        )
+    return prompts
 
 
 def _cut(row: list[tuple]) -> list[tuple]:

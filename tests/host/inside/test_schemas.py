@@ -67,6 +67,7 @@ def test_sockets_are_standard_types(schemas):
         "MochiParallelVAEDecode": ["IMAGE"],
         "MochiParallelVAEEncode": ["LATENT"],
         "MochiParallelSaveVideo": [],
+        "MochiParallelSafety": ["STRING", "CONDITIONING", "IMAGE", "MOCHI_SAFETY"],
         "MochiParallelSettings": ["MOCHI_PARALLEL"],
         "MochiParallelGroupStatus": ["STRING"],
         "MochiParallelBatch": ["STRING", "STRING"],
