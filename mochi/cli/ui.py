@@ -7,7 +7,7 @@ import importlib.util
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError, MochiError
 
 if TYPE_CHECKING:
+    from ..batch.job import Job
     from ..model_dir import ModelDir
-    from ..settings import GenerateSettings
     from ..ui.maker import Workshop
     from ..ui.owner import Page
     from ..ui.shown import Offer
@@ -29,7 +29,7 @@ LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     page = _begin()
     from ..video import DEFAULT_QUALITY
-    from . import model_options
+    from . import model_options, safety, signing
 
     parser = commands.add_parser(
         "ui",
@@ -56,7 +56,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="who may come in; can be given several times. @FILE: a file with one a line, so that the machine's list "
         "of processes does not show them",
     )
+    signing.add_option(add)
     model_options.add_options(parser)
+    safety.add_option(parser)
 
 
 def _begin() -> Page | None:
@@ -80,18 +82,23 @@ def serve(page: Page | None, options: argparse.Namespace) -> None:
         workshop, offer = prepare(options)
         from ..ui.desk import Desk
         from ..ui.maker import make_runs
-        from .given import check_for_model
 
         with suppress(KeyboardInterrupt), _ended_by_signal():
-
-            def check(settings: GenerateSettings) -> None:
-                check_for_model(settings, workshop.model, workshop.recipe.variant)
-                if workshop.guard is not None:
-                    workshop.guard.check_prompt(settings.prompt, settings.as_dict())
-
-            desk = Desk(offer, workshop.defaults, options.folder, check)
+            desk = Desk(offer, workshop.defaults, options.folder, check_of(workshop))
             page.serve(desk, options.folder, host, options.port, users)
             make_runs(desk, workshop, page.check)
+
+
+def check_of(workshop: Workshop) -> Callable[[Job], None]:
+    """Raises MochiError on what cannot be made, and on a prompt that is blocked."""
+    from .given import check_for_model
+    from .safety import let_through
+
+    def check(job: Job) -> None:
+        check_for_model(job.settings, workshop.model, workshop.recipe.variant)
+        let_through([job], workshop.checks)
+
+    return check
 
 
 def prepare(options: argparse.Namespace) -> tuple[Workshop, Offer]:
@@ -100,14 +107,16 @@ def prepare(options: argparse.Namespace) -> tuple[Workshop, Offer]:
     from ..batch.requests import LoadPipeline
     from ..config import pusa_defaults
     from ..lora.apply import read_loras
+    from ..provenance import Signer
     from ..ui.maker import Workshop
     from ..ui.shown import Offer
     from ..variant import PUSA
     from ..video import check_writable
-    from . import given
+    from . import given, safety
     from .lora import named_loras
     from .model_options import DTYPES, check_device, check_gpus, open_model
 
+    checks, signer = safety.chosen(options), Signer.chosen(options.sign)
     device, parallel = check_device(options.device), check_gpus(options)
     if not 0 <= options.quality <= 100:
         raise MochiError(f"quality is {options.quality}, but must be between 0 and 100")
@@ -124,9 +133,11 @@ def prepare(options: argparse.Namespace) -> tuple[Workshop, Offer]:
         model,
         defaults,
         LoadPipeline(*files, *how, offload=options.cpu_offload, t5=model.t5),
-        Recipe(name, variant, options.dtype, (), options.quality),
+        Recipe(name, variant, options.dtype, (), options.quality, signer and signer.name),
         read_loras(named, model.config.dit),
         [file for file, _ in named],
+        checks,
+        signer,
     )
     shown = [(Path(file).stem, strength) for file, strength in named]
     shown_name = str(options.model_dir or "the tiny model that is built in")

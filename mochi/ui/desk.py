@@ -49,10 +49,10 @@ class Desk:
         offer: what there is.
         defaults: of the model.
         output: the folder for videos.
-        check: raises MochiError on settings that cannot be made.
+        check: raises MochiError on a video that cannot be made.
     """
 
-    def __init__(self, offer: Offer, defaults: RunDefaults, output: Path, check: Callable[[GenerateSettings], None]):
+    def __init__(self, offer: Offer, defaults: RunDefaults, output: Path, check: Callable[[Job], None]):
         self._offer, self._defaults, self._output, self._check = offer, defaults, output, check
         self._visitors: dict[str, Visitor] = {}
         self._waiting: deque[Run] = deque()
@@ -174,10 +174,10 @@ class Desk:
         strengths = asked.get("loras", ())
         chosen = {name: value for name, value in asked.items() if name != "loras"}
         settings = GenerateSettings.of(self._defaults, **chosen)
-        self._check(settings)
         name = f"mochi_{datetime.now():%Y%m%d_%H%M%S_%f}_{settings.seed}"
         job = Job(settings, self._output / f"{name}.mp4", seed_drawn=chosen.get("seed") is None)
         job.check_output()
+        self._check(job)
         return replace(job, settings=replace(settings, images=self._kept(settings, name))), strengths
 
     def _kept(self, settings: GenerateSettings, name: str) -> tuple[Any, ...]:

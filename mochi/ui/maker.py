@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from ..batch.make import make_video, open_pipeline
 from ..batch.record import Recipe, write_record
 from ..batch.requests import FramesWritten, LoadPipeline
+from ..batch.seal import seal_for
 from ..config import RunDefaults
 from ..errors import Cancelled, GroupError, MochiError
 from ..lora.apply import Loras
 from ..model_dir import ModelDir
 from ..parallel.protocol import Counted
 from ..provenance import Signer
-from ..safety import Guard
+from ..safety import Guard, SafetySettings, logged
 from ..sampling import Denoised
 from .desk import Desk, Run
 from .preview import preview
@@ -37,7 +38,7 @@ class Workshop:
         load: the pipeline, without LoRAs.
         recipe: the same in words, for the records.
         loras: those that can be chosen, and their files.
-        guard, signer: where they are wanted.
+        checks, signer: where they are wanted.
     """
 
     model: ModelDir
@@ -46,7 +47,7 @@ class Workshop:
     recipe: Recipe
     loras: Loras = ()
     lora_files: Sequence[str] = ()
-    guard: Guard | None = None
+    checks: SafetySettings | None = None
     signer: Signer | None = None
 
 
@@ -56,6 +57,7 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
     check: is called all the while; what it raises ends it. Raises MochiError where the model cannot be loaded.
     """
     pipeline = open_pipeline(workshop.load, workshop.model)
+    guard = None if workshop.checks is None else workshop.checks.guard()
     try:
         while True:
             check()
@@ -66,7 +68,7 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
                 if pipeline is None:
                     desk.tell(run, "loading the model again")
                     pipeline = open_pipeline(workshop.load, workshop.model)
-                make(pipeline, run, desk, workshop)
+                make(pipeline, run, desk, workshop, guard)
             except Cancelled:
                 desk.was_cancelled(run)
             except MochiError as error:
@@ -85,7 +87,7 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
             pipeline.close()
 
 
-def make(pipeline: "Pipeline", run: Run, desk: Desk, workshop: Workshop) -> None:
+def make(pipeline: "Pipeline", run: Run, desk: Desk, workshop: Workshop, guard: Guard | None) -> None:
     """Make one video and its record."""
     settings, stats = run.job.settings, workshop.model.config.latents
     run.job.check_output()  # again: the disk may be another one by now
@@ -101,17 +103,12 @@ def make(pipeline: "Pipeline", run: Run, desk: Desk, workshop: Workshop) -> None
         picture[0] = preview(denoised.estimate, stats)
 
     desk.tell(run, "reading the prompt")
-    made = make_video(
-        pipeline,
-        settings,
-        run.job.output,
-        workshop.recipe.quality,
-        tell,
-        run.cancelled.is_set,
-        guard=workshop.guard,
-        seal=workshop.signer.seal(settings.as_dict()) if workshop.signer is not None else None,
-        preview=on_preview,
-    )
     names = (f"{file}={strength:g}" for file, strength in zip(workshop.lora_files, run.strengths) if strength)
-    write_record(run.job, replace(workshop.recipe, loras=tuple(names)), made)
+    recipe = replace(workshop.recipe, loras=tuple(names))
+    where = run.job.output, recipe.quality
+    with logged(guard and guard.log, run.job.output):
+        seal = seal_for(workshop.signer, settings, recipe)
+        options = {"guard": guard, "seal": seal, "preview": on_preview}
+        made = make_video(pipeline, settings, *where, tell, run.cancelled.is_set, **options)
+    write_record(run.job, recipe, made)
     desk.made(run)

@@ -37,7 +37,7 @@ def view(desk: Desk, visitor: str) -> View:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    return Desk(Offer("tiny", {}), TINY.defaults, tmp_path, lambda settings: settings.check_depth(TINY.dit.depth))
+    return Desk(Offer("tiny", {}), TINY.defaults, tmp_path, lambda job: job.settings.check_depth(TINY.dit.depth))
 
 
 def test_first_come_first_served(desk: Desk) -> None:
