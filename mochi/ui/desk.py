@@ -1,10 +1,12 @@
 """The queue of the page: who has asked for which video, and how far each is. Used by many threads."""
 
+import os
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -72,6 +74,7 @@ class Desk:
         with self._change:
             known = self._known(visitor)
             if known.run is not None:
+                _remove_pictures(run.job)
                 return "your last video is not made yet: wait for it, or cancel it"
             known.run = run
             self._waiting.append(run)
@@ -152,6 +155,8 @@ class Desk:
 
     def _end(self, run: Run, phase: Phase, text: str, **changes: Any) -> None:
         self._known(run.visitor).run = None
+        if phase is not Phase.DONE:
+            _remove_pictures(run.job)
         self._change_view(run.visitor, phase=phase, text=text, done=0, total=0, picture=b"", **changes)
 
     def _tell_places(self) -> None:
@@ -191,3 +196,10 @@ class Desk:
                 raise MochiError(f"{image.name}: could not be kept as {path}: {error.strerror}") from error
             kept.append(replace(image, file=str(path)))
         return tuple(kept)
+
+
+def _remove_pictures(job: Job) -> None:
+    """Those that were kept for a video which will not be."""
+    for image in job.settings.images:
+        with suppress(OSError):
+            os.unlink(image.file)

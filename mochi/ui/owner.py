@@ -37,6 +37,7 @@ class Page:
                 "PYTHONPATH": os.pathsep.join(filter(None, [_project(), *sys.path])),
                 "GRADIO_TEMP_DIR": self._folder.name,
                 "GRADIO_ANALYTICS_ENABLED": "False",  # nothing is told to anybody
+                "GRADIO_RUN_HISTORY": "False",
             },
         )
 

@@ -140,8 +140,10 @@ class Form:
 
     def filled(self, asked: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs by what was asked for last; pictures are chosen anew."""
-        seed = {"seed": str(asked["seed"])} if asked.get("seed") is not None else {"seed": ""}
-        named = [{**asked, **seed}.get(name, gr.skip()) for name in self._named]
+        if not asked:
+            return [gr.skip()] * len(self.inputs)
+        texts = {**asked, "seed": "" if asked["seed"] is None else str(asked["seed"])}
+        named = [texts[name] for name in self._named]
         loras = asked.get("loras", [gr.skip()] * len(self._loras))
         return [*named, *([gr.skip()] * len(self._image)), *loras]
 

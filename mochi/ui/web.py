@@ -6,6 +6,7 @@ It reads from its standard input, as JSON, how to serve; when that input ends, t
 import inspect
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -52,7 +53,6 @@ def main() -> None:
         prevent_thread_lock=True,
         share=False,
         ssr_mode=False,
-        run_history=False,
         enable_monitoring=False,
         footer_links=[],
         max_file_size="64mb",
@@ -63,6 +63,7 @@ def main() -> None:
 
 def _end_with_owner() -> None:
     sys.stdin.read()
+    shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)  # where nobody else is left to do it
     os._exit(0)
 
 

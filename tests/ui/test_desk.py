@@ -100,6 +100,8 @@ def test_a_picture_is_kept_beside_the_video(desk: Desk, tmp_path: Path) -> None:
     (image,) = run.job.settings.images
     assert image.file == str(run.job.video.with_suffix("")) + "_image_1.png"
     assert Path(image.file).read_bytes() == given.read_bytes() and (image.frame, image.strength) == (-1, 0.5)
+    desk.failed(run, "the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["upload"]  # nor does it stay without the video
 
 
 @dataclass
