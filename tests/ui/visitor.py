@@ -47,8 +47,9 @@ class Visitor:
         self.page.fill(f"#{name} textarea, #{name} input", str(value))
         self.page.press(f"#{name} textarea, #{name} input", "Tab")
 
-    def value(self, name: str) -> str:
-        return self.page.input_value(f"#{name} textarea, #{name} input")
+    def wait_for_value(self, name: str, value: str) -> None:
+        arguments = [f"#{name} textarea, #{name} input", value]
+        self.page.wait_for_function("([field, value]) => document.querySelector(field).value === value", arg=arguments)
 
     def wait_for_step(self, step: int) -> None:
         self.page.wait_for_function(STEP, arg=step)
