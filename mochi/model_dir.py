@@ -11,7 +11,8 @@ from .checkpoint.readers.shards import weight_files
 from .config import PREVIEW, TINY, TINY_WEIGHTS, LatentStats, ModelConfig
 from .errors import CheckpointError
 from .text import open_text_encoder
-from .text.cached import ADVICE, cached_t5
+from .text.cached import ADVICE, cached_t5, cached_tokenizer
+from .text.layout import find_tokenizer
 from .variant import variant_of
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def find_model(folder: str | Path | None = None, t5: str | Path | None = None) -
     holds it, safetensors or GGUF; or a diffusers directory's `transformer` and `vae`) and T5: a folder `t5`, or
     `text_encoder` beside `tokenizer`, or any one file that holds it, with a tokenizer beside. Given pictures need an
     AsymmVAE encoder too, `encoder.safetensors` or any one other file that holds it. A directory without T5, as Genmo's
-    own script makes it, takes that of the hub's cache, and the log says which.
+    own script makes it, takes that of the hub's cache, and the log says which; the tokenizer can come from there too.
 
     Raises CheckpointError naming what is missing, or does not belong together.
     """
@@ -100,7 +101,7 @@ def find_model(folder: str | Path | None = None, t5: str | Path | None = None) -
     decoder = _checkpoint_of("decoder", path, opened)
     encoder = _text_encoder(path, t5, dit, opened)
     elsewhere = t5 is not None or not encoder.path.is_relative_to(path)
-    return ModelDir(path, config, dit, decoder, encoder, t5=encoder.path if elsewhere else None)
+    return ModelDir(path, config, dit, decoder, encoder, _tokenizer(encoder), t5=encoder.path if elsewhere else None)
 
 
 def model_of(files: ModelFiles) -> ModelDir:
@@ -184,3 +185,12 @@ def _text_encoder(
         ) from error
     log.warning("T5 is that of %s in the hub's cache: %s", repository, encoder.path)
     return encoder
+
+
+def _tokenizer(encoder: Checkpoint) -> Path | None:
+    """That of the hub's cache where none lies beside the text encoder; None where one does, or there is none at all."""
+    try:
+        find_tokenizer(encoder.path)
+    except CheckpointError:
+        return cached_tokenizer()
+    return None

@@ -80,8 +80,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=Path,
         metavar="FILE",
         help="many videos: a JSON object a line, with settings under the names of these options (prompt, linear_steps, "
-        "..., output; images for a list of --image), or under the published ones; options given here hold where a line "
-        "does not say otherwise; a bad line does not end the others",
+        "..., output; images for a list of --image), or the published ones; options given here hold where a line does "
+        "not say otherwise; a bad line does not end the others",
     )
     signing.add_option(add)
     model_options.add_options(parser)

@@ -12,7 +12,7 @@ from ..parallel.managers import manager_for
 from ..parallel.settings import ParallelSettings
 from ..quant import FLOAT8
 from ..text import load_prompt_encoder
-from ..text.cached import tokenizer_for
+from ..text.layout import find_tokenizer
 from ..variant import check_variant
 from .local import load_local
 from .pipeline import Pipeline
@@ -52,7 +52,7 @@ def load_pipeline(
     files = model if isinstance(model, ModelDir) else find_model(model)
     variant = files.variant[0] if variant is None else variant
     check_variant(variant)
-    tokenizer = files.tokenizer or tokenizer_for(files.text_encoder)
+    tokenizer = files.tokenizer or find_tokenizer(files.text_encoder.path)
     manager = None if parallel is None else manager_for(parallel)
     device = torch.device(device or usual_device())
     is_cpu = (device.type if manager is None else manager.device_type) == "cpu"

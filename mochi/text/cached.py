@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
 from ..hub.cache import cache_folder, cached
 from ..hub.catalog import GENMO, T5_FP8, T5_FP16, T5_Q4
-from .layout import find_tokenizer, open_text_encoder
+from .layout import open_text_encoder
 from .tokenizer import has_tokenizer
 
 GOOGLE, CITY96 = "google/t5-v1_1-xxl", "city96/t5-v1_1-xxl-encoder-bf16"
@@ -33,6 +33,7 @@ ADVICE = (
     "`python -m mochi download --file t5xxl_fp16.safetensors --model-dir DIR` gets one, and `hf download "
     f"{GOOGLE} spiece.model` its tokenizer; --t5 PATH names one that lies elsewhere"
 )
+"""What to do where there is none."""
 
 
 def cached_t5(fits: Callable[[Checkpoint], None]) -> tuple[Checkpoint, str]:
@@ -58,22 +59,8 @@ def cached_t5(fits: Callable[[Checkpoint], None]) -> tuple[Checkpoint, str]:
     raise CheckpointError(f"nor in the hub's cache, {cache_folder()}{reasons}")
 
 
-def tokenizer_for(encoder: Checkpoint) -> Path:
-    """The folder of an encoder's tokenizer: where `find_tokenizer` finds it, or else in the cache.
-
-    Raises CheckpointError where there is none.
-    """
-    try:
-        return find_tokenizer(encoder.path)
-    except CheckpointError as error:
-        found = next(_tokenizers(), None)
-        if found is None:
-            raise CheckpointError(f"{error}; or `hf download {GOOGLE} spiece.model` gets it") from error
-        return found
-
-
-def _tokenizers() -> Iterator[Path]:
-    for repository in TOKENIZERS:
-        folder = cached(repository)
-        if folder is not None:
-            yield from (place for place in (folder, folder / "tokenizer") if has_tokenizer(place))
+def cached_tokenizer() -> Path | None:
+    """The folder of T5's tokenizer in the cache, if it is there."""
+    folders = [folder for repository in TOKENIZERS if (folder := cached(repository)) is not None]
+    places = (place for folder in folders for place in (folder, folder / "tokenizer"))
+    return next(filter(has_tokenizer, places), None)

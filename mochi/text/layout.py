@@ -37,6 +37,8 @@ def find_tokenizer(path: Path) -> Path:
     for candidate in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
         if has_tokenizer(candidate):
             return candidate
+    place = folder / "tokenizer"
     raise CheckpointError(
-        f"{path}: no tokenizer was found for it; put T5's {FAST} or {SENTENCEPIECE} into {folder / 'tokenizer'}"
+        f"{path}: no tokenizer was found for it; put T5's {FAST} or {SENTENCEPIECE} into {place}, as "
+        f"`hf download google/t5-v1_1-xxl {SENTENCEPIECE} --local-dir {place}` does"
     )

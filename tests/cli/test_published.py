@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
+from mochi import pipeline
 from mochi.cli.main import main
 from mochi.cli.published import LEMON
 from mochi.config import TINY, TINY_WEIGHTS
-from mochi.errors import CheckpointError
+from mochi.errors import CheckpointError, MochiError
 from mochi.model_dir import find_model
 from tests.cli.hub import folder, put
 
@@ -147,7 +149,7 @@ def test_no_tokenizer_is_known_before_weights_are_read(
     (here / "alone.safetensors").symlink_to(model_dir / "t5" / "model.safetensors")
     assert main(shlex.split(f"--model_dir weights --t5 alone.safetensors {SMALL}")) == 2
     said = capsys.readouterr().err
-    assert "no tokenizer was found" in said and f"hf download {GOOGLE} spiece.model" in said
+    assert "no tokenizer was found" in said and f"hf download {GOOGLE} spiece.model --local-dir" in said
 
 
 @pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE"])
@@ -182,3 +184,16 @@ def test_several_gpus_take_t5_from_anywhere(published: Path, model_dir: Path) ->
 def test_what_cannot_be(here: Path, line: str, said: str, capsys: pytest.CaptureFixture) -> None:
     assert main(shlex.split(f"generate red {line}")) == 2
     assert said in capsys.readouterr().err
+
+
+def test_offloading_is_asked_for(published: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, order = [], signature(pipeline.load_pipeline)
+
+    def load(*how: object) -> None:
+        asked.append(order.bind(*how).arguments["offload"])
+        raise MochiError("enough")
+
+    monkeypatch.setattr(pipeline, "load_pipeline", load)
+    for option in ("--cpu_offload", "--cpu-offload", ""):
+        assert main(shlex.split(f"--prompt red --model_dir weights --t5 {model_dir / 't5'} {option} {SMALL}")) == 2
+    assert asked == [True, True, False]

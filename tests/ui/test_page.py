@@ -106,11 +106,8 @@ def test_a_page_that_is_loaded_again_finds_its_run(visit: Callable[[], Visitor])
     visitor.wait_for_step(2)
     visitor.page.reload()
     visitor.wait_for_step(3)
-    assert (visitor.value("prompt"), visitor.value("steps"), visitor.value("seed")) == (
-        "a blue star moves up",
-        "150",
-        "3",
-    )
+    for name, value in (("prompt", "a blue star moves up"), ("steps", "150"), ("seed", "3")):
+        visitor.wait_for_value(name, value)
     assert visitor.wait_until_it_plays() == 64
     visitor.page.reload()
     assert visitor.wait_until_it_plays() == 64
