@@ -108,9 +108,7 @@ def describe_video(path: Path) -> VideoDescription | None:
     except NotInstalled as error:
         unknown = f"not looked for. {error}"
     record = _record(path, mark["sha256"])
-    return VideoDescription(
-        str(path), mark["nbytes"], found, record, workflow_of(found.metadata), credentials, unknown
-    )
+    return VideoDescription(str(path), mark["nbytes"], found, record, workflow_of(found.metadata), credentials, unknown)
 
 
 def credentials_in_lines(signed: Credentials) -> list[str]:

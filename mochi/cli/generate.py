@@ -111,7 +111,9 @@ def generate(options: argparse.Namespace) -> None:
             raise MochiError("guidance is 3, but without --stg a step has 2 passes: the nearest is 2")
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
-        recipe = Recipe(str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name)
+        recipe = Recipe(
+            str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name
+        )
         guard = None
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant

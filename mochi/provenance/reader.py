@@ -130,7 +130,11 @@ def _problems(failures: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
 
 
 def _program(generators: Sequence[Mapping[str, Any]]) -> str:
-    return " ".join(str(generators[0][name]) for name in ("name", "version") if name in generators[0]) if generators else ""
+    return (
+        " ".join(str(generators[0][name]) for name in ("name", "version") if name in generators[0])
+        if generators
+        else ""
+    )
 
 
 def _last(address: str) -> str:

@@ -95,9 +95,12 @@ class Signer:
         try:
             # No authority is asked for the time: nothing leaves this machine.
             info = c2pa.C2paSignerInfo(who.algorithm.encode(), who.chain, who.key, None)
-            with context() as here, c2pa.Builder(manifest(settings), here) as builder:
-                with c2pa.Signer.from_info(info) as signer:
-                    builder.sign(signer, kind, source, target)
+            with (
+                context() as here,
+                c2pa.Builder(manifest(settings), here) as builder,
+                c2pa.Signer.from_info(info) as key,
+            ):
+                builder.sign(key, kind, source, target)
         except c2pa.C2paError as error:
             raise MochiError(f"cannot sign: {error}") from error
 

@@ -102,7 +102,7 @@ def test_it_plays_as_before_and_keeps_its_metadata(format: str, signer: Signer, 
         with av.open(str(video)) as film:
             assert METADATA.items() <= film.metadata.items() and film.streams.video[0].average_rate == 24
         assert [name for name, _ in boxes(video)] == [b"ftyp", b"uuid", b"moov", b"free", b"mdat"]
-        assert 64 * 2**20 > video.read_bytes().index(b'"class_type"')  # as far as the editor looks
+        assert video.read_bytes().index(b'"class_type"') < 64 * 2**20  # as far as the editor looks
     elif format == "gif":
         with Image.open(video) as gif:
             assert json.loads(gif.info["comment"]) == METADATA and gif.info["loop"] == 0
@@ -193,7 +193,7 @@ def test_changed_claims(signed: Path, tmp_path: Path) -> None:
 
 
 def test_webm_is_refused(signer: Signer, tmp_path: Path) -> None:
-    with pytest.raises(MochiError, match="webm cannot hold content credentials.*choose mp4, gif, png"):
+    with pytest.raises(MochiError, match=r"webm cannot hold content credentials.*choose mp4, gif, png"):
         signer.check("webm")
     with pytest.raises(MochiError, match="webm cannot hold"):
         write(tmp_path / "clip.webm", signer)
@@ -251,9 +251,7 @@ for format in ("mp4", "gif", "png"):
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["plain", "plain.gif", "plain.mp4"]
 
 
-def test_credentials_elsewhere_are_not_fetched(
-    signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_credentials_elsewhere_are_not_fetched(signer: Signer, tmp_path: Path) -> None:
     """A file can name an address that has its credentials. Whoever listens there hears nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/clip.c2pa"
@@ -279,9 +277,7 @@ values = st.none() | st.booleans() | numbers | st.text(max_size=20)
 
 @given(settings=st.dictionaries(st.text(st.characters(codec="ascii"), max_size=8), values | st.lists(numbers)))
 @example(settings={"cfg": [1, 2, 3], "x": "\ud800", "seed": 2**64 - 1})
-def test_any_settings_are_read_back(
-    settings: dict, signer: Signer, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_settings_are_read_back(settings: dict, signer: Signer, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Rows of numbers as a text, and halves of characters as escapes."""
     frame = tmp_path_factory.mktemp("frame") / "frame.png"
     Image.new("RGB", (1, 1)).save(frame)
