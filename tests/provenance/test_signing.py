@@ -271,6 +271,22 @@ def test_credentials_elsewhere_are_not_fetched(signer: Signer, tmp_path: Path) -
 
 
 # With few digits, as people write them: the library may read others as the next one.
+@pytest.mark.parametrize(
+    "store",
+    [
+        {},
+        {"active_manifest": "a", "manifests": {}},
+        {"active_manifest": "a", "manifests": {"a": {"assertions": [{"label": "c2pa.actions", "data": [1]}]}}},
+        {"active_manifest": "a", "manifests": {"a": {"assertions": [{"data": 1}]}}},
+        {"active_manifest": "a", "manifests": {"a": {"claim_generator_info": [1]}}},
+    ],
+)
+def test_what_others_sign_in_unknown_forms(store: dict, signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c2pa.Reader, "json", lambda _: json.dumps(store))
+    found = read_credentials(signed)
+    assert found is not None and not found.matches and "unknown form" in found.problems[0]
+
+
 numbers = st.integers(-(2**63), 2**64 - 1) | st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
 values = st.none() | st.booleans() | numbers | st.text(max_size=20)
 
