@@ -93,7 +93,10 @@ def _of_file(path: Path) -> Credentials | None:
         return None
     except c2pa.C2paError as error:
         return Credentials(problems=(f"the credentials cannot be read ({error})",))
-    return _understood(store)
+    try:
+        return _understood(store)
+    except (LookupError, TypeError, AttributeError) as error:
+        return Credentials(problems=(f"the credentials have an unknown form ({error!r})",))
 
 
 def _understood(store: Mapping[str, Any]) -> Credentials:

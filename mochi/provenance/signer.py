@@ -1,9 +1,9 @@
 """Signs videos with a person's own certificate."""
 
-import io
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from io import BufferedRandom, BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,10 +35,10 @@ class Signer:
     def __init__(self, file: Path):
         self._identity = read_identity(file)
         self.name = self._identity.name
-        picture = io.BytesIO()
+        picture = BytesIO()
         Image.new("RGB", (1, 1)).save(picture, "PNG")
         try:
-            self._sign(picture, io.BytesIO(), SIGNED["png"], {})
+            self._sign(picture, BytesIO(), SIGNED["png"], {})
         except MochiError as error:
             raise MochiError(f"{file}: {error}") from error
 
@@ -80,7 +80,7 @@ class Signer:
         self.check(format or "this file")
         signed = temporary_beside(file)
         try:
-            with file.open("rb") as source, _Target(io.FileIO(signed, "w+")) as target:
+            with file.open("rb") as source, _Target(FileIO(signed, "w+")) as target:
                 try:
                     self._sign(source, target, SIGNED[format or ""], settings)
                 except MochiError as error:
@@ -95,14 +95,17 @@ class Signer:
         try:
             # No authority is asked for the time: nothing leaves this machine.
             info = c2pa.C2paSignerInfo(who.algorithm.encode(), who.chain, who.key, None)
-            with context() as here, c2pa.Builder(manifest(settings), here) as builder:
-                with c2pa.Signer.from_info(info) as signer:
-                    builder.sign(signer, kind, source, target)
+            with (
+                context() as here,
+                c2pa.Builder(manifest(settings), here) as builder,
+                c2pa.Signer.from_info(info) as key,
+            ):
+                builder.sign(key, kind, source, target)
         except c2pa.C2paError as error:
             raise MochiError(f"cannot sign: {error}") from error
 
 
-class _Target(io.BufferedRandom):
+class _Target(BufferedRandom):
     """A file that remembers why it could not be written: the library says only that it could not."""
 
     error: OSError | None = None

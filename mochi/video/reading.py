@@ -40,7 +40,10 @@ FFMPEG_S = {"major_brand", "minor_version", "compatible_brands", "encoder", "dur
 
 
 def look_at(path: Path) -> Found | None:
-    """A video; None where it is something else. Raises MochiError on one that cannot be read, OSError without a file."""
+    """A video; None where it is something else.
+
+    Raises MochiError on a video that cannot be read, and OSError where there is no file.
+    """
     format = kind_of(path)
     if format is None:
         return None
@@ -53,7 +56,7 @@ def look_at(path: Path) -> Found | None:
 def _pictures(path: Path) -> Found:
     files = sorted(path.glob("*.png")) if path.is_dir() else [path]
     with Image.open(files[0]) as picture:
-        texts = {name: text for name, text in picture.info.items() if isinstance(text, str)}
+        texts = {str(name): text for name, text in picture.info.items() if isinstance(text, str)}
         return Found("png", picture.size, len(files), metadata=texts)
 
 

@@ -11,17 +11,17 @@ import pytest
 
 pytest.importorskip("c2pa")
 
-from mochi.batch import scheduler  # noqa: E402
-from mochi.batch.record import fingerprint, remaining  # noqa: E402
-from mochi.batch.requests import LoadPipeline, Made  # noqa: E402
-from mochi.batch.scheduler import run_batch  # noqa: E402
-from mochi.batch.service import parts_of  # noqa: E402
-from mochi.errors import MochiError  # noqa: E402
-from mochi.parallel.protocol import Event  # noqa: E402
-from mochi.provenance import Signer, read_credentials  # noqa: E402
-from mochi.video import VideoWriter, target_path  # noqa: E402
-from tests.batch.helpers import LOAD, RECIPE, Here, Memory, job, names, record_of, results  # noqa: E402
-from tests.provenance.certificates import identity  # noqa: E402
+from mochi.batch import scheduler
+from mochi.batch.record import fingerprint, remaining
+from mochi.batch.requests import LoadPipeline, Made
+from mochi.batch.scheduler import run_batch
+from mochi.batch.service import parts_of
+from mochi.errors import MochiError
+from mochi.parallel.protocol import Event
+from mochi.provenance import Signer, read_credentials
+from mochi.video import VideoWriter
+from tests.batch.helpers import LOAD, RECIPE, Here, Memory, job, names, record_of, results
+from tests.provenance.certificates import identity
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (7, 32, 32, 3), np.uint8)
 

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("c2pa")
 
-from mochi.batch import make  # noqa: E402
-from mochi.batch.record import fingerprint  # noqa: E402
-from mochi.cli import generate  # noqa: E402
-from mochi.provenance import read_credentials  # noqa: E402
-from tests.provenance.certificates import identity  # noqa: E402
+from mochi.batch import make
+from mochi.batch.record import fingerprint
+from mochi.cli import generate
+from mochi.provenance import read_credentials
+from tests.provenance.certificates import identity
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,7 +35,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_signed(run: Run, here: Path, sign: str, model_dir: Path, suffix: str) -> None:
     for name, option in (("plain", []), ("again", []), ("signed", [sign])):
         assert run("a red circle", "--seed=5", "--cfg=4,5,6", f"--output={name}.{suffix}", *option)[0] == 0
-    plain, again, signed = (here / name if suffix == "png" else here / f"{name}.{suffix}" for name in ("plain", "again", "signed"))
+    plain, again, signed = (
+        here / name if suffix == "png" else here / f"{name}.{suffix}" for name in ("plain", "again", "signed")
+    )
     assert fingerprint(plain) == fingerprint(again) != fingerprint(signed) and read_credentials(plain) is None
     found = read_credentials(signed)
     assert found is not None and not found.problems

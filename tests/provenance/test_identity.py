@@ -10,14 +10,14 @@ import pytest
 
 pytest.importorskip("c2pa")
 
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa  # noqa: E402
-from cryptography.hazmat.primitives.serialization import PrivateFormat  # noqa: E402
-from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mochi.errors import MochiError  # noqa: E402
-from mochi.provenance import NotInstalled, Signer, library  # noqa: E402
-from mochi.provenance.identity import read_identity  # noqa: E402
-from tests.provenance.certificates import DOCUMENTS, KEYS, Party, identity, party  # noqa: E402
+from mochi.errors import MochiError
+from mochi.provenance import NotInstalled, Signer, library
+from mochi.provenance.identity import read_identity
+from tests.provenance.certificates import DOCUMENTS, KEYS, Party, identity, party
 
 ROOT = party("Root", authority=True)
 JO = party("Jo", ROOT)
@@ -48,7 +48,9 @@ def test_any_order_and_form(tmp_path: Path) -> None:
         Signer(path)
 
 
-@pytest.mark.parametrize("who", [party("Alone"), party("Archivist", ROOT, purpose=DOCUMENTS)], ids=["self", "documents"])
+@pytest.mark.parametrize(
+    "who", [party("Alone"), party("Archivist", ROOT, purpose=DOCUMENTS)], ids=["self", "documents"]
+)
 def test_others_that_can_sign(who: Party, tmp_path: Path) -> None:
     Signer(written(tmp_path, who.key_pem(), who.pem, ROOT.pem))
 
@@ -135,7 +137,7 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(NotInstalled, match=r"newer c2pa-python than 0\.30\.0: pip install"):
             Signer(path)
     monkeypatch.setitem(sys.modules, "c2pa", None)
-    with pytest.raises(NotInstalled, match="need c2pa-python.*pip install 'c2pa-python"):
+    with pytest.raises(NotInstalled, match=r"need c2pa-python.*pip install 'c2pa-python"):
         Signer(path)
 
 
