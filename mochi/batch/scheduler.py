@@ -269,7 +269,7 @@ class _Batch:
             self._watcher.doing(place, f"{job.video.name} {told.phase}")
 
         self._watcher.doing(place, job.video.name)
-        with logged(self._load.safety and self._load.safety.log, job.output):
+        with logged(None if self._load.safety is None else self._load.safety.log, job.output):
             made = receive(group, job, self._recipe.quality, self._shared, hear, self._check)
         made = replace(made, facts={"machine": place.machine, **made.facts})
         write_record(job, self._recipe, made)
