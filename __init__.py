@@ -3,7 +3,22 @@
 The table is written out, so that the registry and the Manager can read it without running code.
 """
 
-from .nodes import batch, cache, edit, image_to_video, loaders, lora, masks, parallel, safety, sampler, text, train, vae, video
+from .nodes import (
+    batch,
+    cache,
+    edit,
+    image_to_video,
+    loaders,
+    lora,
+    masks,
+    parallel,
+    safety,
+    sampler,
+    text,
+    train,
+    vae,
+    video,
+)
 from .nodes.host.complaints import show_complaints_once
 from .nodes.host.folders import leave_folders_while_queueing
 from .nodes.host.old_ids import serve_old_ids

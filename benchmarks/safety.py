@@ -1,4 +1,4 @@
-"""What safety checks cost: `python -m benchmarks.safety [--json]`.
+"""What safety checks cost, in time of the processor: `python -m benchmarks.safety [--json]`.
 
 A list of 1,000 words and one prompt; a frame through the toy classifier of the tests, and through a ViT-base of 224 x
 224 with random weights, the size of the usual ones; and what every 8th frame adds to a video of the tiny model.
@@ -36,14 +36,14 @@ def figures() -> Figures:
         frames = video.pipeline.config.defaults.frames
         seen = len({*range(0, frames, EVERY), frames - 1})
         words = WordList("words", "\n".join(f"word{number}" for number in range(1000))).build()
-        checked = {"words": {"ms a prompt": 1e3 * median(lambda: words.check_prompt(PROMPT))}}
+        checked = {"words": {"CPU ms a prompt": 1e3 * median(lambda: words.check_prompt(PROMPT))}}
         for name, write in {"toy": write_toy, "ViT-base": write_base}.items():
             check = Classifier(str(write(Path(folder) / name))).build()
             checked[name] = {
                 **ms_a_frame(check),
                 f"% of a tiny video ({frames} frames, {seen} seen)": 100 * seconds(check, seen, 64, 64) / made,
             }
-        return checked | {"tiny video": {"s": made}}
+        return checked | {"tiny video": {"CPU s": made}}
 
 
 def write_base(folder: Path) -> Path:
@@ -58,7 +58,7 @@ def write_base(folder: Path) -> Path:
 
 def ms_a_frame(check: ImageCheck) -> dict[str, float]:
     sizes = {"64 x 64": (64, 64), "848 x 480": (480, 848)}
-    return {f"ms a frame of {name}": 1e3 * seconds(check, 8, *size) / 8 for name, size in sizes.items()}
+    return {f"CPU ms a frame of {name}": 1e3 * seconds(check, 8, *size) / 8 for name, size in sizes.items()}
 
 
 def seconds(check: ImageCheck, frames: int, height: int, width: int) -> float:
@@ -68,13 +68,13 @@ def seconds(check: ImageCheck, frames: int, height: int, width: int) -> float:
 
 
 def median(work: Callable[[], object]) -> float:
-    """Seconds, after one run to warm up."""
+    """Seconds of the processor, which other programs hardly change, after one run to warm up."""
     work()
     taken = []
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        taken.append(time.perf_counter() - started)
+        taken.append(time.process_time() - started)
     return statistics.median(taken)
 
 

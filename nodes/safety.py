@@ -147,6 +147,6 @@ def _settings(words: str, classifier: str, labels: str, threshold: float, every:
     """What the widgets ask for. Raises MochiError where that is nothing."""
     found = words_of(words).with_all_of(classifier_of(classifier, labels, threshold, every))
     found = found.with_all_of(checks_of(checks))
-    if not found:
+    if not found.any:
         raise MochiError("words, classifier and checks are all empty, so that nothing would be checked: fill in one")
     return replace(found, log=found.log or log())

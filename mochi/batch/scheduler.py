@@ -276,7 +276,7 @@ class _Batch:
 
         self._watcher.doing(place, job.video.name)
         seal = seal_for(self._signer, job.settings, self._recipe)
-        with logged(self._load.safety and self._load.safety.log, job.output):
+        with logged(None if self._load.safety is None else self._load.safety.log, job.output):
             made = receive(group, job, self._recipe.quality, self._shared, hear, self._check, seal)
         made = replace(made, facts={"machine": place.machine, **made.facts})
         write_record(job, self._recipe, made)

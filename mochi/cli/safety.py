@@ -10,16 +10,15 @@ from ..safety import SafetySettings, logged
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Adds the option, which can be repeated."""
-    parser.add_argument_group(
-        "safety", "What is blocked is written down in blocked.jsonl. See docs/safety.md."
-    ).add_argument(
+    about = "What is blocked is written down in blocked.jsonl, beside the video. See docs/safety.md."
+    parser.add_argument_group("safety", about).add_argument(
         "--safety",
         action="append",
         default=[],
         metavar="WHAT",
-        help="check prompts before they are used, and frames before they are written; can be given several times: a list "
-        "of words (.txt), the folder or owner/name of an image classifier, settings (.json), or an installed check "
-        "(default: nothing is checked)",
+        help="check prompts before they are used, and frames before they are written; can be given several times: a "
+        "list of words (.txt), the folder or owner/name of an image classifier, settings (.json), or an installed "
+        "check (default: nothing is checked)",
     )
 
 

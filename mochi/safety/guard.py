@@ -39,13 +39,15 @@ class Safety(Protocol):
 
     It may have an attribute `every`: it is asked about every n-th frame, and always about the first and the last one.
     Without it that is every frame; with 0 it is not asked about frames.
+
+    A finding is a Finding, anything else with its attributes, or a text, the reason.
     """
 
-    def check_prompt(self, text: str) -> Finding | None:
+    def check_prompt(self, text: str) -> Finding | str | None:
         """What is wrong with a prompt; None where nothing is."""
         ...
 
-    def check_frames(self, frames: Tensor) -> Finding | None:
+    def check_frames(self, frames: Tensor) -> Finding | str | None:
         """What is wrong with frames (F, H, W, 3), uint8 on the CPU; None where nothing is."""
         ...
 
@@ -91,7 +93,8 @@ class Guard:
             if seen:
                 finding = _asked(name, check.check_frames, _pixels(frames[seen]))
                 if finding is not None:
-                    frame = first + seen[finding.frame or 0]
+                    number = finding.frame or 0
+                    frame = first + seen[number if number < len(seen) else 0]
                     raise _blocked(f"frame {frame}", name, finding, settings, frame)
 
     def passed(self, frames: int) -> int:
@@ -159,24 +162,25 @@ def _pixels(frames: Tensor) -> Tensor:
     return (to_bytes(frames) if frames.is_floating_point() else frames).cpu()
 
 
-def _asked(name: str, ask: Callable[[Any], Finding | None], about: Any) -> Finding | None:
+def _asked(name: str, ask: Callable[[Any], Any], about: Any) -> Finding | None:
     try:
-        return ask(about)
+        found = ask(about)
+        if found is None or isinstance(found, Finding):
+            return found
+        if isinstance(found, str):
+            return Finding(found)
+        score, frame = getattr(found, "score", None), getattr(found, "frame", None)
+        numbers = None if score is None else float(score), None if frame is None else int(frame)
+        return Finding(str(found.reason), *numbers)
     except (MochiError, Cancelled):
         raise
     except Exception as error:  # of somebody else's code
-        raise MochiError(
-            f"the safety check {name} failed, so nothing is made: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise MochiError(f"the safety check {name} failed, so nothing is made: {reason}") from error
 
 
 def _blocked(what: str, name: str, finding: Finding, settings: Mapping[str, Any], frame: int | None = None) -> Blocked:
     score = "" if finding.score is None else f" (score {finding.score:.2f})"
-    facts = {
-        "check": name,
-        "reason": finding.reason,
-        "score": finding.score,
-        "frame": frame,
-        "settings": dict(settings),
-    }
-    return Blocked(f"{what} is blocked by the safety check {name}: {finding.reason}{score}", facts)
+    found = {"check": name, "reason": finding.reason, "score": finding.score, "frame": frame}
+    message = f"{what} is blocked by the safety check {name}: {finding.reason}{score}"
+    return Blocked(message, {**found, "settings": dict(settings)})

@@ -17,33 +17,13 @@ from .guard import Finding
 
 EVERY, THRESHOLD, BATCH = 8, 0.5, 8
 
-UNSAFE = frozenset(
-    [
-        "nsfw",
-        "unsafe",
-        "porn",
-        "pornography",
-        "pornographic",
-        "hentai",
-        "sexy",
-        "sexual",
-        "sex",
-        "nude",
-        "nudity",
-        "naked",
-        "explicit",
-        "adult",
-        "erotic",
-        "gore",
-        "gory",
-        "violence",
-        "violent",
-        "hate",
-    ]
-)
+UNSAFE = {
+    *("nsfw", "unsafe", "explicit", "adult", "erotic", "nude", "nudity", "naked", "sex", "sexy", "sexual"),
+    *("porn", "pornography", "pornographic", "hentai", "gore", "gory", "violence", "violent", "hate"),
+}
 """Words in the usual names of labels that say that a picture is none to be shown."""
 
-NOT = frozenset(["not", "no", "non", "without"])
+NOT = {"not", "no", "non", "without"}
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 

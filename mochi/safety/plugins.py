@@ -42,7 +42,6 @@ class Plugin:
         except Exception as error:  # of somebody else's code
             raise MochiError(f"the safety check {self.name} cannot start: {type(error).__name__}: {error}") from error
         if not all(callable(getattr(check, method, None)) for method in ("check_prompt", "check_frames")):
-            raise MochiError(
-                f"the safety check {self.name} has no check_prompt and check_frames: {type(check).__name__}"
-            )
+            kind = type(check).__name__
+            raise MochiError(f"the safety check {self.name} has no check_prompt and check_frames: {kind}")
         return check

@@ -1,4 +1,4 @@
-"""What is to be checked, as a person says it: put together and checked where it is asked for, built where it is used."""
+"""What a person wants checked: put together, and itself checked, where it is asked for; built where it is used."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class SafetySettings:
             other.log or self.log,
         )
 
-    def __bool__(self) -> bool:
+    @property
+    def any(self) -> bool:
         """Whether there is any check."""
         return bool(self.words or self.images or self.plugins)
 
@@ -86,8 +87,8 @@ def _read(what: str, folder: Path) -> SafetySettings:
     if is_on_hub(what):
         return SafetySettings(images=(Classifier(what),))
     raise MochiError(
-        f"safety is {what!r}, but must be a list of words (.txt), settings (.json), the folder or owner/name of an image "
-        f"classifier, or an installed check ({first_few(installed())})"
+        f"safety is {what!r}, but must be a list of words (.txt), settings (.json), the folder or owner/name of an "
+        f"image classifier, or an installed check ({first_few(installed())})"
     )
 
 
@@ -112,7 +113,7 @@ def _of_values(values: Mapping[str, Any], folder: Path) -> SafetySettings:
     plugins = _keys(values.get("plugins", {}), None, "plugins")
     checks = tuple(Plugin(name, _keys(options or {}, None, name)) for name, options in plugins.items())
     found = SafetySettings(words, classifiers, checks)
-    if not found:
+    if not found.any:
         raise MochiError(f"there is no check in it; it can have {', '.join(KEYS)}")
     if "log" not in values:
         return found

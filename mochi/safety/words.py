@@ -55,9 +55,8 @@ class WordList:
                 except MochiError as error:
                     raise MochiError(f"{self.name}, line {number}: {error}") from error
         if not finders:
-            raise MochiError(
-                f"{self.name}: there is nothing in the list; write a word, a phrase or /expression/ a line"
-            )
+            advice = "write a word, a phrase or an /expression/ a line"
+            raise MochiError(f"{self.name}: there is nothing in the list; {advice}")
         return WordCheck(finders)
 
 
@@ -90,8 +89,8 @@ class WordCheck:
                 found = finder(prompt)
             except TimeoutError as error:
                 raise MochiError(
-                    f"the expression in line {line} takes more than {PATIENCE:g} s for this prompt, so nothing is made: "
-                    "write it with fewer repetitions inside repetitions"
+                    f"the expression in line {line} takes more than {PATIENCE:g} s for this prompt, so nothing is "
+                    "made: write it with fewer repetitions inside repetitions"
                 ) from error
             if found is not None:
                 return Finding(f"{found!r} (line {line})")

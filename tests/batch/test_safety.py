@@ -28,7 +28,7 @@ def test_what_is_blocked_ends_its_own_line(tmp_path: Path, private_tmp: Path, cl
     words.write_text("cat\n")
     load = replace(LOAD, safety=SafetySettings.of([str(classifier), str(words)]))
     asked = [job(tmp_path / "out" / f"blue_{line}.{kind}", line, "blue") for line, kind in ((1, "mp4"), (2, "png"))]
-    asked += [job(tmp_path / "out" / f"red_{line}.{kind}", line, "turns red") for line, kind in ((3, "gif"), (4, "png"))]
+    asked += [job(tmp_path / "out" / name, line, "turns red") for line, name in ((3, "red.gif"), (4, "red_4.png"))]
     asked += [job(tmp_path / "out" / "cat.mp4", 5, "a cat")]
     place, watcher = LocalPlace("box/0", "box"), Memory()
     wrong = run_batch(asked, Here(place), load, RECIPE, watcher)

@@ -35,7 +35,9 @@ def log_of(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_blocked_prompt_never_reaches_the_sampler(run, here: Path, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocked_prompt_never_reaches_the_sampler(
+    run, here: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "load_pipeline", lambda *_: pytest.fail("weights were read"))
     monkeypatch.setattr(Pipeline, "denoise", lambda *_: pytest.fail("the sampler was reached"))
     code, out, err = run("a ＣÁＴ", words, "--seed=5", "--output=out/clip.mp4")
@@ -87,7 +89,7 @@ def test_a_flagged_frame_never_reaches_the_disk(run, here: Path, toy: Path, turn
     Path("all.json").write_text(json.dumps({"images": {"model": str(toy), "every": 5}, "log": "log.jsonl"}))
     code, out, err = run("red", "--safety=all.json", "--frames=13", f"--output=out/{output}", "--fps=10")
     assert code == 2 and not out
-    assert re.search(r"error: frame 10 is blocked by the safety check toy: it looks like 'nsfw' \(score (0\.9|1\.0)", err)
+    assert re.search(r"error: frame 10 is blocked by the safety check toy: it looks like 'nsfw' \(score [01]\.", err)
     assert names(here / "out") == [] and len(turning_red) == 6  # 0 and 5 have passed, 6 to 9 wait for 10
     assert all((frame == BLUE).all() for frame in turning_red)
     (entry,) = log_of(here / "log.jsonl")
@@ -121,7 +123,7 @@ BAD = {
     "safety is 'absent', but must be a list of words": ["--safety=absent"],
     "absent.txt: the list of words cannot be read": ["--safety=absent.txt"],
     "bad.txt, line 1: /\\(/ is no regular expression": ["--safety=bad.txt"],
-    "no config": ["--safety=folder"],
+    "folder: a classifier's folder must have model.safetensors": ["--safety=folder"],
     "nor is it in the hub's cache": ["--safety=some/model"],
 }
 
@@ -135,4 +137,4 @@ def test_bad_checks_end_before_anything_is_loaded(
     Path("folder").mkdir()
     code, out, err = run("red", *BAD[message])
     assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
-    assert re.search(message, err) or message == "no config"
+    assert re.search(message, err), err

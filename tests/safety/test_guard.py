@@ -1,9 +1,10 @@
 """Frames on their way through a guard: none reaches the writer before what is around it has been looked at."""
 
-import multiprocessing
 import json
+import multiprocessing
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,10 +79,12 @@ def test_nothing_beside_a_bad_frame_comes_out(sizes: list[int], every: int, data
     bad = data.draw(st.sampled_from(looked))
     out: list[int] = []
     check = BadFrames(every, frozenset({bad}))
-    with pytest.raises(Blocked, match=f"^frame {bad} is blocked by the safety check x: red \\(score 0.90\\)$") as caught:
-        with guarded(lambda frames: out.extend(frames[:, 0, 0, 0].tolist()), Guard([("x", check)]), {"seed": 3}) as write:
-            for frames in batches(sizes):
-                write(frames)
+    with (
+        pytest.raises(Blocked, match=f"^frame {bad} is blocked by the safety check x: red \\(score 0.90\\)$") as caught,
+        guarded(lambda frames: out.extend(frames[:, 0, 0, 0].tolist()), Guard([("x", check)]), {"seed": 3}) as write,
+    ):
+        for frames in batches(sizes):
+            write(frames)
     before = max((number for number in looked if number < bad), default=-1)
     assert out == list(range(len(out))) and len(out) <= before + 1
     facts = {"check": "x", "reason": "red", "score": 0.9, "frame": bad, "settings": {"seed": 3}}
@@ -141,6 +144,20 @@ def test_a_check_that_fails_lets_nothing_through() -> None:
         Guard([("x", Broken(1))]).check_prompt("good", {})
 
 
+@pytest.mark.parametrize("found", ["red", SimpleNamespace(reason="red", score=torch.tensor(0.5), frame=1)])
+def test_findings_of_other_kinds(found) -> None:
+    """Another package may not be able to import ours."""
+    check = SimpleNamespace(check_prompt=lambda text: found, check_frames=lambda frames: found)
+    guard = Guard([("x", check)])
+    with pytest.raises(Blocked, match="the prompt is blocked by the safety check x: red") as caught:
+        guard.check_prompt("a", {})
+    assert json.dumps(caught.value.facts) and caught.value.facts["score"] == getattr(found, "score", None)
+    with pytest.raises(Blocked, match="frame 0" if found == "red" else "frame 1"):
+        guard.check_frames(numbered(3), {})
+    with pytest.raises(MochiError, match="failed, so nothing is made: AttributeError"):
+        Guard([("x", SimpleNamespace(check_prompt=lambda text: False))]).check_prompt("a", {})
+
+
 def test_what_is_blocked_crosses_to_another_process() -> None:
     blocked = Blocked("why", {"check": "x", "score": 0.5})
     for copy in (decode(encode(blocked)), pickle.loads(pickle.dumps(blocked))):
@@ -149,7 +166,7 @@ def test_what_is_blocked_crosses_to_another_process() -> None:
 
 def test_the_log(tmp_path: Path) -> None:
     for number in range(2):
-        with pytest.raises(Blocked, match="^why$"), logged(None, tmp_path / "out" / "clip.mp4"):
+        with pytest.raises(Blocked, match=r"^why$"), logged(None, tmp_path / "out" / "clip.mp4"):
             raise Blocked("why", {"check": "x", "settings": {"prompt": "ü\n\ud83d", "seed": number}})
     lines = (tmp_path / "out" / "blocked.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
@@ -167,9 +184,9 @@ def test_other_errors_are_not_logged(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_blocks_all_the_same(tmp_path: Path) -> None:
-    with pytest.raises(Blocked, match=r"^why; .* could not be written \(Is a directory\)$"):
-        with logged(tmp_path, tmp_path / "clip.mp4"):
-            raise Blocked("why")
+    message = r"^why; .* could not be written \(Is a directory\)$"
+    with pytest.raises(Blocked, match=message), logged(tmp_path, tmp_path / "clip.mp4"):
+        raise Blocked("why")
 
 
 def write_lines(file: Path, letter: str) -> None:

@@ -66,19 +66,19 @@ def changed(toy: Path, folder: Path, **values) -> Path:
 
 def test_what_a_folder_lacks_is_said_before_anything_is_loaded(toy: Path, tmp_path: Path) -> None:
     copy = changed(toy, tmp_path, id2label={"0": "cat", "1": "dog"}, label2id={"cat": 0, "dog": 1})
-    with pytest.raises(MochiError, match="none of its labels .* choose some as labels: cat, dog"):
+    with pytest.raises(MochiError, match=r"none of its labels .* choose some as labels: cat, dog"):
         Classifier(str(copy))
     with pytest.raises(MochiError, match="labels has bird, but it has cat, dog"):
         Classifier(str(copy), ("dog", "bird"))
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(MochiError, match="other weights, which are not read: .* must have model.safetensors"):
+    with pytest.raises(MochiError, match=r"other weights, which are not read: .* must have model.safetensors"):
         Classifier(str(copy), ("dog",))
     (copy / "pytorch_model.bin").rename(copy / "model.safetensors")
     (copy / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
     with pytest.raises(MochiError, match="no image classifier of transformers, but T5EncoderModel"):
         Classifier(str(copy))
     (copy / "config.json").write_text("[]")
-    with pytest.raises(MochiError, match="config.json cannot be read"):
+    with pytest.raises(MochiError, match=r"config.json cannot be read"):
         Classifier(str(copy))
     with pytest.raises(MochiError, match="no such folder of a classifier"):
         Classifier(str(tmp_path / "absent"))
@@ -104,7 +104,7 @@ def test_the_hub_s_cache(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for module in (constants, file_download):
         if hasattr(module, "HF_HUB_CACHE"):
             monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(MochiError, match="nor is it in the hub's cache.*hf download some/toy"):
+    with pytest.raises(MochiError, match=r"nor is it in the hub's cache.*hf download some/toy"):
         Classifier("some/toy")
     place = tmp_path / "models--some--toy"
     shutil.copytree(toy, place / "snapshots" / "0123abc")

@@ -109,7 +109,7 @@ def test_what_is_nothing(words: Path, plugins: dict) -> None:
     with pytest.raises(MochiError, match="never fetched"):
         SafetySettings.of(["some/model"])
     Path("bad.json").write_text("{")
-    with pytest.raises(MochiError, match="bad.json: no JSON"):
+    with pytest.raises(MochiError, match=r"bad\.json: no JSON"):
         SafetySettings.of(["bad.json"])
 
 

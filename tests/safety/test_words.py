@@ -19,7 +19,20 @@ def found(entry: str, prompt: str) -> bool:
 
 
 FOUND = {
-    "nude": ["a nude", "Nude!", "NUDE", "ｎｕｄｅ", "núdè", "nu\u200bde", "n\u00adude", "nude2", "semi-nude", "nude_art", "𝓷𝓾𝓭𝓮", "nude裸"],
+    "nude": [
+        "a nude",
+        "Nude!",
+        "NUDE",
+        "ｎｕｄｅ",
+        "núdè",
+        "nu\u200bde",
+        "n\u00adude",
+        "nude2",
+        "semi-nude",
+        "nude_art",
+        "𝓷𝓾𝓭𝓮",
+        "nude裸",
+    ],
     "straße": ["STRASSE", "strasse"],
     "ﬁre": ["fire"],
     "İstanbul": ["istanbul"],

@@ -77,7 +77,7 @@ def test_each_part_of_a_conditioning_is_checked(check, call, encode):
 def test_a_conditioning_of_another_node_is_refused(check, call, small):
     (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
     (other,) = call("CLIPTextEncode", clip=clip, text="a dog")
-    with pytest.raises(ValueError, match="make it with Mochi Text Encode, or link the text itself to `text`"):
+    with pytest.raises(ValueError, match=r"make it with Mochi Text Encode, or link the text itself to `text`"):
         check(conditioning=other, words="cat")
 
 
@@ -89,7 +89,7 @@ def test_a_whole_run_stays_one_request(remote, mochi_sampler, encode, requests):
 
 
 def test_flagged_frames(check, toy, blue_then_red, logged):
-    with pytest.raises(ValueError, match="^frame 8 is blocked by the safety check toy: it looks like 'nsfw'"):
+    with pytest.raises(ValueError, match=r"^frame 8 is blocked by the safety check toy: it looks like 'nsfw'"):
         check(images=blue_then_red, classifier=toy)
     (entry,) = logged()
     assert entry["frame"] == 8 and entry["score"] > 0.9 and entry["settings"] == {"graph": GRAPH}
@@ -180,7 +180,7 @@ def test_files_in_the_folder_of_models(pack, check, toy):
     (folder / "all.json").write_text(json.dumps({"words": "more.txt", "images": {"model": "toy"}, "log": "own.jsonl"}))
     node = pack.nodes["MochiParallelSafety"]
     assert node.validate_inputs(checks="more.txt, all.json") is True
-    with pytest.raises(ValueError, match="more.txt: 'lion'"):
+    with pytest.raises(ValueError, match=r"more\.txt: 'lion'"):
         check(text="a lion", checks="all.json")
     assert files_below(folder).count("own.jsonl") == 1
     before = node.fingerprint_inputs(checks="all.json")
