@@ -9,10 +9,9 @@ from comfy_api.latest import io
 from ..mochi.batch.job import Job
 from ..mochi.batch.record import Recipe
 from ..mochi.batch.requests import LoadPipeline
-from ..mochi.cli import signing
-from ..mochi.cli.given import fitting
-from ..mochi.cli.jobs import missing, read_lines
-from ..mochi.cli.safety import let_through
+from ..mochi.cli import given, signing
+from ..mochi.cli.jobs import missing, read_lines, sift
+from ..mochi.cli.safety import check_of as check_of_prompts
 from ..mochi.cluster.attach import AUTO, check_address, check_installed
 from ..mochi.errors import MochiError
 from ..mochi.model_dir import ModelDir, find_model
@@ -156,7 +155,7 @@ class ClusterBatch(widgets.Node):
         signer = Signer.chosen()
         name = model_dir.strip() or model.config.name
         recipe = Recipe(name, model.variant[0], signed_by=signer and signer.name)
-        passed, blocked = let_through(jobs, safety and safety.settings)
+        passed, blocked = sift(jobs, check_of_prompts(safety and safety.settings))
         to_make, wrong = missing(passed, recipe)
         wrong |= blocked
         shown = Shown([job for job in jobs if job.line not in {*wrong, *(job.line for job in to_make)}], len(to_make))
@@ -199,9 +198,9 @@ def _jobs(
     chosen = {"seed": None if seed < 0 else seed, **{name: value or None for name, value in sizes.items()}}
     defaults = model.config.defaults
     jobs, wrong = read_lines(lines_of(prompts), chosen, defaults, place_of(prefix, format), check_inside)
-    jobs, unfit = fitting(jobs, model, model.variant[0])
-    jobs, unsigned = signing.fitting(jobs, Signer.chosen())
-    if wrong := wrong | unfit | unsigned:
+    checks = given.check_of(model, model.variant[0], jobs), signing.check_of(Signer.chosen())
+    jobs, unfit = sift(jobs, *checks)
+    if wrong := wrong | unfit:
         raise MochiError("prompts: " + "; ".join(f"line {line}: {error}" for line, error in sorted(wrong.items())))
     if not jobs:
         raise MochiError("prompts is empty, but must have a prompt a line")

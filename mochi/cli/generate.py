@@ -24,7 +24,7 @@ from ..variant import PUSA
 from ..video import DEFAULT_QUALITY
 from . import cluster, given, model_options, safety, signing
 from .bars import Bars
-from .jobs import read_jsonl
+from .jobs import read_jsonl, sift
 from .lora import named_loras
 from .model_options import DTYPES, check_device, check_gpus, check_offload
 from .published import IN_HELP, LEMON
@@ -104,12 +104,9 @@ def generate(options: argparse.Namespace) -> None:
     variant, reason = given.chosen_variant(options.variant, model)
     defaults = model.config.defaults
     jobs, wrong = read_jobs(options, pusa_defaults(defaults) if variant == PUSA else defaults)
-    jobs, unfit = given.fitting(jobs, model, variant)
+    each = given.check_of(model, variant, jobs), signing.check_of(signer), safety.check_of(checks)
+    jobs, unfit = sift(jobs, *each)
     wrong |= unfit
-    jobs, unfit = signing.fitting(jobs, signer)
-    wrong |= unfit
-    jobs, blocked = safety.let_through(jobs, checks)
-    wrong |= blocked
     for line, error in sorted(wrong.items()):
         print(f"error: {options.jsonl}, line {line}: {error}", file=sys.stderr)
     if jobs:

@@ -11,6 +11,7 @@ from ..images import FORM, noise_multipliers
 from ..model_dir import ModelDir
 from ..settings import GenerateSettings
 from ..variant import VARIANTS, takes_frames
+from .jobs import Check
 
 AUTO = "auto"
 
@@ -58,26 +59,20 @@ def check_for_model(settings: GenerateSettings, model: ModelDir, variant: str) -
         _ = model.encoder  # which says what is missing
 
 
-def fitting(jobs: Sequence[Job], model: ModelDir, variant: str) -> tuple[list[Job], dict[int, MochiError]]:
-    """The jobs that a model can do, and what is wrong with the others, by their lines.
+def check_of(model: ModelDir, variant: str, jobs: Sequence[Job] = ()) -> Check:
+    """A check whether a model can do a job, and whether its pictures stay.
 
-    Raises MochiError for a job that is no line of a file.
+    jobs: those whose videos are going to be written.
     """
-    fit, wrong = [], {}
     written = {os.path.realpath(path) for job in jobs for path in (job.video, job.record)}
-    for job in jobs:
-        try:
-            check_for_model(job.settings, model, variant)
-            for image in job.settings.images:
-                if os.path.realpath(image.file) in written:
-                    raise MochiError(f"{image.name}: a video would be written over it; choose another output")
-        except MochiError as error:
-            if job.line is None:
-                raise
-            wrong[job.line] = error
-        else:
-            fit.append(job)
-    return fit, wrong
+
+    def check(job: Job) -> None:
+        check_for_model(job.settings, model, variant)
+        for image in job.settings.images:
+            if os.path.realpath(image.file) in written:
+                raise MochiError(f"{image.name}: a video would be written over it; choose another output")
+
+    return check
 
 
 def tell(jobs: Sequence[Job], variant: str, reason: str) -> None:

@@ -19,19 +19,21 @@ from .published import in_our_names
 Chosen = Mapping[str, Any]
 """Settings by name; None stands for the model's default."""
 
+Check = Callable[[Job], None]
+"""Raises MochiError on a job that cannot be made."""
+
 
 def read_jsonl(
     path: Path,
     chosen: Chosen,
     defaults: RunDefaults,
     output: Path | None = None,
-    check: Callable[[Job], None] = Job.check_output,
+    check: Check = Job.check_output,
 ) -> tuple[list[Job], dict[int, MochiError]]:
     """The jobs of a file, one for each line that can be made, and what is wrong with the others, by their numbers.
 
     Settings that a line leaves out come from `chosen`. A line without an output gets `output` with its number, by
-    default a name beside the file. No result replaces another of this run, or the file itself. check: raises
-    MochiError on a job that cannot be made.
+    default a name beside the file. No result replaces another of this run, or the file itself.
 
     Raises MochiError when the file cannot be read, or there is nothing in it.
     """
@@ -47,7 +49,7 @@ def read_lines(
     chosen: Chosen,
     defaults: RunDefaults,
     output: Path,
-    check: Callable[[Job], None] = Job.check_output,
+    check: Check = Job.check_output,
     taken: Iterable[Path] = (),
 ) -> tuple[list[Job], dict[int, MochiError]]:
     """The same of lines with their numbers. taken: files that no result may replace."""
@@ -70,20 +72,31 @@ def read_lines(
     return jobs, wrong
 
 
+def sift(jobs: Iterable[Job], *checks: Check) -> tuple[list[Job], dict[int, MochiError]]:
+    """The jobs that all checks let pass, and what is wrong with the others, by their lines.
+
+    Raises MochiError for a job that is no line of a file.
+    """
+    fit, wrong = [], {}
+    for job in jobs:
+        try:
+            for check in checks:
+                check(job)
+        except MochiError as error:
+            if job.line is None:
+                raise
+            wrong[job.line] = error
+        else:
+            fit.append(job)
+    return fit, wrong
+
+
 def missing(jobs: Iterable[Job], recipe: Recipe) -> tuple[list[Job], dict[int, MochiError]]:
     """The jobs whose videos are not there yet, and what is wrong with the outputs of others, by their lines.
 
     For jobs that were read without a check: frames in a folder are an error, unless they are what is asked for.
     """
-    fit, wrong = [], {}
-    for job in remaining(jobs, recipe):
-        try:
-            job.check_output()
-        except MochiError as error:
-            wrong[job.line] = error
-        else:
-            fit.append(job)
-    return fit, wrong
+    return sift(remaining(jobs, recipe), Job.check_output)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

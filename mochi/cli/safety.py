@@ -1,11 +1,10 @@
-"""`--safety WHAT` of the command line, and the prompts that it lets through."""
+"""`--safety WHAT` of the command line, and the check of prompts."""
 
 import argparse
-from collections.abc import Sequence
 
 from ..batch.job import Job
-from ..errors import MochiError
 from ..safety import SafetySettings, logged
+from .jobs import Check
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -27,22 +26,13 @@ def chosen(options: argparse.Namespace) -> SafetySettings | None:
     return SafetySettings.of(options.safety) if options.safety else None
 
 
-def let_through(jobs: Sequence[Job], checks: SafetySettings | None) -> tuple[list[Job], dict[int, MochiError]]:
-    """The jobs whose prompts are not blocked, and what is wrong with the others, by their lines.
+def check_of(checks: SafetySettings | None) -> Check:
+    """A check of prompts, which writes down what it blocks; without settings nothing is."""
+    guard = None if checks is None else checks.guard_of_prompts()
 
-    Raises MochiError for a job that is no line of a file.
-    """
-    if checks is None:
-        return list(jobs), {}
-    guard, passed, wrong = checks.guard_of_prompts(), [], {}
-    for job in jobs:
-        try:
-            with logged(checks.log, job.output):
+    def check(job: Job) -> None:
+        if guard is not None:
+            with logged(guard.log, job.output):
                 guard.check_prompt(job.settings.prompt, job.settings.as_dict())
-        except MochiError as error:
-            if job.line is None:
-                raise
-            wrong[job.line] = error
-        else:
-            passed.append(job)
-    return passed, wrong
+
+    return check

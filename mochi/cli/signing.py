@@ -1,14 +1,14 @@
 """`--sign FILE` of the command line: content credentials."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..batch.job import Job
-from ..errors import MochiError
 from ..provenance import Signer
 from ..provenance.signer import VARIABLE
 from ..video import format_of
+from .jobs import Check
 
 
 def add_option(add: Callable[..., Any]) -> None:
@@ -21,20 +21,11 @@ def add_option(add: Callable[..., Any]) -> None:
     )
 
 
-def fitting(jobs: Sequence[Job], signer: Signer | None) -> tuple[list[Job], dict[int, MochiError]]:
-    """The jobs whose format can be signed, and what is wrong with the others, by their lines; all without a signer.
+def check_of(signer: Signer | None) -> Check:
+    """A check whether the format of a job can be signed; any can without a signer."""
 
-    Raises MochiError for a job that is no line of a file.
-    """
-    fit, wrong = [], {}
-    for job in jobs:
-        try:
-            if signer is not None:
-                signer.check(format_of(job.output))
-        except MochiError as error:
-            if job.line is None:
-                raise
-            wrong[job.line] = error
-        else:
-            fit.append(job)
-    return fit, wrong
+    def check(job: Job) -> None:
+        if signer is not None:
+            signer.check(format_of(job.output))
+
+    return check

@@ -91,12 +91,13 @@ def serve(page: Page | None, options: argparse.Namespace) -> None:
 
 def check_of(workshop: Workshop) -> Callable[[Job], None]:
     """Raises MochiError on what cannot be made, and on a prompt that is blocked."""
-    from .given import check_for_model
-    from .safety import let_through
+    from . import given, safety
+
+    checks = given.check_of(workshop.model, workshop.recipe.variant), safety.check_of(workshop.checks)
 
     def check(job: Job) -> None:
-        check_for_model(job.settings, workshop.model, workshop.recipe.variant)
-        let_through([job], workshop.checks)
+        for each in checks:
+            each(job)
 
     return check
 
