@@ -154,7 +154,8 @@ class ClusterBatch(widgets.Node):
         model = _model(model_dir)
         signer = Signer.chosen()
         name = model_dir.strip() or model.config.name
-        recipe = Recipe(name, model.variant[0], signed_by=signer and signer.name)
+        handled = {"signed_by": signer and signer.name, "checked_for": safety.settings.of_frames if safety else ()}
+        recipe = Recipe(name, model.variant[0], **handled)
         passed, blocked = sift(jobs, check_of_prompts(safety and safety.settings))
         to_make, wrong = missing(passed, recipe)
         wrong |= blocked

@@ -1,5 +1,6 @@
 """Checks of prompts and frames, between the nodes that make them and those that use them."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -111,10 +112,19 @@ class Safety(widgets.Node):
         return found or complaint(_settings, words, *of_classifier, checks, widget="words") or True
 
     @classmethod
-    def fingerprint_inputs(cls, checks: str | None = "", **_: Any) -> str:
+    def fingerprint_inputs(
+        cls,
+        words: str = "",
+        classifier: str = "",
+        labels: str = "",
+        threshold: float = THRESHOLD,
+        every: int = EVERY,
+        checks: str = "",
+        **_: Any,
+    ) -> str | float:
         """What is in the files, which may have changed."""
-        found = checks_of(checks or "")
-        return str([found, *(words.text for words in found.words)])
+        version = _settings(words, classifier, labels, threshold, every, checks).version()
+        return time.monotonic() if version is None else version  # the time is never the same
 
     @classmethod
     def execute(

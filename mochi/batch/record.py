@@ -28,6 +28,7 @@ class Recipe:
         loras: FILE[=STRENGTH] each.
         quality: see VideoWriter.
         signed_by: the name of the certificate that signs them; None where none does.
+        checked_for: what their frames are checked for, in words.
     """
 
     model: str
@@ -36,10 +37,12 @@ class Recipe:
     loras: tuple[str, ...] = ()
     quality: int = 70
     signed_by: str | None = None
+    checked_for: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """As records have it: nothing of signing where nobody signs."""
-        return {name: value for name, value in asdict(self).items() if name != "signed_by" or value is not None}
+        """As records have it: nothing of signing where nobody signs, nor of checks where there are none."""
+        optional = ("signed_by", "checked_for")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
 def write_record(job: Job, recipe: Recipe, made: Made) -> None:

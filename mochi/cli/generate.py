@@ -116,9 +116,9 @@ def generate(options: argparse.Namespace) -> None:
             print(f"no prompt was given: this is the published example. {LEMON}", file=sys.stderr)
         given.tell(jobs, variant, reason)
         dtype, chosen = options.dtype, tuple(options.lora)
-        recipe = Recipe(
-            str(options.model_dir or model.config.name), variant, dtype, chosen, options.quality, signer and signer.name
-        )
+        name = str(options.model_dir or model.config.name)
+        handled = signer and signer.name, checks.of_frames if checks is not None else ()
+        recipe = Recipe(name, variant, dtype, chosen, options.quality, *handled)
         passes = max(2, min(job.settings.passes for job in jobs))
         how = device, options.attention, options.compile, parallel, variant
         files = options.model_dir, DTYPES.get(dtype)

@@ -129,12 +129,13 @@ def prepare(options: argparse.Namespace) -> tuple[Workshop, Offer]:
     name = str(options.model_dir or model.config.name)
     defaults = pusa_defaults(model.config.defaults) if variant == PUSA else model.config.defaults
     files = options.model_dir, DTYPES.get(options.dtype)
+    handled = signer and signer.name, checks.of_frames if checks is not None else ()
     how = device, options.attention, options.compile, parallel, variant
     workshop = Workshop(
         model,
         defaults,
         LoadPipeline(*files, *how, offload=options.cpu_offload, t5=model.t5),
-        Recipe(name, variant, options.dtype, (), options.quality, signer and signer.name),
+        Recipe(name, variant, options.dtype, (), options.quality, *handled),
         read_loras(named, model.config.dit),
         [file for file, _ in named],
         checks,

@@ -121,7 +121,7 @@ def _chain(key: Any, certificates: Sequence[Certificate]) -> list[Certificate]:
     own = [certificate for certificate in certificates if certificate.public_key() == key.public_key()]
     if not own:
         raise MochiError("its private key belongs to none of its certificates")
-    chain = own[:1]
+    chain = [max(own, key=lambda certificate: certificate.not_valid_after_utc)]  # a renewed one goes first
     while not _vouches(chain[-1], chain[-1]):
         issuer = next((other for other in certificates if other not in chain and _vouches(other, chain[-1])), None)
         if issuer is None:

@@ -20,7 +20,7 @@ SETTINGS = {
 }
 
 
-OLDEST = 0, 37, 5
+OLDEST, OLDEST_CRYPTOGRAPHY = (0, 37, 5), 42
 INSTALL = "pip install 'c2pa-python>=0.37.5' 'cryptography>=42'"
 
 
@@ -32,13 +32,15 @@ def import_c2pa() -> Any:
     """Raises NotInstalled where it is not there or too old."""
     try:
         c2pa = importlib.import_module("c2pa")
-        importlib.import_module("cryptography")
-    except (ImportError, OSError) as error:  # OSError: its compiled part does not load on this system
+        cryptography = importlib.import_module("cryptography")
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # its compiled part does not load on this system
         raise NotInstalled(
             f"Content credentials need c2pa-python, which cannot be used here ({error}): {INSTALL}"
         ) from error
     if tuple(map(int, re.findall(r"\d+", c2pa.__version__)[:3])) < OLDEST:
         raise NotInstalled(f"Content credentials need a newer c2pa-python than {c2pa.__version__}: {INSTALL}")
+    if int(cryptography.__version__.partition(".")[0]) < OLDEST_CRYPTOGRAPHY:
+        raise NotInstalled(f"Content credentials need a newer cryptography than {cryptography.__version__}: {INSTALL}")
     return c2pa
 
 

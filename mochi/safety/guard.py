@@ -65,7 +65,12 @@ class Guard:
     def __init__(self, checks: Sequence[tuple[str, Safety]], log: Path | None = None):
         self.log = log
         self._checks = checks
-        self._lookers = [(name, check, every) for name, check in checks if (every := getattr(check, "every", 1))]
+        self._lookers = [(name, check, every) for name, check in checks if (every := _every(name, check))]
+
+    @property
+    def looks_at_frames(self) -> bool:
+        """Whether any check does."""
+        return bool(self._lookers)
 
     def check_prompt(self, text: str, settings: Mapping[str, Any]) -> None:
         """Raise Blocked where a check finds something. settings: of the video, for the log."""
@@ -157,6 +162,13 @@ class _Gate:
         self._write(frames)
 
 
+def _every(name: str, check: Safety) -> int:
+    every = getattr(check, "every", 1)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
+        raise MochiError(f"the safety check {name} has every = {every!r}, but must have a whole number (0: no frames)")
+    return every
+
+
 def _pixels(frames: Tensor) -> Tensor:
     """As they are going to be written: (some, H, W, 3), uint8 on the CPU."""
     return (to_bytes(frames) if frames.is_floating_point() else frames).cpu()
@@ -172,8 +184,10 @@ def _asked(name: str, ask: Callable[[Any], Any], about: Any) -> Finding | None:
         score, frame = getattr(found, "score", None), getattr(found, "frame", None)
         numbers = None if score is None else float(score), None if frame is None else int(frame)
         return Finding(str(found.reason), *numbers)
-    except (MochiError, Cancelled):
+    except Cancelled:
         raise
+    except MochiError as error:  # which may be of a class that no other process knows
+        raise MochiError(str(error)) from error
     except Exception as error:  # of somebody else's code
         reason = f"{type(error).__name__}: {error}"
         raise MochiError(f"the safety check {name} failed, so nothing is made: {reason}") from error

@@ -58,6 +58,22 @@ class SafetySettings:
         """Whether there is any check."""
         return bool(self.words or self.images or self.plugins)
 
+    @property
+    def of_frames(self) -> tuple[str, ...]:
+        """What frames are checked for, in words: what a video was made with."""
+        classifiers = (
+            f"{each.name}: {', '.join(each.blocked().values())} from {each.threshold:g}, every {each.every}"
+            for each in self.images
+        )
+        return *classifiers, *(each.name for each in self.plugins)
+
+    def version(self) -> str | None:
+        """A text that is another one where anything in the files is; None where nobody can tell: with plugins."""
+        if self.plugins:
+            return None
+        files = (path.stat() for each in self.images for path in sorted(each.folder().iterdir()))
+        return str([self, *(each.text for each in self.words), *((file.st_size, file.st_mtime_ns) for file in files)])
+
     def guard(self) -> Guard:
         """All checks. Loads classifiers, which takes a second. Raises MochiError where one cannot start."""
         classifiers: list[tuple[str, Safety]] = [(each.name, each.build()) for each in self.images]

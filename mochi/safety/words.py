@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 import regex
 from torch import Tensor
@@ -57,7 +58,7 @@ class WordList:
         if not finders:
             advice = "write a word, a phrase or an /expression/ a line"
             raise MochiError(f"{self.name}: there is nothing in the list; {advice}")
-        return WordCheck(finders)
+        return WordCheck(self.name, finders)
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ Finder = Callable[[_Prompt], str | None]
 
 
 class WordCheck:
-    """See Safety. finders: with the numbers of their lines."""
+    """See Safety. name: of the list. finders: with the numbers of their lines."""
 
     every = 0
 
-    def __init__(self, finders: list[tuple[int, Finder]]):
-        self._finders = finders
+    def __init__(self, name: str, finders: list[tuple[int, Finder]]):
+        self._name, self._finders = name, finders
 
     def check_prompt(self, text: str) -> Finding | None:
         folded = spaced(fold(text))
@@ -89,8 +90,8 @@ class WordCheck:
                 found = finder(prompt)
             except TimeoutError as error:
                 raise MochiError(
-                    f"the expression in line {line} takes more than {PATIENCE:g} s for this prompt, so nothing is "
-                    "made: write it with fewer repetitions inside repetitions"
+                    f"{self._name}, line {line}: the expression takes more than {PATIENCE:g} s for this prompt, so "
+                    "nothing is made: write it with fewer repetitions inside repetitions"
                 ) from error
             if found is not None:
                 return Finding(f"{found!r} (line {line})")
@@ -103,6 +104,8 @@ class WordCheck:
 def _finder(entry: str) -> Finder:
     if len(entry) > 1 and entry.startswith("/") and entry.endswith("/"):
         return _expression(entry[1:-1])
+    if entry.startswith("/"):
+        raise MochiError(f"{entry!r} begins like an expression and does not end like one: /.../, without flags behind")
     phrase = spaced(fold(entry))
     if not phrase:
         raise MochiError(f"{entry!r} has no character that can be seen")
@@ -124,7 +127,7 @@ def _expression(source: str) -> Finder:
         raise MochiError(f"/{source}/ is found in an empty text, and so would block every prompt")
 
     def find(prompt: _Prompt) -> str | None:
-        for text in (prompt.written, prompt.folded):
+        for text in (prompt.written, normalize("NFC", prompt.written), prompt.folded):
             if found := pattern.search(text, timeout=PATIENCE, concurrent=True):
                 return found[0]
         return None

@@ -56,8 +56,8 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
 
     check: is called all the while; what it raises ends it. Raises MochiError where the model cannot be loaded.
     """
-    pipeline = open_pipeline(workshop.load, workshop.model)
     guard = None if workshop.checks is None else workshop.checks.guard()
+    pipeline = open_pipeline(workshop.load, workshop.model)
     try:
         while True:
             check()
@@ -108,7 +108,9 @@ def make(pipeline: "Pipeline", run: Run, desk: Desk, workshop: Workshop, guard: 
     where = run.job.output, recipe.quality
     with logged(guard and guard.log, run.job.output):
         seal = seal_for(workshop.signer, settings, recipe)
-        options = {"guard": guard, "seal": seal, "preview": on_preview}
+        # What nobody has checked is not shown: neither is a preview, where frames are to be checked.
+        shown = on_preview if guard is None or not guard.looks_at_frames else None
+        options = {"guard": guard, "seal": seal, "preview": shown}
         made = make_video(pipeline, settings, *where, tell, run.cancelled.is_set, **options)
     write_record(run.job, recipe, made)
     desk.made(run)

@@ -107,3 +107,11 @@ def test_a_drawn_seed_is_taken_from_the_record(tmp_path: Path) -> None:
     assert remaining([other], RECIPE) == [other]
     first.record.write_text(json.dumps({**record_of(first), "seed": "many"}))
     assert remaining([drawn], RECIPE) == [drawn]
+
+
+def test_a_video_whose_frames_nobody_has_checked_is_made_again(tmp_path: Path) -> None:
+    unchecked, checked = made(job(tmp_path / "clip.mp4")), replace(RECIPE, checked_for=("nsfw, every 8",))
+    assert "checked_for" not in record_of(unchecked)["run"] and not is_made(unchecked, checked)
+    made(unchecked, checked)
+    assert is_made(unchecked, RECIPE) and is_made(unchecked, checked)
+    assert not is_made(unchecked, replace(checked, checked_for=("nsfw, every 4",)))

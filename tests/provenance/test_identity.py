@@ -1,10 +1,12 @@
 """A PEM file is checked as a whole before anything is made, and each thing that is wrong with it is said."""
 
+import importlib
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,6 +48,12 @@ def test_any_order_and_form(tmp_path: Path) -> None:
         path = written(tmp_path, b"Bag Attributes\r\n", ROOT.pem, old, party("Other", ROOT).pem, middle.pem, who.pem)
         assert read_identity(path).chain == who.pem + middle.pem + ROOT.pem
         Signer(path)
+
+
+def test_a_renewed_certificate_goes_before_the_expired_one(tmp_path: Path) -> None:
+    old = party("Jo", ROOT, days=(-30, -1))
+    new = party("Jo", ROOT, old.key)
+    Signer(written(tmp_path, old.key_pem(), old.pem, new.pem, ROOT.pem))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +144,15 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(c2pa, "__version__", "0.30.0")
         with pytest.raises(NotInstalled, match=r"newer c2pa-python than 0\.30\.0: pip install"):
             Signer(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("cryptography.__version__", "41.0.7")
+        with pytest.raises(NotInstalled, match=r"newer cryptography than 41\.0\.7: pip install"):
+            Signer(path)
+    for error in (RuntimeError("no native library"), ValueError("unknown platform"), OSError("not for this system")):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib, "import_module", Mock(side_effect=error))
+            with pytest.raises(NotInstalled, match=f"cannot be used here \\({error}"):
+                Signer(path)
     monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(NotInstalled, match=r"need c2pa-python.*pip install 'c2pa-python"):
         Signer(path)

@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mochi.crossing import decode, encode
 from mochi.errors import Blocked, MochiError
-from mochi.safety import Finding, Guard, guarded, logged
+from mochi.safety import Finding, Guard, Safety, guarded, logged
 from mochi.safety.log import append
 
 
@@ -203,3 +204,26 @@ def test_several_processes_write_one_log(tmp_path: Path) -> None:
         writer.join()
     lines = (tmp_path / "log").read_text().splitlines()
     assert sorted(lines) == sorted(letter * 5000 for letter in "abc" for _ in range(200))
+
+
+@pytest.mark.parametrize("every", [None, "8", -1, True, 2.5])
+def test_how_often_a_check_is_asked(every: Any) -> None:
+    with pytest.raises(MochiError, match="the safety check theirs has every = "):
+        Guard([("theirs", cast("Safety", SimpleNamespace(every=every)))])
+
+
+class TheirError(MochiError):
+    """That of another package, which cannot be made again from its text."""
+
+    def __init__(self, one: int, two: int):
+        super().__init__(f"{one} and {two}")
+
+
+def test_an_error_of_another_package_crosses_to_another_process() -> None:
+    def check_prompt(text: str) -> None:
+        raise TheirError(1, 2)
+
+    guard = Guard([("theirs", cast("Safety", SimpleNamespace(check_prompt=check_prompt)))])
+    with pytest.raises(MochiError, match="1 and 2") as raised:
+        guard.check_prompt("cat", {})
+    assert str(pickle.loads(pickle.dumps(raised.value))) == "1 and 2"

@@ -119,7 +119,7 @@ def test_a_file_of_another_system(tmp_path: Path) -> None:
 def test_an_expression_that_never_ends_is_stopped() -> None:
     check = WordList("list", "/(a|a|aa)+$/").build()
     started = time.monotonic()
-    with pytest.raises(MochiError, match=r"line 1 takes more than 1 s .* nothing is made"):
+    with pytest.raises(MochiError, match=r"list, line 1: the expression takes more than 1 s .* nothing is made"):
         check.check_prompt("a" * 60 + "b")
     assert time.monotonic() - started < 5
 
@@ -145,3 +145,13 @@ def test_a_word_is_found_where_it_stands_alone(word: str, other: str, between: s
     prompt = f"{other}{between}{word}".upper()
     apart = re.split(r"[^\w]+", fold(prompt))
     assert found(word, prompt) == (fold(word) in apart)
+
+
+def test_an_expression_finds_letters_of_two_parts() -> None:
+    check = WordList("list", "/Ému/").build()
+    assert check.check_prompt("an E\u0301mu runs") and check.check_prompt("an Ému runs")
+
+
+def test_flags_behind_an_expression_are_no_phrase() -> None:
+    with pytest.raises(MochiError, match=r"list, line 2: '/nude/i' begins like an expression"):
+        WordList("list", "cat\n/nude/i")

@@ -69,6 +69,7 @@ def test_a_flagged_frame_never_reaches_the_disk(
         yield from torch.cat([plain(BLUE, 6), plain(colour, 7)]).split([1, 6, 6])
 
     monkeypatch.setattr(Pipeline, "decode", decode)
+    monkeypatch.setattr("mochi.ui.maker.preview", lambda *_: pytest.fail("what nobody has checked is shown"))
     view = make(f"--safety={write_toy(tmp_path / 'toy')}")
     kinds = sorted(path.suffix for path in (tmp_path / "videos").iterdir())
     if colour == RED:

@@ -77,13 +77,24 @@ def test_each_part_of_a_conditioning_is_checked(check, call, encode):
 def test_a_conditioning_of_another_node_is_refused(check, call, small):
     (clip,) = call("MochiParallelLoadT5", file=small.t5, dtype="auto", device="default")
     (other,) = call("CLIPTextEncode", clip=clip, text="a dog")
-    with pytest.raises(ValueError, match=r"make it with Mochi Text Encode, or link the text itself to `text`"):
+    with pytest.raises(ValueError, match=r"take it from Mochi Text Encode itself, or link the text to `text`"):
         check(conditioning=other, words="cat")
+
+
+def test_a_conditioning_that_was_changed_is_refused(check, call, encode):
+    """It has the words of one text, and is what the other says."""
+    mixed = {"conditioning_to": encode("a red circle"), "conditioning_from": encode("a dog")}
+    for strength in (0.0, 0.99):
+        (other,) = call("ConditioningAverage", conditioning_to_strength=strength, **mixed)
+        with pytest.raises(ValueError, match="was changed since"):
+            check(conditioning=other, words="dog")
+    (same,) = call("ConditioningAverage", conditioning_to_strength=1.0, **mixed)
+    assert check(conditioning=same, words="dog")[1] is same
 
 
 def test_a_whole_run_stays_one_request(remote, mochi_sampler, encode, requests):
     """The text in the conditioning is nothing that the host would have to act on."""
-    assert encode("a red circle")[0][1]["mochi_prompt"] == "a red circle"
+    assert encode("a red circle")[0][1]["mochi_prompt"][0] == "a red circle"
     mochi_sampler(remote)
     assert "Sample" in requests and "Forward" not in requests
 
