@@ -19,6 +19,7 @@ KEPT = (
     "MochiParallelTransition",
     "MochiParallelBatch",
     "MochiParallelTrainLoRA",
+    "MochiParallelSafety",
 )
 """Ids that have always been these."""
 

@@ -110,3 +110,12 @@ def test_concat(g: CheckedGraph) -> None:
 def test_flux_encode(g: CheckedGraph) -> None:
     text = g("CLIPTextEncodeFlux", clip=g.clip, clip_l="", t5xxl=PROMPT, guidance=3.5)
     g.assert_equal(g.mochi(positive=text, seed=SEED), g.ours())
+
+
+@pytest.mark.mixed("Mochi Text Encode, Mochi Safety", "KSampler", "no Mochi Safety, where its list lets the prompt pass")
+def test_safety(g: CheckedGraph) -> None:
+    def checked(words: str):
+        return g.ksampler(positive=g("MochiParallelSafety", output=1, conditioning=g.positive, words=words))
+
+    g.assert_equal(checked("yellow"), g.ksampler())
+    g.assert_refused(checked("yellow\ncircle"), "MochiParallelSafety", "blocked by the safety check words: 'circle'")
