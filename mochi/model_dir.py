@@ -168,15 +168,11 @@ def _text_encoder(
         encoder.check("t5")
         check_together(dit, encoder)
 
-    if named is not None:
-        encoder = open_text_encoder(named)
+    inner = named or next((each for each in (folder / "t5", folder / "text_encoder") if each.is_dir()), None)
+    if inner is not None or (folder / "t5.safetensors").is_file() or _holding("t5", folder, opened):
+        encoder = open_text_encoder(inner) if inner is not None else _checkpoint_of("t5", folder, opened)
         check(encoder)
         return encoder
-    for inner in (folder / "t5", folder / "text_encoder"):
-        if inner.is_dir():
-            return open_text_encoder(inner)
-    if (folder / "t5.safetensors").is_file() or _holding("t5", folder, opened):
-        return _checkpoint_of("t5", folder, opened)
     try:
         encoder, repository = cached_t5(check)
     except CheckpointError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batch.record import fingerprint
+from ..errors import MochiError
 from ..hub.catalog import readable
 from ..provenance import SIGNED, Credentials, NotInstalled, read_credentials
 from ..video.reading import Found, look_at
@@ -102,7 +103,11 @@ def describe_video(path: Path) -> VideoDescription | None:
         return None  # whoever is asked next says so
     if found is None:
         return None
-    mark, credentials, unknown = fingerprint(path), None, None
+    credentials, unknown = None, None
+    try:
+        mark = fingerprint(path)
+    except OSError as error:
+        raise MochiError(f"{path}: cannot be read as a whole ({error})") from error
     try:
         credentials = read_credentials(path)
     except NotInstalled as error:

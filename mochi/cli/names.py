@@ -26,7 +26,8 @@ class Parser(argparse.ArgumentParser):
 def in_our_name(argument: str, dests: Mapping[str, str]) -> str:
     """An argument with its option's name as the parser knows it; one that has no such name stays as it is.
 
-    A shortened name stands for one of ours, or else for a published one. Where it could be several, the parser says so.
+    A shortened name stands for one of ours, or else for a published one. One that could be several stays as it is too,
+    and the parser refuses it.
 
     Args:
         argument: such as `--num_frames=7`. What is behind the sign stays as it is.

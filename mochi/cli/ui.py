@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import signal
 import socket
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..ui.maker import Workshop
     from ..ui.owner import Page
     from ..ui.shown import Offer
+
+OLDEST = 6
+"""Of gradio."""
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 
@@ -63,7 +66,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _begin() -> Page | None:
     """The page's process, started before anything else, since its imports take as long as ours; None without gradio."""
-    if importlib.util.find_spec("gradio") is None:
+    try:
+        if int(version("gradio").partition(".")[0]) < OLDEST:
+            return None
+    except PackageNotFoundError:
         return None
     from ..ui.owner import Page
 
@@ -73,8 +79,8 @@ def _begin() -> Page | None:
 def serve(page: Page | None, options: argparse.Namespace) -> None:
     """Serves the page until it is interrupted. All that can be checked is checked before weights are read."""
     if page is None:
-        raise MochiError("the page needs gradio, which is not installed: pip install 'gradio>=6'")
-    with closing(page):
+        raise MochiError("the page needs gradio 6 or newer, which is not installed: pip install 'gradio>=6'")
+    with closing(page), suppress(KeyboardInterrupt), _ended_by_signal():
         host, users = options.listen or LOOPBACK, users_of(options.auth)
         if options.listen and not users:
             raise MochiError("--listen lets everybody in who reaches this machine: add --auth NAME:PASSWORD")
@@ -83,10 +89,9 @@ def serve(page: Page | None, options: argparse.Namespace) -> None:
         from ..ui.desk import Desk
         from ..ui.maker import make_runs
 
-        with suppress(KeyboardInterrupt), _ended_by_signal():
-            desk = Desk(offer, workshop.defaults, options.folder, check_of(workshop))
-            page.serve(desk, options.folder, host, options.port, users)
-            make_runs(desk, workshop, page.check)
+        desk = Desk(offer, workshop.defaults, options.folder, check_of(workshop))
+        page.serve(desk, options.folder, host, options.port, users)
+        make_runs(desk, workshop, page.check)
 
 
 def check_of(workshop: Workshop) -> Callable[[Job], None]:

@@ -141,6 +141,13 @@ class Desk:
         with self._change:
             self._end(run, Phase.CANCELLED, "cancelled")
 
+    def close(self) -> None:
+        """What is not made yet will not be."""
+        with self._change:
+            for known in self._visitors.values():
+                if known.run is not None:
+                    self._end(known.run, Phase.CANCELLED, "the page was closed")
+
     # --- with the lock
 
     def _known(self, visitor: str) -> Visitor:

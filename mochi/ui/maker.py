@@ -83,6 +83,7 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
                     pipeline.close()
                 pipeline = None
     finally:
+        desk.close()
         if pipeline is not None:
             pipeline.close()
 

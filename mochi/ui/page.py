@@ -114,7 +114,8 @@ class Form:
         if offer.takes_images:
             with gr.Accordion("Begin with a picture", open=False):
                 gr.Markdown(html.escape(offer.about_images))
-                picture = gr.Image(type="filepath", label="Picture", elem_id="picture")
+                # As it was given: another mode would drop transparency, and clip 16 bits to 8.
+                picture = gr.Image(type="filepath", image_mode=None, label="Picture", elem_id="picture")
                 with gr.Row():
                     frame = gr.Number(0, label="Frame", precision=0, info="-1 is the last one", elem_id="frame")
                     strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="1: it stays as it is")

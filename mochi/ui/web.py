@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -28,11 +29,12 @@ Desks.register("desk")
 
 def main() -> None:
     """Serve the page until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches both processes: the other one ends this one
     with _without_interface_files():
         from gradio.themes import Default
     line = sys.stdin.readline()
     if not line:
-        return  # the other process found that it cannot go on
+        _end()  # the other process found that it cannot go on
     threading.Thread(target=_end_with_owner, daemon=True).start()
     serving = Serving(**json.loads(line))
     os.chdir(serving.output)  # gradio shows files of this folder, each under a name that nobody can guess
@@ -44,7 +46,7 @@ def main() -> None:
 
     fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # no other host is asked for any
     _, url, _ = build(desks.desk()).launch(
-        server_name=serving.host,
+        server_name=f"[{serving.host}]" if ":" in serving.host else serving.host,
         server_port=serving.port,
         auth=[(name, password) for name, password in serving.users] or None,
         theme=Default(font=fonts[0], font_mono=fonts[1]),
@@ -63,6 +65,10 @@ def main() -> None:
 
 def _end_with_owner() -> None:
     sys.stdin.read()
+    _end()
+
+
+def _end() -> None:
     shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)  # where nobody else is left to do it
     os._exit(0)
 

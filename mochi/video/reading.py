@@ -11,7 +11,7 @@ from av.error import FFmpegError
 from PIL import Image
 
 from ..errors import MochiError
-from .kinds import kind_of
+from .kinds import FRAMES, kind_of
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ def look_at(path: Path) -> Found | None:
         return None
     try:
         return _pictures(path) if format == "png" else _film(path, format)
+    except Image.DecompressionBombError as error:
+        raise MochiError(f"{path}: {error}") from error
     except (OSError, FFmpegError, ValueError, LookupError, SyntaxError) as error:  # SyntaxError: Pillow's, of a bad PNG
         raise MochiError(f"{path}: a {format} that is cut short or corrupt ({error})") from error
 
 
 def _pictures(path: Path) -> Found:
-    files = sorted(path.glob("*.png")) if path.is_dir() else [path]
+    files = sorted(path.glob(FRAMES)) if path.is_dir() else [path]
     with Image.open(files[0]) as picture:
         texts = {str(name): text for name, text in picture.info.items() if isinstance(text, str)}
         return Found("png", picture.size, len(files), metadata=texts)

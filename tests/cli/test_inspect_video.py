@@ -164,3 +164,20 @@ def test_without_the_library(inspect: Inspect, tmp_path: Path, monkeypatch: pyte
     assert "credentials: not looked for. Content credentials need c2pa-python" in out and "pip install" in out
     found = json.loads(inspect("--json", video)[1])
     assert found["credentials"] is None and "pip install" in found["credentials_unknown"]
+
+
+def test_folders_of_frames_with_other_things_in_them(inspect: Inspect, tmp_path: Path) -> None:
+    folder = write(tmp_path / "clip.png")
+    (folder / "a.png").write_bytes(b"no picture")
+    code, out, _ = inspect(folder)
+    assert code == 0 and "png, 64 x 48 pixels, 7 frames" in out
+    (folder / "more").mkdir()
+    code, _, err = inspect(folder)
+    assert code == 2 and f"error: {folder}: cannot be read as a whole" in err
+
+
+def test_a_picture_that_is_too_large(inspect: Inspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (64, 64)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    code, _, err = inspect(tmp_path / "large.png")
+    assert code == 2 and "large.png: Image size (4096 pixels) exceeds limit" in err

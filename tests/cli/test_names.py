@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mochi.cli.main import main, parser
+from mochi.cli.main import COMMANDS, main, parser
 from mochi.cli.names import in_our_name
 
 PUBLISHED = (  # the options of demos/cli.py and, with fewer of them, of demos/gradio_ui.py
@@ -18,8 +18,12 @@ PUBLISHED = (  # the options of demos/cli.py and, with fewer of them, of demos/g
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    (found,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return found.choices
+    return {name: command(name) for name in COMMANDS if name != "ui"}  # whose parser starts the page
+
+
+def command(name: str) -> argparse.ArgumentParser:
+    (found,) = (action for action in parser(name)._actions if isinstance(action, argparse._SubParsersAction))
+    return found.choices[name]
 
 
 def options() -> Iterator[tuple[str, dict[str, str]]]:
@@ -69,28 +73,28 @@ def test_shortened_names_are_those_that_there_were() -> None:
     ],
 )
 def test_what_is_meant(written: str, meant: tuple[str, object]) -> None:
-    found = vars(parser().parse_args(["generate", written]))[meant[0]]
+    found = vars(parser("generate").parse_args(["generate", written]))[meant[0]]
     assert found == meant[1] or str(found) == meant[1]
 
 
 @pytest.mark.parametrize(("short", "said"), [("--num=7", "unrecognized arguments: --num=7"), ("--m=a", "ambiguous")])
 def test_what_could_be_several_is_refused(short: str, said: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
-        parser().parse_args(["generate", short])
+        parser("generate").parse_args(["generate", short])
     assert said in capsys.readouterr().err
 
 
 def test_published_options_and_ours_are_the_same() -> None:
     """Each alone, and all in one line; values keep their signs."""
     line = ["generate", *PUBLISHED]
-    found = vars(parser().parse_args(line))
+    found = vars(parser("generate").parse_args(line))
     ours = (
         "generate --prompt=a --jsonl=a --negative=a --width=32 --height=32 --frames=7 --seed=1 --cfg=4.5 --steps=3 "
         "--model-dir=a --lora=a --cpu-offload --folder=a --threshold-noise=0.1 --linear-steps=2"
     )
-    assert found == vars(parser().parse_args(ours.split()))
+    assert found == vars(parser("generate").parse_args(ours.split()))
     for text in ("--negative_prompt", "a_b--c", "-1_000"):
-        behind = vars(parser().parse_args(["generate", "--seed=1", "--", text]))
+        behind = vars(parser("generate").parse_args(["generate", "--seed=1", "--", text]))
         assert behind["prompt"] == text
 
 

@@ -66,6 +66,18 @@ def test_nobody_sees_what_others_ask_for(desk: Desk) -> None:
     assert view(desk, "b") == View()
 
 
+def test_closing_leaves_no_picture_without_its_video(desk: Desk, tmp_path: Path) -> None:
+    given = tmp_path / "upload" / "green.png"
+    given.parent.mkdir()
+    Image.new("RGB", (64, 64), (0, 160, 0)).save(given)
+    for visitor in "ab":
+        assert desk.ask(visitor, {**ASKED, "images": [{"file": str(given)}]}) == ""
+    desk.next(0)
+    desk.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["upload"]
+    assert [view(desk, visitor).text for visitor in "ab"] == ["the page was closed"] * 2
+
+
 def test_what_is_seen_already_is_not_told_again(desk: Desk) -> None:
     assert desk.view("a", View().version) is None
     desk.ask("a", ASKED)

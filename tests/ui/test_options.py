@@ -3,8 +3,10 @@
 import socket
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,11 +56,11 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture) -> None:
     assert f"127.0.0.1, port {port}: the page cannot be served there" in capsys.readouterr().err
 
 
-def test_without_gradio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    find_spec = ui.importlib.util.find_spec
-    monkeypatch.setattr(ui.importlib.util, "find_spec", lambda name: None if name == "gradio" else find_spec(name))
+@pytest.mark.parametrize("found", [PackageNotFoundError(), ["5.50.0"]], ids=["none", "too old"])
+def test_without_gradio(found: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(ui, "version", Mock(side_effect=found))
     assert cli.main(["ui"]) == 2
-    assert "pip install 'gradio>=6'" in capsys.readouterr().err
+    assert "gradio 6 or newer, which is not installed: pip install 'gradio>=6'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,15 @@ def test_what_cannot_be_made_is_told(visit: Callable[[], Visitor]) -> None:
     assert visitor.wait_until_it_plays() == 64
 
 
+def test_a_picture_stays_as_it_was_given(visit: Callable[[], Visitor], tmp_path: Path) -> None:
+    clear = tmp_path / "clear.png"
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(clear)
+    visitor = visit()
+    visitor.give_picture(clear)
+    visitor.ask("a red circle moves left", steps=4)
+    visitor.wait_for_text("is transparent in places, which a video cannot be")
+
+
 def test_two_visitors_at_once(visit: Callable[[], Visitor]) -> None:
     first, second = visit(), visit()
     first.ask("a red circle moves left", steps=LONG)
@@ -137,9 +146,7 @@ def test_a_picture_and_a_lora(visit: Callable[[], Visitor], served: Served, tmp_
     white = tmp_path / "white.png"
     Image.new("RGB", (64, 64), (255, 255, 255)).save(white)
     visitor = visit()
-    visitor.page.click("text=Begin with a picture")
-    visitor.page.set_input_files("#picture input[type=file]", white)
-    visitor.page.wait_for_selector("#picture img")
+    visitor.give_picture(white)
     visitor.page.click("text=LoRAs")
     visitor.page.fill(f"[aria-label*='{LORA}'][type=number], input[type=number][aria-label*='{LORA}']", "0.5")
     visitor.ask("a blue star moves up", steps=4, seed=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Visitor:
         for name, value in values.items():
             self.fill(name, value)
         self.page.click("#ask:not([disabled])")
+
+    def give_picture(self, file: Path) -> None:
+        self.page.click("text=Begin with a picture")
+        self.page.set_input_files("#picture input[type=file]", file)
+        self.page.wait_for_selector("#picture img")
 
     def fill(self, name: str, value: Any) -> None:
         self.page.fill(f"#{name} textarea, #{name} input", str(value))
