@@ -112,7 +112,9 @@ def test_flux_encode(g: CheckedGraph) -> None:
     g.assert_equal(g.mochi(positive=text, seed=SEED), g.ours())
 
 
-@pytest.mark.mixed("Mochi Text Encode, Mochi Safety", "KSampler", "no Mochi Safety, where its list lets the prompt pass")
+@pytest.mark.mixed(
+    "Mochi Text Encode, Mochi Safety", "KSampler", "no Mochi Safety, where its list lets the prompt pass"
+)
 def test_safety(g: CheckedGraph) -> None:
     def checked(words: str):
         return g.ksampler(positive=g("MochiParallelSafety", output=1, conditioning=g.positive, words=words))
