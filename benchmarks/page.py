@@ -35,7 +35,7 @@ def main() -> None:
                 page.goto(url)
                 page.fill("#prompt textarea", "a red circle moves left")
                 print(f"the prompt is typed  {time.monotonic() - started:5.1f} s")
-                page.click("#ask")
+                page.click("#ask:not([disabled])")
                 page.wait_for_function(PLAYS, timeout=1000 * PATIENCE)
                 print(f"the video plays      {time.monotonic() - started:5.1f} s")
                 if picture is not None:

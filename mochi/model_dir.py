@@ -168,11 +168,16 @@ def _text_encoder(
         encoder.check("t5")
         check_together(dit, encoder)
 
-    inner = named or next((each for each in (folder / "t5", folder / "text_encoder") if each.is_dir()), None)
-    if inner is not None or (folder / "t5.safetensors").is_file() or _holding("t5", folder, opened):
-        encoder = open_text_encoder(inner) if inner is not None else _checkpoint_of("t5", folder, opened)
+    if named is not None:
+        encoder = open_text_encoder(named)
         check(encoder)
         return encoder
+    # One that lies here belongs here: it is checked as it is loaded, since a check imports transformers, for seconds.
+    for inner in (folder / "t5", folder / "text_encoder"):
+        if inner.is_dir():
+            return open_text_encoder(inner)
+    if (folder / "t5.safetensors").is_file() or _holding("t5", folder, opened):
+        return _checkpoint_of("t5", folder, opened)
     try:
         encoder, repository = cached_t5(check)
     except CheckpointError as error:

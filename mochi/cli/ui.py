@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    gc.disable()  # until the model is loaded: it would look through all that is imported, again and again, for a second
     page = _begin()
     from ..video import DEFAULT_QUALITY
     from . import model_options, safety, signing
@@ -78,20 +80,28 @@ def _begin() -> Page | None:
 
 def serve(page: Page | None, options: argparse.Namespace) -> None:
     """Serves the page until it is interrupted. All that can be checked is checked before weights are read."""
-    if page is None:
-        raise MochiError("the page needs gradio 6 or newer, which is not installed: pip install 'gradio>=6'")
-    with closing(page), suppress(KeyboardInterrupt), _ended_by_signal():
-        host, users = options.listen or LOOPBACK, users_of(options.auth)
-        if options.listen and not users:
-            raise MochiError("--listen lets everybody in who reaches this machine: add --auth NAME:PASSWORD")
-        check_address(host, options.port)
-        workshop, offer = prepare(options)
-        from ..ui.desk import Desk
-        from ..ui.maker import make_runs
+    try:
+        if page is None:
+            raise MochiError("the page needs gradio 6 or newer, which is not installed: pip install 'gradio>=6'")
+        with closing(page), suppress(KeyboardInterrupt), _ended_by_signal():
+            run(page, options)
+    finally:
+        gc.enable()
 
-        desk = Desk(offer, workshop.defaults, options.folder, check_of(workshop))
-        page.serve(desk, options.folder, host, options.port, users)
-        make_runs(desk, workshop, page.check)
+
+def run(page: Page, options: argparse.Namespace) -> None:
+    """Checks the options, and makes what visitors ask for until it is interrupted."""
+    host, users = options.listen or LOOPBACK, users_of(options.auth)
+    if options.listen and not users:
+        raise MochiError("--listen lets everybody in who reaches this machine: add --auth NAME:PASSWORD")
+    check_address(host, options.port)
+    workshop, offer = prepare(options)
+    from ..ui.desk import Desk
+    from ..ui.maker import make_runs
+
+    desk = Desk(offer, workshop.defaults, options.folder, check_of(workshop))
+    page.serve(desk, options.folder, host, options.port, users)
+    make_runs(desk, workshop, page.check)
 
 
 def check_of(workshop: Workshop) -> Callable[[Job], None]:

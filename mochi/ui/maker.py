@@ -1,5 +1,6 @@
 """Makes what visitors ask for, one video after the other, with one pipeline."""
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,7 @@ def make_runs(desk: Desk, workshop: Workshop, check: Callable[[], None]) -> None
     """
     guard = None if workshop.checks is None else workshop.checks.guard()
     pipeline = open_pipeline(workshop.load, workshop.model)
+    gc.enable()  # see mochi/cli/ui.py
     try:
         while True:
             check()

@@ -12,7 +12,7 @@ import gradio as gr
 
 from .shown import Counter, Offer, Phase, Video, View
 
-LOOK = 0.4
+LOOK = 0.3
 """Seconds between two looks of an open page."""
 
 NARROW = 90
@@ -38,7 +38,8 @@ def build(counter: Counter) -> gr.Blocks:
                 gr.Markdown(f"## Mochi 1\n{html.escape(offer.model)}")
                 form = Form(offer)
                 with gr.Row():
-                    ask = gr.Button("Make the video", variant="primary", elem_id="ask")
+                    # Once the page knows whose it is, it can be pressed.
+                    ask = gr.Button("Make the video", variant="primary", interactive=False, elem_id="ask")
                     cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
             with gr.Column(scale=3):
                 shown = gr.HTML(elem_classes="mochi-shown", elem_id="shown")
@@ -69,7 +70,7 @@ def build(counter: Counter) -> gr.Blocks:
             return [gr.skip()] * len(outputs) if view is None else _updates(view, is_first=version < 0)
 
         def on_ask(visitor: str, *values: Any) -> Any:
-            wrong = counter.ask(visitor, form.asked(values))
+            wrong = counter.ask(visitor, form.asked(values)) if visitor else ""
             return _complaint(wrong) if wrong else gr.skip()
 
         def on_select(visitor: str, event: gr.SelectData) -> list[Any]:

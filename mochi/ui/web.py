@@ -3,6 +3,7 @@
 It reads from its standard input, as JSON, how to serve; when that input ends, the other process is gone, and it ends.
 """
 
+import gc
 import inspect
 import json
 import os
@@ -30,8 +31,10 @@ Desks.register("desk")
 def main() -> None:
     """Serve the page until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches both processes: the other one ends this one
+    gc.disable()
     with _without_interface_files():
         from gradio.themes import Default
+    gc.enable()
     line = sys.stdin.readline()
     if not line:
         _end()  # the other process found that it cannot go on
