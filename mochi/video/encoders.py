@@ -6,15 +6,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
-from imageio.plugins.pyav import PyAVPlugin
-from imageio.v3 import imopen, imwrite
 from PIL.PngImagePlugin import PngInfo
 
 from .paths import frame_name
@@ -126,20 +125,25 @@ def escape_braces(text: str) -> str:
     return re.sub(r'"(?:\\.|[^"\\])*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
 
-class _Palettes(PyAVPlugin):
+@cache
+def _palettes() -> Any:
     """imageio's writer, told the size of its frames: its filters would make them 640 x 480."""
+    from imageio.plugins.pyav import PyAVPlugin  # not before a GIF is written: it is no part of ComfyUI's start
 
-    def begin(self, fps: Fraction, size: tuple[int, int]) -> None:
-        self.init_video_stream("gif", fps=float(fps), pixel_format="pal8")
-        assert isinstance(self._video_stream, VideoStream)
-        self._video_stream.width, self._video_stream.height = size
-        filters = {
-            "split": ("split", ""),
-            "palette": ("palettegen", "stats_mode=single"),
-            "use": ("paletteuse", "new=1"),
-        }
-        frames = [("video_in", "split", 0, 0), ("split", "use", 0, 0), ("use", "video_out", 0, 0)]
-        self.set_video_filter(filter_graph=(filters, [*frames, ("split", "palette", 1, 0), ("palette", "use", 0, 1)]))
+    class Palettes(PyAVPlugin):
+        def begin(self, fps: Fraction, size: tuple[int, int]) -> None:
+            self.init_video_stream("gif", fps=float(fps), pixel_format="pal8")
+            assert isinstance(self._video_stream, VideoStream)
+            self._video_stream.width, self._video_stream.height = size
+            nodes = {
+                "split": ("split", ""),
+                "palette": ("palettegen", "stats_mode=single"),
+                "use": ("paletteuse", "new=1"),
+            }
+            frames = [("video_in", "split", 0, 0), ("split", "use", 0, 0), ("use", "video_out", 0, 0)]
+            self.set_video_filter(filter_graph=(nodes, [*frames, ("split", "palette", 1, 0), ("palette", "use", 0, 1)]))
+
+    return Palettes
 
 
 class Gif:
@@ -147,8 +151,9 @@ class Gif:
 
     def __init__(self, target: Target):
         self._target = target
-        self._video = imopen(target.path, "w", plugin=_Palettes, container="gif", extension=".gif")
-        assert isinstance(self._video, _Palettes)
+        from imageio.v3 import imopen
+
+        self._video: Any = imopen(target.path, "w", plugin=_palettes(), container="gif", extension=".gif")
         self._video.begin(target.fps, target.size)
         self._closed = False
 
@@ -191,6 +196,8 @@ class PngFolder:
         self._folder.mkdir()
 
     def add(self, frame: np.ndarray) -> None:
+        from imageio.v3 import imwrite
+
         self._count += 1
         path = self._folder / frame_name(self._count)
         imwrite(path, frame, plugin="pillow", is_batch=False, pnginfo=self._text, compress_level=4)

@@ -21,7 +21,7 @@ from mochi.parallel.protocol import Event
 from mochi.provenance import Signer, read_credentials
 from mochi.video import VideoWriter
 from tests.batch.helpers import LOAD, RECIPE, Here, Memory, job, names, record_of, results
-from tests.provenance.certificates import identity
+from tests.certificates import identity
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (7, 32, 32, 3), np.uint8)
 

@@ -152,7 +152,7 @@ def signed(saved: dict[str, str], comfy: Comfy, tmp_path_factory: pytest.TempPat
     """The same mp4 with content credentials, in the server's output folder."""
     pytest.importorskip("c2pa")
     from mochi.provenance import Signer, read_credentials
-    from tests.provenance.certificates import identity
+    from tests.certificates import identity
 
     signed = comfy.output / "signed.mp4"
     signed.write_bytes((comfy.output / saved["mp4"]).read_bytes())

@@ -137,7 +137,7 @@ def test_damaged(format: str, inspect: Inspect, tmp_path: Path) -> None:
 def test_credentials(inspect: Inspect, tmp_path: Path) -> None:
     pytest.importorskip("c2pa")
     from mochi.provenance import Signer
-    from tests.provenance.certificates import identity
+    from tests.certificates import identity
 
     video = write(tmp_path / "clip.mp4", GRAPH, Signer(identity(tmp_path)).seal({"prompt": "a red circle", "seed": 5}))
     _, out, _ = inspect(video)

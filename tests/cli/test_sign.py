@@ -12,7 +12,7 @@ from mochi.batch import make
 from mochi.batch.record import fingerprint
 from mochi.cli import generate
 from mochi.provenance import read_credentials
-from tests.provenance.certificates import identity
+from tests.certificates import identity
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mochi.errors import MochiError
 from mochi.provenance import NotInstalled, Signer, library
 from mochi.provenance.identity import read_identity
-from tests.provenance.certificates import DOCUMENTS, KEYS, Party, identity, party
+from tests.certificates import DOCUMENTS, KEYS, Party, identity, party
 
 ROOT = party("Root", authority=True)
 JO = party("Jo", ROOT)

@@ -27,7 +27,7 @@ from mochi.provenance import SIGNED, Signer, read_credentials  # noqa: E402
 from mochi.provenance import signer as signer_module  # noqa: E402
 from mochi.provenance.manifest import manifest  # noqa: E402
 from mochi.video import VideoWriter  # noqa: E402
-from tests.provenance.certificates import identity, party  # noqa: E402
+from tests.certificates import identity, party  # noqa: E402
 
 LABEL = "mochi-parallel.generation"
 MADE_BY_AI = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

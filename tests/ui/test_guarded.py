@@ -15,7 +15,7 @@ from mochi.provenance.reader import read_credentials
 from mochi.ui.desk import Desk
 from mochi.ui.maker import make_runs
 from mochi.ui.shown import Phase, View
-from tests.provenance.certificates import identity
+from tests.certificates import identity
 from tests.toy_classifier import BLUE, RED, plain, write_toy
 
 ASKED = {"prompt": "a red circle", "steps": 1, "frames": 13, "width": 32, "height": 32, "seed": 1}

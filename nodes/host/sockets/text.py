@@ -19,6 +19,20 @@ PROMPT = "mochi_prompt"
 """Where a CONDITIONING has its text and a mark of what was made of it, for Mochi Safety alone."""
 
 
+class SourceText(str):
+    """What features were made of, and their mark. A text, since the host's own nodes look into other objects."""
+
+    mark: float
+
+    def __new__(cls, text: str, mark: float) -> "SourceText":
+        made = super().__new__(cls, text)
+        made.mark = mark
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SourceText, (str(self), self.mark)
+
+
 def encode_prompt(clip: Any, prompt: str) -> list:
     """CONDITIONING as Mochi was trained: literal text, at most 256 tokens, and no token at all for an empty prompt.
 
@@ -38,7 +52,7 @@ def encode_prompt(clip: Any, prompt: str) -> list:
             )
         if not prompt.strip():
             extra["attention_mask"] = torch.zeros_like(mask)
-        extra[PROMPT] = prompt, _mark(features)
+        extra[PROMPT] = SourceText(prompt, _mark(features))
     return conditioning
 
 
@@ -46,8 +60,8 @@ def prompts_of(conditioning: list) -> list[str]:
     """The texts that a CONDITIONING was made from. Raises MochiError where `encode_prompt` has not made all of it."""
     prompts = []
     for features, extra in conditioning:
-        prompt, mark = extra.get(PROMPT, ("", None))
-        if mark is None or not math.isclose(mark, _mark(features), rel_tol=1e-5):
+        prompt = extra.get(PROMPT)
+        if not isinstance(prompt, SourceText) or not math.isclose(prompt.mark, _mark(features), rel_tol=1e-5):
             raise MochiError(
                 "conditioning does not say which text it was made from, or was changed since: take it from Mochi Text "
                 "Encode itself, or link the text to `text`."

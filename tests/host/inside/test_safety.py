@@ -1,6 +1,8 @@
 """Mochi Safety: what it passes on, what it blocks, and what its socket does in Mochi Save Video."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -92,9 +94,17 @@ def test_a_conditioning_that_was_changed_is_refused(check, call, encode):
     assert check(conditioning=same, words="dog")[1] is same
 
 
+def test_the_text_of_a_conditioning_is_copied_with_it(check, encode):
+    conditioning = encode("a red circle")
+    for copied in (copy.deepcopy(conditioning), pickle.loads(pickle.dumps(conditioning))):
+        assert check(conditioning=copied, words="dog")[1] is copied
+        with pytest.raises(ValueError, match="is blocked"):
+            check(conditioning=copied, words="circle")
+
+
 def test_a_whole_run_stays_one_request(remote, mochi_sampler, encode, requests):
     """The text in the conditioning is nothing that the host would have to act on."""
-    assert encode("a red circle")[0][1]["mochi_prompt"][0] == "a red circle"
+    assert encode("a red circle")[0][1]["mochi_prompt"] == "a red circle"
     mochi_sampler(remote)
     assert "Sample" in requests and "Forward" not in requests
 
