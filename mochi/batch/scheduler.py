@@ -18,12 +18,10 @@ from ..parallel.owner.group import Group
 from ..parallel.owner.work import finish
 from ..parallel.protocol import Progress
 from ..provenance import Signer
-from ..safety import logged
+from .delivery import Delivery
 from .job import Job, check_names
-from .receive import receive
-from .record import Recipe, write_record
+from .record import Recipe
 from .requests import LoadPipeline, Made
-from .seal import seal_for
 from .site import Place, Site
 from .tasks import ATTEMPTS, Task, Tasks
 from .watcher import Watcher
@@ -71,7 +69,8 @@ def run_batch(
     loras = [(absolute(path), strength) for path, strength in load.loras]
     model, t5 = (path and Path(absolute(path)) for path in (load.model, load.t5))
     load = replace(load, model=model, t5=t5, loras=loras)
-    batch = _Batch(jobs, site, load, recipe, watcher, shared, grace, signer)
+    delivery = Delivery(recipe, shared, signer, None if load.safety is None else load.safety.log)
+    batch = _Batch(jobs, site, load, delivery, watcher, grace)
     try:
         batch.run()
     finally:
@@ -88,15 +87,12 @@ class _Batch:
         jobs: Sequence[Job],
         site: Site,
         load: LoadPipeline,
-        recipe: Recipe,
+        delivery: Delivery,
         watcher: Watcher,
-        shared: bool,
         grace: float,
-        signer: Signer | None,
     ):
         self.wrong: dict[int, MochiError] = {}
-        self._site, self._load, self._recipe, self._watcher = site, load, recipe, watcher
-        self._shared, self._grace, self._signer = shared, grace, signer
+        self._site, self._load, self._delivery, self._watcher, self._grace = site, load, delivery, watcher, grace
         self._tasks = Tasks(jobs)
         self._change = threading.Condition()
         self._places: list[Place] = []  # those that there are, but for those given up
@@ -275,12 +271,7 @@ class _Batch:
             self._watcher.doing(place, f"{job.video.name} {told.phase}")
 
         self._watcher.doing(place, job.video.name)
-        seal = seal_for(self._signer, job.settings, self._recipe)
-        with logged(None if self._load.safety is None else self._load.safety.log, job.output):
-            made = receive(group, job, self._recipe.quality, self._shared, hear, self._check, seal)
-        made = replace(made, facts={"machine": place.machine, **made.facts})
-        write_record(job, self._recipe, made)
-        return made
+        return self._delivery.make(group, place.machine, job, hear, self._check)
 
     def _check(self) -> None:
         if self._stopped:

@@ -60,43 +60,34 @@ class LocalDenoiser:
         given: Given | None = None,
     ) -> Tensor:
         with visiting(self.dit, self.text_device):
-            return self._sample(features, mask, noise, settings, watch, given)
+            prompt, negative = (
+                self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2)
+            )
+            frames, height, width = noise.shape[2:]
+            rotary = self.dit.rotary(frames, height, width)
+            plan = settings.cache()
+            cache = StepCache(plan) if plan is not None else None
 
-    def _sample(
-        self,
-        features: Tensor,
-        mask: Tensor,
-        noise: Tensor,
-        settings: GenerateSettings,
-        watch: Watch,
-        given: Given | None,
-    ) -> Tensor:
-        prompt, negative = (self.dit.encode_text(features[i : i + 1].to(self.dtype), mask[i : i + 1]) for i in range(2))
-        frames, height, width = noise.shape[2:]
-        rotary = self.dit.rotary(frames, height, width)
-        plan = settings.cache()
-        cache = StepCache(plan) if plan is not None else None
+            most = 1.0 if given is None else max(given.multipliers) or 1.0  # of frames' levels, in parts of the step's
 
-        most = 1.0 if given is None else max(given.multipliers) or 1.0  # of frames' levels, in parts of the step's
+            def flow_of(
+                side: int, text: TextContext, runner: BlockRunner = self._runner
+            ) -> Callable[[Tensor, Tensor], Tensor]:
+                def flow(z: Tensor, sigma: Tensor) -> Tensor:
+                    cached = runner if cache is None else cache.around([side], sigma.max().item() / most, runner)
+                    return self.dit(z.to(self.dtype), sigma, text, rotary, cached).float()
 
-        def flow_of(
-            side: int, text: TextContext, runner: BlockRunner = self._runner
-        ) -> Callable[[Tensor, Tensor], Tensor]:
-            def flow(z: Tensor, sigma: Tensor) -> Tensor:
-                cached = runner if cache is None else cache.around([side], sigma.max().item() / most, runner)
-                return self.dit(z.to(self.dtype), sigma, text, rotary, cached).float()
+                return flow
 
-            return flow
-
-        skip = settings.skip_layers()
-        skipping = None
-        if skip is not None:
-            skipped = [self.dit.blocks[i] for i in skip.layers]
-            skipping = flow_of(2, prompt, BlockRunner(without(self._runner.call, skipped)))
-        predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales(), skipping, skip)
-        latents = sample(predict, noise.to(self.text_device), settings.sigmas(), *watch, given)
-        self.passes = cache.passes if cache is not None else {}
-        return latents
+            skip = settings.skip_layers()
+            skipping = None
+            if skip is not None:
+                skipped = [self.dit.blocks[i] for i in skip.layers]
+                skipping = flow_of(2, prompt, BlockRunner(without(self._runner.call, skipped)))
+            predict = guided(flow_of(0, prompt), flow_of(1, negative), settings.scales(), skipping, skip)
+            latents = sample(predict, noise.to(self.text_device), settings.sigmas(), *watch, given)
+            self.passes = cache.passes if cache is not None else {}
+            return latents
 
     def give_back(self) -> None:
         """There is no other process."""

@@ -55,8 +55,11 @@ class Page:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = cast("tuple[str, int]", server.address)
         serving = Serving(address, key.hex(), str(output.absolute()), host, port, users)
+        told = self._process.stdin
+        assert told is not None  # it is a pipe
         with suppress(OSError):  # it has ended, which `check` tells
-            print(json.dumps(asdict(serving)), file=self._process.stdin, flush=True)
+            told.write(f"{json.dumps(asdict(serving))}\n")
+            told.flush()
 
     def check(self) -> None:
         """Raise MochiError where it has ended by itself."""

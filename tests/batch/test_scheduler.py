@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mochi.batch import receive, scheduler
+from mochi.batch import delivery, receive, scheduler
 from mochi.batch.cost import cost
 from mochi.batch.record import remaining
 from mochi.batch.requests import FilePart, LoadPipeline, Made, MakeVideo, StepMade
@@ -244,7 +244,7 @@ def test_an_error_of_this_program_ends_the_run(tmp_path: Path, monkeypatch: pyte
     def wrong(*_: object) -> None:
         raise RuntimeError("a planned error")
 
-    monkeypatch.setattr(scheduler, "write_record", wrong)
+    monkeypatch.setattr(delivery, "write_record", wrong)
     places = [FakePlace("a/0", seconds=0.01), FakePlace("b/0", seconds=0.01)]
     with pytest.raises(RuntimeError, match="a planned error"):
         run_batch(jobs(tmp_path, 8), Here(*places), LOAD, RECIPE, Memory())

@@ -68,7 +68,7 @@ def test_signed_where_it_is_asked_for(shared: bool, signer: Signer, tmp_path: Pa
     out, worker = tmp_path / "out", Worker(tmp_path / "worker")
     (tmp_path / "first.png").write_bytes(b"a picture")
     asked = [job(out / "clip.mp4", 1, images=[f"{tmp_path}/first.png@6"]), job(out / "folder.png", 2)]
-    files = {"model": "/home/jo/weights/mochi/", "loras": ("/home/jo/ink.safetensors=0.8",)}
+    files = {"model": f"{tmp_path}/weights/mochi/", "loras": (f"{tmp_path}/ink.safetensors=0.8",)}
     recipe = replace(RECIPE, **files, signed_by="Jo Maker")
     watcher = Memory()
     assert not run_batch(asked, Here(worker), LOAD, recipe, watcher, shared, signer=signer)

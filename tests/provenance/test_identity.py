@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -162,5 +163,5 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_command_of_the_documentation(tmp_path: Path) -> None:
     text = Path("docs/credentials.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^openssl req (?:.*\\\n)*.*$", text, re.MULTILINE)
-    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(shlex.split(command.replace("\\\n", " ")), cwd=tmp_path, check=True, capture_output=True)
     assert Signer(tmp_path / "me.pem").name == "My Name"

@@ -1,13 +1,13 @@
 """What a person names becomes checks; other packages bring their own."""
 
 import json
-import pickle
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from mochi.crossing import decode, encode
 from mochi.errors import Blocked, MochiError
 from mochi.safety import Finding, SafetySettings
 from mochi.safety.images import Classifier
@@ -44,7 +44,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_several(words: Path, toy: Path, plugins: dict) -> None:
     settings = SafetySettings.of(["words.txt", str(toy), "cats"])
-    copy = pickle.loads(pickle.dumps(settings))
+    copy = decode(encode(settings))
     words.unlink()  # what is in it has been read
     assert copy == settings
     guard = copy.guard()

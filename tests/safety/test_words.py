@@ -1,6 +1,5 @@
 """Lists of words: what is found in a prompt, what is not, and what is wrong with a list."""
 
-import pickle
 import re
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mochi.crossing import decode, encode
 from mochi.errors import MochiError
 from mochi.safety.fold import fold
 from mochi.safety.words import WordList
@@ -113,7 +113,7 @@ def test_a_file_of_another_system(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfnude\r\n# x\r\nlast")
     words = WordList.read(path)
     assert words.build().check_prompt("nude") and words.build().check_prompt("the last")
-    assert pickle.loads(pickle.dumps(words)) == words
+    assert decode(encode(words)) == words
 
 
 def test_an_expression_that_never_ends_is_stopped() -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 
 import pytest
 import torch
@@ -96,10 +95,10 @@ def test_a_conditioning_that_was_changed_is_refused(check, call, encode):
 
 def test_the_text_of_a_conditioning_is_copied_with_it(check, encode):
     conditioning = encode("a red circle")
-    for copied in (copy.deepcopy(conditioning), pickle.loads(pickle.dumps(conditioning))):
-        assert check(conditioning=copied, words="dog")[1] is copied
-        with pytest.raises(ValueError, match="is blocked"):
-            check(conditioning=copied, words="circle")
+    copied = copy.deepcopy(conditioning)
+    assert check(conditioning=copied, words="dog")[1] is copied
+    with pytest.raises(ValueError, match="is blocked"):
+        check(conditioning=copied, words="circle")
 
 
 def test_a_whole_run_stays_one_request(remote, mochi_sampler, encode, requests):
